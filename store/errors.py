@@ -1,0 +1,77 @@
+"""Every way a store can fail, each with a type of its own.
+
+A caller can tell a wrong key from a tampered file, a busy store from a full disk. Each text is one line
+and ends with the next step. No text quotes what the user stored.
+
+>>> try:
+...     raise WrongKeyError("This key does not open the store. Check the passphrase and try again.")
+... except StoreError as error:
+...     error.exit_code
+10
+"""
+
+
+class StoreError(Exception):
+    """Base of all errors of this package; ``exit_code`` is what a command ends with."""
+
+    exit_code = 1
+
+
+class WrongKeyError(StoreError):
+    """The passphrase or device key is not the one that the store was made with."""
+
+    exit_code = 10
+
+
+class TamperedError(StoreError):
+    """A stored byte is not what was written: damage, a cut, or a forgery."""
+
+    exit_code = 11
+
+
+class BusyError(StoreError):
+    """Another connection held the write lock for longer than the time limit."""
+
+    exit_code = 12
+
+
+class UnknownFormatError(StoreError):
+    """The file is no Tacit store, or one of a newer format."""
+
+    exit_code = 13
+
+
+class StoreExistsError(StoreError):
+    """A store is already there; nothing was overwritten."""
+
+    exit_code = 14
+
+
+class StoreMissingError(StoreError):
+    """No store is there, or the file system does not let this user reach it."""
+
+    exit_code = 15
+
+
+class StoreFullError(StoreError):
+    """The disk refused a write; the transaction was undone as a whole."""
+
+    exit_code = 16
+
+
+class RecordMissingError(StoreError):
+    """No record has this id; it was deleted or never added."""
+
+    exit_code = 17
+
+
+class KeyFileError(StoreError):
+    """A device key file is missing, of the wrong size, or readable by others."""
+
+    exit_code = 18
+
+
+class DimensionError(StoreError):
+    """Vectors whose shape is not the one that the store was made for."""
+
+    exit_code = 19

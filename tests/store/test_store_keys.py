@@ -1,0 +1,147 @@
+"""Unlockers keep their secret, and a key file is refused unless only its owner can read it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from store import DeviceKey, KeyFileError, Passphrase, TamperedError, refuse_key_inside
+from store.crypto import SealKey, StoreKeys
+from store.keys import Argon2, stretch
+
+SECRETS = [
+    Passphrase("hunter2hunter2"),
+    DeviceKey(b"hunter2hunter2hunter2hunter2hunt"),
+    SealKey(b"hunter2hunter2hunter2hunter2hunt", store_id=bytes(16), kind="record"),
+    StoreKeys(b"hunter2hunter2hunter2hunter2hunt", bytes(16)),
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_secret_prints_without_its_value(secret: object) -> None:
+    for text in (repr(secret), str(secret), f"{secret}", f"{[secret]}"):
+        assert "hunter2" not in text
+        assert f"{type(secret).__name__}(***)" in text
+    assert not hasattr(secret, "__dict__")
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_secret_refuses_pickling(secret: object, protocol: int) -> None:
+    with pytest.raises(TypeError, match="secret"):
+        pickle.dumps([secret], protocol)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_secret_refuses_copying(secret: object) -> None:
+    with pytest.raises(TypeError, match="secret"):
+        copy.copy(secret)
+    with pytest.raises(TypeError, match="secret"):
+        copy.deepcopy(secret)
+
+
+@pytest.mark.parametrize("key", [b"", bytes(31), bytes(33), "x" * 32, bytearray(32)])
+def test_device_key_refuses_other_than_32_bytes(key: object) -> None:
+    with pytest.raises(ValueError, match="32"):
+        DeviceKey(key)  # type: ignore[arg-type]
+
+
+def test_passphrase_refuses_empty_huge_and_invalid() -> None:
+    for text in ("", "x" * 5000, "\ud800"):
+        with pytest.raises(ValueError, match="passphrase"):
+            Passphrase(text)
+    with pytest.raises(TypeError):
+        Passphrase(b"bytes")  # type: ignore[arg-type]
+
+
+def test_passphrase_is_the_same_composed_and_decomposed() -> None:
+    cost = Argon2(memory_kib=8 * 1024, passes=1)
+    assert stretch(Passphrase("caf\u00e9"), bytes(16), cost) == stretch(Passphrase("cafe\u0301"), bytes(16), cost)
+
+
+def test_argon2id_matches_published_library_value() -> None:
+    # From argon2-cffi 25.1: hash_secret_raw(b"password", b"somesaltsomesalt", 3, 65536, 1, 32, Type.ID).
+    expected = "7664ad4ba1a3c999fcdd0991ffc2270f78302d2383233db5e7befc85d1bb1819"
+    assert stretch(Passphrase("password"), b"somesaltsomesalt", Argon2()).hex() == expected
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        {"memory_kib": 1 << 30},
+        {"memory_kib": 1},
+        {"passes": 0},
+        {"passes": 10**6},
+        {"lanes": 0},
+        {"lanes": 255},
+        {"memory_kib": -1},
+    ],
+)
+def test_argon2_cost_out_of_bounds_is_refused_before_any_work(cost: dict[str, int]) -> None:
+    with pytest.raises(TamperedError):
+        Argon2(**cost)
+
+
+def test_key_file_round_trip_with_mode_0600(tmp_path: Path) -> None:
+    path = tmp_path / "device.key"
+    key = DeviceKey.generate()
+    key.write(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert DeviceKey.from_file(path)._key == key._key
+    path.chmod(0o400)
+    assert DeviceKey.from_file(str(path))._key == key._key
+
+
+def test_key_file_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "device.key"
+    DeviceKey(bytes(32)).write(path)
+    with pytest.raises(KeyFileError, match="not overwritten"):
+        DeviceKey.generate().write(path)
+    assert path.read_bytes() == bytes(32)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o700, 0o200])
+def test_key_file_with_open_mode_is_refused_with_the_command_to_fix_it(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "device.key"
+    DeviceKey.generate().write(path)
+    path.chmod(mode)
+    with pytest.raises(KeyFileError) as caught:
+        DeviceKey.from_file(path)
+    if mode != 0o200 or os.geteuid() == 0:  # Without read permission, a plain user fails at the opening already.
+        assert f"chmod 600 {path}" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_key_file_of_wrong_size_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "device.key"
+    path.write_bytes(bytes(size))
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match=f"{size} bytes"):
+        DeviceKey.from_file(path)
+
+
+def test_key_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        DeviceKey.from_file(tmp_path / "missing")
+    with pytest.raises(KeyFileError):
+        DeviceKey.from_file(tmp_path)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(KeyFileError, match="no regular file"):
+        DeviceKey.from_file(tmp_path / "pipe")
+    with pytest.raises(KeyFileError, match="cannot be written"):
+        DeviceKey.generate().write(tmp_path / "no" / "folder" / "key")
+
+
+def test_key_file_inside_the_store_is_refused_through_links_too(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "link").symlink_to(home)
+    refuse_key_inside(tmp_path / "device.key", home)
+    refuse_key_inside(tmp_path / "home.key", home)
+    for inside in (home / "device.key", tmp_path / "link" / "device.key", home / "a" / ".." / "device.key"):
+        with pytest.raises(KeyFileError, match="keep it elsewhere"):
+            refuse_key_inside(inside, home)
