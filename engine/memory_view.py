@@ -1,0 +1,120 @@
+"""The device's memory as arrays, for scoring: built from the store at first use, dropped when the store changes.
+
+Private labels are those of memories that the catalogue does not hold. Their class vector is the encoded name, which
+never leaves the device.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.catalogue import Catalogue
+from engine.encoder import Encoder, Vectors
+from engine.evidence import EvidenceRecord, held_back
+from engine.model import BIAS_GAIN, SCALE
+from engine.personalizer import Evidence, Floats, Integers, Personalizer, log_softmax
+from store import EncryptedStore, Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryView:
+    """All m memories, the n labelled ones among them, and the C labels this device knows (public ones first)."""
+
+    records: dict[int, Record]
+    ids: Integers  # (n,) of labelled memories
+    x: Vectors  # (n, d)
+    y: Integers  # (n,) positions in labels
+    labels: tuple[str, ...]
+    public: int
+    class_vectors: Vectors  # (C, d)
+    class_bias: Vectors  # (C,)
+    personalizer: Personalizer
+
+    @property
+    def private_labels(self) -> tuple[str, ...]:
+        """Labels that only this device knows."""
+        return self.labels[self.public :]
+
+    def global_log(self, x: Vectors) -> Floats:
+        """Return log probabilities (q, C) of the shared model for x (q, d), private labels by their names."""
+        return _scores(x, self.class_vectors, self.class_bias)
+
+    def personal_log(self, x: Vectors) -> Floats:
+        """Return personal log probabilities (q, C) for x (q, d)."""
+        return self.personalizer.predict(self.global_log(x), x)
+
+    def nearest(self, x: Vectors, label: int, most: int) -> list[tuple[int, float]]:
+        """Return up to ``most`` (id, cosine) of memories with this label, nearest to x (d,) first."""
+        rows = np.flatnonzero(self.y == label)
+        similarity = self.x[rows] @ x
+        order = np.argsort(-similarity, kind="stable")[:most]
+        return [(int(self.ids[rows[i]]), float(similarity[i])) for i in order]
+
+
+def _scores(x: Vectors, class_vectors: Vectors, class_bias: Vectors) -> Floats:
+    # The same arithmetic as Model.forward, without torch: a suggestion is one small matrix product.
+    return log_softmax(SCALE * (x @ class_vectors.T + BIAS_GAIN * class_bias))
+
+
+def build_view(
+    store: EncryptedStore, encoder: Encoder, catalogue: Catalogue, flat: Vectors, evidence: EvidenceRecord
+) -> MemoryView:
+    """Read the store and choose the personalization. ``flat`` (C_public·(d+1),) is the shared model."""
+    all_ids, all_vectors = store.vectors()
+    records = {stored.id: stored.record for stored in store.iter()}
+    position = {id: row for row, id in enumerate(all_ids)}
+    labelled = [id for id in all_ids if id in records and records[id].label is not None]
+    names = [str(records[id].label) for id in labelled]
+    private = tuple(sorted({name for name in names if name not in catalogue}))
+    labels = catalogue.names + private
+    place = {name: index for index, name in enumerate(labels)}
+    table = flat.reshape(len(catalogue), encoder.dimension + 1)
+    class_vectors = np.concatenate([table[:, :-1], encoder.encode([name.replace("_", " ") for name in private])])
+    class_bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
+    x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
+    y = np.array([place[name] for name in names], dtype=np.int64)
+    global_log = _scores(x, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
+    rows = _judged_rows(labelled, x, y, global_log, evidence, catalogue, class_vectors, class_bias)
+    expected = np.exp(rows.global_log).mean(axis=0) if len(rows.rows) else np.full(len(labels), 1 / len(labels))
+    return MemoryView(
+        records=records,
+        ids=np.array(labelled, dtype=np.int64),
+        x=x,
+        y=y,
+        labels=labels,
+        public=len(catalogue),
+        class_vectors=class_vectors.astype(np.float32),
+        class_bias=class_bias.astype(np.float32),
+        personalizer=Personalizer.fit(x, y, expected=expected, evidence=rows),
+    )
+
+
+def _judged_rows(
+    labelled: list[int],
+    x: Vectors,
+    y: Integers,
+    global_log: Floats,
+    evidence: EvidenceRecord,
+    catalogue: Catalogue,
+    class_vectors: Vectors,
+    class_bias: Vectors,
+) -> Evidence:
+    """Pick the rows whose global scores are out of sample: never trained, or scored before they trained."""
+    usable = evidence.scores if evidence.catalogue == catalogue.fingerprint else {}
+    rows, logs = [], []
+    private = slice(len(catalogue), None)
+    back = held_back(labelled)
+    for row, id in enumerate(labelled):
+        if id not in evidence.trained:
+            # Private rows never train: as many of them judge as of the others, or they would count twice.
+            if evidence.trained and y[row] >= len(catalogue) and not back[row]:
+                continue
+            rows.append(row)
+            logs.append(global_log[row])
+        elif id in usable:
+            # The scores kept are logits of public labels; private ones are of today, since they never train.
+            own = SCALE * (class_vectors[private] @ x[row] + BIAS_GAIN * class_bias[private])
+            rows.append(row)
+            logs.append(log_softmax(np.concatenate([usable[id], own])[None])[0])
+    shape = (len(rows), global_log.shape[1])
+    return Evidence(rows=np.array(rows, dtype=np.int64), global_log=np.array(logs).reshape(shape))

@@ -1,0 +1,77 @@
+"""Local training: a few gradient steps from the shared model on the device's own labelled memories.
+
+The loss is summed over rows and divided by a fixed reference count, so a device with few rows moves the model less
+than one with many; the clip that follows bounds both. Sources: McMahan et al. 2017 (FedAvg); Li et al. 2020
+(FedProx, eq. 2: the proximal term).
+
+>>> import numpy as np
+>>> start = np.zeros(6, dtype=np.float32)
+>>> x, y = np.array([[1.0, 0.0]], dtype=np.float32), np.array([1])
+>>> after = train(start, x, y, plan=TrainingPlan(steps=1), rng=np.random.default_rng(0))
+>>> bool(after[3] > 0 > after[0])
+True
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.encoder import Vectors
+from engine.errors import ModelError
+from engine.model import Model, class_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """How a device trains in a round: ``steps`` of gradient descent on at most ``batch_rows`` rows each."""
+
+    steps: int = 5
+    learning_rate: float = 0.3
+    proximal_mu: float = 0.0
+    batch_rows: int = 512
+    reference_rows: int = 300
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_rows", "reference_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name}={getattr(self, name)} to be at least 1.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"Expected learning_rate={self.learning_rate} to be positive and finite.")
+        if not 0 <= self.proximal_mu < float("inf"):
+            raise ValueError(f"Expected proximal_mu={self.proximal_mu} to be at least 0 and finite.")
+
+
+def train(
+    flat: Vectors, x: Vectors, y: npt.NDArray[np.int64], *, plan: TrainingPlan, rng: np.random.Generator
+) -> Vectors:
+    """Return the flat model (C·(d+1),) after ``plan.steps`` steps on unit vectors x (n, d) and labels y (n,).
+
+    With no rows the model comes back unchanged. ``rng`` draws the batches where n exceeds ``plan.batch_rows``.
+    Raises `ModelError` for a label outside 0..C-1.
+    """
+    rows, dimension = x.shape
+    if rows == 0:
+        return flat.copy()
+    classes = class_count(flat, dimension)
+    if y.min() < 0 or y.max() >= classes:
+        raise ModelError(f"Expected labels in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}.")
+    model = Model.from_flat(flat, classes=classes, dimension=dimension)
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    inputs, targets = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64))
+    for _ in range(plan.steps):
+        batch_x, batch_y, share = inputs, targets, 1.0
+        if rows > plan.batch_rows:
+            chosen = torch.from_numpy(rng.choice(rows, size=plan.batch_rows, replace=False))
+            batch_x, batch_y, share = inputs[chosen], targets[chosen], rows / plan.batch_rows
+        loss = torch.nn.functional.cross_entropy(model(batch_x), batch_y, reduction="sum")
+        loss = loss * (share / max(rows, plan.reference_rows))
+        if plan.proximal_mu:
+            pairs = zip(model.parameters(), start, strict=True)
+            loss = loss + plan.proximal_mu / 2 * sum(((now - then) ** 2).sum() for now, then in pairs)
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter -= plan.learning_rate * gradient
+    return model.flat()

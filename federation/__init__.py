@@ -1,0 +1,1 @@
+"""Rounds on Flower over many devices, and the `tacit` command."""

@@ -1,0 +1,25 @@
+"""What can go wrong in the federation, each with its own type and an exit status of its own."""
+
+
+class FederationError(Exception):
+    """The base of all errors of this package; its text is one line a person can act on."""
+
+    exit_code = 1
+
+
+class DataError(FederationError):
+    """A data file is missing, empty or malformed."""
+
+    exit_code = 3
+
+
+class RoundError(FederationError):
+    """A round could not be completed: too few valid replies, or the deadline passed."""
+
+    exit_code = 4
+
+
+class CheckpointError(FederationError):
+    """A checkpoint is missing, damaged or of another model, or a run cannot be resumed from it."""
+
+    exit_code = 5
