@@ -73,5 +73,5 @@ def train(
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                parameter -= plan.learning_rate * gradient
+                parameter.sub_(plan.learning_rate * gradient)
     return model.flat()

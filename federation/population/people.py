@@ -101,6 +101,7 @@ class Person:
 
     @property
     def private_labels(self) -> tuple[str, ...]:
+        """The labels that this person alone has."""
         return tuple(private.label for private in self.private)
 
 
