@@ -32,6 +32,7 @@ from engine.errors import CatalogueError, EncoderMismatchError, ModelError
 
 FORMAT = "tacit-checkpoint-1"
 _STATE = "state."
+_ABOUT = "tacit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Checkpoint:
         from safetensors.numpy import save
 
         tensors = {"model": np.ascontiguousarray(self.flat, dtype=np.float32)}
-        tensors |= {_STATE + name: np.ascontiguousarray(value) for name, value in sorted(self.tensors.items())}
+        tensors |= {_STATE + name: np.asarray(value, order="C") for name, value in sorted(self.tensors.items())}
         about = {
             "format": FORMAT,
             "dimension": str(self.dimension),
@@ -74,7 +75,8 @@ class Checkpoint:
             "notes": json.dumps(dict(self.notes), sort_keys=True),
         }
         about["digest"] = _digest(tensors, about)
-        return bytes(save(tensors, metadata=about))
+        # One entry, because safetensors writes several in an order that changes from call to call.
+        return bytes(save(tensors, metadata={_ABOUT: _canonical(about)}))
 
     @classmethod
     def from_bytes(cls, content: bytes, *, name: str = "checkpoint") -> "Checkpoint":
@@ -84,14 +86,18 @@ class Checkpoint:
 
         try:
             tensors = load(content)
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            head = content[8 : 8 + int.from_bytes(content[:8], "little")]
+            written = (json.loads(head).get("__metadata__") or {}).get(_ABOUT, "{}")
+            about = json.loads(written)
         except (SafetensorError, ValueError, KeyError) as error:
             raise ModelError(f"{name} is not a checkpoint or is cut short: {str(error).splitlines()[0]}") from None
-        about = header.get("__metadata__") or {}
-        if about.get("format") != FORMAT:
-            raise ModelError(f"{name} has format {about.get('format')!r}; this release reads {FORMAT!r}.")
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            got = about.get("format") if isinstance(about, dict) else None
+            raise ModelError(f"{name} has format {got!r}; this release reads {FORMAT!r}.")
+        # The digest covers what was read; the rest of the header has one spelling.
+        is_canonical = written == _canonical(about) and head.rstrip(b" ").endswith(b"}")
         digest = about.pop("digest", "")
-        if digest != _digest(tensors, about):
+        if not is_canonical or digest != _digest(tensors, about):
             raise ModelError(f"{name} is damaged: its content does not match its digest.")
         try:
             return cls(
@@ -124,8 +130,12 @@ class Checkpoint:
         return cls.from_bytes(content, name=str(path))
 
 
+def _canonical(about: Mapping[str, str]) -> str:
+    return json.dumps(dict(about), sort_keys=True)
+
+
 def _digest(tensors: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
+    digest = hashlib.sha256(_canonical(about).encode())
     for name in sorted(tensors):
         digest.update(f"{name}\0{tensors[name].dtype}\0{tensors[name].shape}\0".encode())
         digest.update(tensors[name].tobytes())

@@ -14,11 +14,11 @@ Everything derived from the user lies sealed in the device's folder, nothing lea
 
 import threading
 import time as clock
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar, cast
 
 import numpy as np
 
@@ -33,8 +33,10 @@ from engine.suggestion import Evaluation, Found, Suggestion, found, ranks_of
 from engine.training import TrainingPlan, train
 from store import EncryptedStore, Record, Unlock
 
+_T = TypeVar("_T")
 _KIND = "engine"
 _CURRENT, _PREVIOUS, _EVIDENCE, _ENCODER = "model", "model before", "evidence", "encoder"
+_ROUNDS = "rounds allowed"
 _EXPLAINED_BY = 3
 
 
@@ -60,9 +62,9 @@ class Device:
         """Internal: use `create` or `open`."""
         self._store, self._encoder = store, encoder
         self._lock = threading.RLock()
-        self._view: tuple[int, MemoryView] | None = None
-        self._model: tuple[int, Checkpoint] | None = None
-        self._rows: tuple[int, tuple[Integers, Vectors, Integers]] | None = None
+        # What was computed from the store, dropped as soon as this or another process has written to it.
+        self._computed: dict[str, object] = {}
+        self._computed_at = -1
 
     @classmethod
     def create(
@@ -177,7 +179,7 @@ class Device:
         wanted = [ids] if isinstance(ids, int) else list(ids)
         with self._lock, self._store.transaction():
             self._store.delete_many(wanted)
-            evidence = self._evidence()
+            evidence = self._evidence(to_change=True)
             evidence.forget(wanted)
             self._store.put(_KIND, _EVIDENCE, evidence.to_bytes())
 
@@ -188,6 +190,8 @@ class Device:
 
     def search(self, text: str, k: int = 5, *, scope: str | None = None, purpose: str | None = None) -> list[Found]:
         """Return the ``k`` memories nearest in meaning, best first, of this scope and purpose if given."""
+        if k < 1:
+            raise ValueError(f"Expected k={k} to be at least 1.")
         query = self._encode([text])[0]
         with self._lock:
             filtered = scope is not None or purpose is not None
@@ -262,13 +266,9 @@ class Device:
     def model(self) -> Checkpoint:
         """The shared model in use, with its catalogue and round."""
         with self._lock:
-            version = self._store.data_version()
-            if self._model is None or self._model[0] != version:
-                self._model = (
-                    version,
-                    Checkpoint.from_bytes(_required(self._store, _CURRENT), name="the device's model"),
-                )
-            return self._model[1]
+            return self._once(
+                _CURRENT, lambda: Checkpoint.from_bytes(_required(self._store, _CURRENT), name="the device's model")
+            )
 
     def load_model(self, checkpoint: Checkpoint | Path | str) -> None:
         """Use another shared model from now on; the one before stays for `previous_model`."""
@@ -308,12 +308,13 @@ class Device:
             catalogue = self.model.catalogue
             if flat.shape != self.model.flat.shape or not np.isfinite(flat).all():
                 raise ModelError(f"Expected {self.model.flat.size} finite model numbers, got {flat.shape}.")
-            ids, x, y = self._trainable(catalogue)
-            evidence = self._evidence()
-            evidence.restart(catalogue.fingerprint)
+            ids, x, y = self._once("trainable", self._trainable)
+            trained = self._evidence().trained
             chosen = ~held_back(ids) if hold_back else np.ones(len(ids), dtype=bool)
-            new = [row for row in np.flatnonzero(chosen) if int(ids[row]) not in evidence.trained]
+            new = [row for row in np.flatnonzero(chosen) if int(ids[row]) not in trained]
             if new:
+                evidence = self._evidence(to_change=True)
+                evidence.restart(catalogue.fingerprint)
                 # Only a model that has trained is worth keeping as evidence: before, it knows the names alone.
                 if not hold_back:
                     kept = _public_logits(flat, x[new], len(catalogue))
@@ -321,6 +322,23 @@ class Device:
                 evidence.mark_trained(int(ids[row]) for row in new)
                 self._store.put(_KIND, _EVIDENCE, evidence.to_bytes())
         return train(flat, x[chosen], y[chosen], plan=plan, rng=rng)
+
+    @property
+    def allowed_rounds(self) -> str | None:
+        """The mode of federated rounds that the owner has allowed; ``None``, the default, is none."""
+        with self._lock:
+            mode = self._once(_ROUNDS, lambda: self._store.fetch(_KIND, _ROUNDS))
+        return None if mode is None else mode.decode()
+
+    def allow_rounds(self, mode: str | None) -> None:
+        """Allow federated rounds in this mode ("open": the server sees this device's updates), or, with None, none."""
+        if mode not in (None, "open"):
+            raise ValueError(f"Expected mode={mode!r} to be 'open' or None: this release has no other.")
+        with self._lock:
+            if mode is None:
+                self._store.discard(_KIND, _ROUNDS)
+            else:
+                self._store.put(_KIND, _ROUNDS, mode.encode())
 
     # The device as a whole
 
@@ -332,7 +350,7 @@ class Device:
     def close(self) -> None:
         """Close the device; calling it again has no effect."""
         with self._lock:
-            self._view = self._model = self._rows = None
+            self._computed.clear()
             self._store.close()
 
     def __enter__(self) -> Self:
@@ -348,28 +366,36 @@ class Device:
     def _encode(self, texts: Sequence[str]) -> Vectors:
         return check_vectors(self._encoder.encode(texts), count=len(texts), encoder=self._encoder)
 
-    def _evidence(self) -> EvidenceRecord:
-        return EvidenceRecord.from_bytes(self._store.fetch(_KIND, _EVIDENCE))
+    def _once(self, name: str, compute: Callable[[], _T]) -> _T:
+        """Return ``compute()``, kept until the store changes."""
+        version = self._store.data_version()
+        if version != self._computed_at:
+            self._computed.clear()
+            self._computed_at = version
+        if name not in self._computed:
+            self._computed[name] = compute()
+        return cast(_T, self._computed[name])
+
+    def _evidence(self, *, to_change: bool = False) -> EvidenceRecord:
+        # A record to change is one's own, so that a change that fails to be stored does not stay behind in memory.
+        if to_change:
+            return EvidenceRecord.from_bytes(self._store.fetch(_KIND, _EVIDENCE))
+        return self._once(_EVIDENCE, lambda: self._evidence(to_change=True))
 
     def _viewed(self) -> MemoryView:
-        """The memory as arrays, brought up to date if this or another process has written."""
-        version = self._store.data_version()
-        if self._view is None or self._view[0] != version:
-            model = self.model
-            view = build_view(self._store, self._encoder, model.catalogue, model.flat, self._evidence())
-            self._view = version, view
-        return self._view[1]
+        model = self.model
+        return self._once(
+            "view", lambda: build_view(self._store, self._encoder, model.catalogue, model.flat, self._evidence())
+        )
 
-    def _trainable(self, catalogue: Catalogue) -> tuple[Integers, Vectors, Integers]:
+    def _trainable(self) -> tuple[Integers, Vectors, Integers]:
         """Ids (n,), vectors (n, d) and public labels (n,) of the memories that may train."""
-        version = self._store.data_version()
-        if self._rows is None or self._rows[0] != version:
-            ids, vectors = self._store.vectors()
-            labels = {stored.id: stored.record.label for stored in self._store.iter()}
-            rows = [row for row, id in enumerate(ids) if labels.get(id) in catalogue]
-            y = np.array([catalogue.index(str(labels[ids[row]])) for row in rows], dtype=np.int64)
-            self._rows = version, (np.array(ids, dtype=np.int64)[rows], vectors[rows], y)
-        return self._rows[1]
+        catalogue = self.model.catalogue
+        ids, vectors = self._store.vectors()
+        labels = {stored.id: stored.record.label for stored in self._store.iter()}
+        rows = [row for row, id in enumerate(ids) if labels.get(id) in catalogue]
+        y = np.array([catalogue.index(str(labels[ids[row]])) for row in rows], dtype=np.int64)
+        return np.array(ids, dtype=np.int64)[rows], vectors[rows], y
 
 
 def _kept_encoder(store: EncryptedStore) -> tuple[str, str]:

@@ -112,7 +112,10 @@ class SentenceEncoder:
         """Floats in a vector."""
         if self._name == DEFAULT_ENCODER:
             return 384
-        return int(self._model().get_sentence_embedding_dimension())
+        model = self._model()
+        # Later releases renamed the method, and warn about the name that earlier ones have.
+        ask = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
+        return int(ask())
 
     def _model(self) -> Any:
         with self._lock:

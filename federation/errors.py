@@ -23,3 +23,15 @@ class CheckpointError(FederationError):
     """A checkpoint is missing, damaged or of another model, or a run cannot be resumed from it."""
 
     exit_code = 5
+
+
+class ConfigError(FederationError):
+    """A setting is unknown or out of range."""
+
+    exit_code = 2
+
+
+class UpdateError(FederationError):
+    """An update is malformed, or was refused by the device's own rules."""
+
+    exit_code = 6

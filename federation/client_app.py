@@ -1,0 +1,74 @@
+"""The Flower ClientApp: a relay between the server's message and the device's agent. It opens no store.
+
+A reply holds one float32 array and the constant weight 1; whatever else would leave is replaced by an error code.
+"""
+
+# isort: off
+import federation.flower_env  # noqa: F401 - before Flower
+from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+# isort: on
+import numpy as np
+
+from engine.training import TrainingPlan
+from federation.agent import TrainRequest, agent_of
+from federation.errors import UpdateError
+from federation.strategy import ARRAY, ARRAYS, CONFIG, METRICS, WEIGHT, reply_array
+
+# One code for every failure: why a device does not take part is its owner's matter.
+ABSTAIN = 100
+
+
+def only_updates_leave(message: Message, context: Context, call_next):  # type: ignore[no-untyped-def]
+    """Flower mod: refuse any reply that is not exactly one update, and replace error text by a code."""
+    try:
+        reply = call_next(message, context)
+        if reply.has_content():
+            reply_array(reply.content, length=_model_length(message))
+            return reply
+    # The edge of the device: the text of whatever went wrong may quote a record, so none of it may pass.
+    except Exception:  # noqa: BLE001
+        pass
+    return Message(Error(code=ABSTAIN), reply_to=message)
+
+
+app = ClientApp(mods=[only_updates_leave])
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Relay a training request to the agent, and its update back."""
+    with agent_of(context.node_config) as agent:
+        update = agent.train(_request(message), node_id=context.node_id)
+    content = RecordDict(
+        {
+            ARRAYS: ArrayRecord({ARRAY: Array(update)}),
+            METRICS: MetricRecord({WEIGHT: 1.0}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+def _request(message: Message) -> TrainRequest:
+    config = message.content.config_records[CONFIG]
+    return TrainRequest(
+        flat=np.asarray(message.content.array_records[ARRAYS][ARRAY].numpy(), dtype=np.float32),
+        server_round=int(config["server-round"]),  # type: ignore[arg-type]
+        mode=str(config["mode"]),
+        hold_back=bool(config["hold-back"]),
+        plan=TrainingPlan(
+            steps=int(config["local-steps"]),  # type: ignore[arg-type]
+            learning_rate=float(config["learning-rate"]),  # type: ignore[arg-type]
+            proximal_mu=float(config.get("proximal-mu", 0.0)),  # type: ignore[arg-type]
+        ),
+        clip_norm=float(config["clip-norm"]),  # type: ignore[arg-type]
+        seed=int(config["seed"]),  # type: ignore[arg-type]
+    )
+
+
+def _model_length(message: Message) -> int:
+    shape = message.content.array_records[ARRAYS][ARRAY].shape
+    if len(shape) != 1:
+        raise UpdateError("Expected a flat model.")
+    return int(shape[0])

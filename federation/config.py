@@ -1,0 +1,91 @@
+"""What a run of rounds is set to: one flat table of scalars, the same in a simulation and in deployment.
+
+>>> settings = RunSettings.from_config({"rounds": 3, "strategy": "fedavg", "local-steps": 2})
+>>> settings.rounds, settings.local_steps, settings.hold_back(1), settings.hold_back(2)
+(3, 2, True, False)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from federation.errors import ConfigError
+
+STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
+OPEN_MODE = "open"
+MODE_NOTICE = "open: updates visible to the server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """The settings of a run; in a configuration file the names carry hyphens.
+
+    ``cohort`` devices are invited a round, and at least ``min_replies`` valid answers are needed (0 means half of the
+    cohort, rounded up). Each device takes ``local_steps`` steps of ``learning_rate`` and clips its update to an L2
+    norm of ``clip_norm``. ``server_learning_rate`` is that of fedadam and fedyogi, ``proximal_mu`` that of fedprox.
+    ``deadline_s`` bounds a round in seconds. ``model`` is the checkpoint to start from and ``out`` the folder for the
+    checkpoint after each round; with ``resume`` the run continues from the latter.
+    """
+
+    rounds: int = 40
+    strategy: str = "fedadam"
+    cohort: int = 2
+    min_replies: int = 0
+    local_steps: int = 5
+    learning_rate: float = 0.3
+    server_learning_rate: float = 0.05
+    proximal_mu: float = 0.1
+    clip_norm: float = 1.0
+    seed: int = 0
+    deadline_s: float = 3600.0
+    mode: str = OPEN_MODE
+    model: str = ""
+    out: str = ""
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 1), ("cohort", 1), ("min_replies", 0), ("local_steps", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be a whole number of at least {least}.")
+        for name in ("learning_rate", "server_learning_rate", "clip_norm", "deadline_s"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be positive and finite.")
+        if not isinstance(self.proximal_mu, int | float) or not 0 <= self.proximal_mu < float("inf"):
+            raise ConfigError(f"Expected proximal-mu={self.proximal_mu!r} to be at least 0 and finite.")
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"Expected strategy={self.strategy!r} to be one of {', '.join(STRATEGIES)}.")
+        if self.mode != OPEN_MODE:
+            raise ConfigError(f"Expected mode={self.mode!r} to be {OPEN_MODE!r}: this release has no other.")
+        if self.min_replies > self.cohort:
+            raise ConfigError(f"Expected min-replies={self.min_replies} to be at most cohort={self.cohort}.")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "RunSettings":
+        """Read a flat configuration with hyphened names; an unknown name raises `ConfigError`."""
+        known = {_hyphens(field.name): field.name for field in fields(cls)}
+        unknown = sorted(set(config) - set(known))
+        if unknown:
+            raise ConfigError(f"Unknown setting {unknown[0]!r}. Known: {', '.join(known)}.")
+        return cls(**{known[name]: value for name, value in config.items()})
+
+    def to_config(self) -> dict[str, bool | int | float | str]:
+        """Return the flat configuration that `from_config` reads."""
+        return {_hyphens(field.name): getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def needed(self) -> int:
+        """How many valid replies a round needs."""
+        return self.min_replies or -(-self.cohort // 2)
+
+    def hold_back(self, server_round: int) -> bool:
+        """Whether devices hold every other memory back in this round (from 1): in the first half of a run.
+
+        What is held back gives devices evidence for their personalization that no model has trained on.
+        """
+        return server_round <= self.rounds // 2
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")

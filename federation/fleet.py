@@ -1,0 +1,155 @@
+"""A fleet of simulated devices on disk, one for each user of a data set: filled, opened by name, measured.
+
+A fleet lies in a folder: ``devices/device-0001`` holds one sealed store, ``keys/device-0001.key`` its key (mode 0600,
+outside the store's folder). Measuring happens here, by the owner of all devices; no device sends a figure.
+"""
+
+import contextlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.checkpoint import Checkpoint
+from engine.device import Device, Memory
+from engine.encoder import Encoder
+from engine.personalizer import Evidence, Personalizer
+from engine.suggestion import ranks_of
+from federation.agent import DevicePool
+from federation.dataset import Row
+from federation.errors import DataError
+from store import DeviceKey, StoreError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One device of a fleet: its folder's name, its user, and that user's rows."""
+
+    name: str
+    user: str
+    train: tuple[Row, ...]
+    test: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Ranks (from 1, 0 for not ranked) of the true labels of a member's test rows, by each method."""
+
+    user: str
+    memories: int
+    by_method: dict[str, tuple[int, ...]]
+
+
+def members(split: Sequence[tuple[str, Sequence[Row], Sequence[Row]]]) -> list[Member]:
+    """Name the devices of (user, train rows, test rows) in order; raise `DataError` if there are fewer than two."""
+    if len(split) < 2:
+        raise DataError(f"Expected rows of at least 2 users or devices, got {len(split)}.")
+    return [
+        Member(name=f"device-{number:04d}", user=user, train=tuple(train), test=tuple(test))
+        for number, (user, train, test) in enumerate(split, start=1)
+    ]
+
+
+class Fleet:
+    """The devices of ``members`` in ``folder``, made from the start model ``start`` with one encoder."""
+
+    def __init__(self, folder: Path, people: Sequence[Member], *, start: Checkpoint, encoder: Encoder) -> None:
+        self.folder, self.people, self.start = folder, list(people), start
+        self._encoder = encoder
+
+    def fill(self, *, tick: Callable[[], None] = lambda: None) -> None:
+        """Make each device and let it remember its train rows; those that are whole already stay as they are."""
+        for part in ("devices", "keys"):
+            (self.folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+        for member in self.people:
+            if not self._is_whole(member):
+                self._make(member)
+            tick()
+
+    def open(self, name: str) -> Device:
+        """Open a device by its name."""
+        return Device.open(self._store(name), DeviceKey.from_file(self._key(name)), encoder=self._encoder)
+
+    @contextlib.contextmanager
+    def pool(self) -> Iterator[DevicePool]:
+        """Give a pool that opens these devices, closed at the end."""
+        with DevicePool(self.open) as pool:
+            yield pool
+
+    def measure(
+        self, model: Checkpoint, pool: DevicePool, *, tick: Callable[[], None] = lambda: None
+    ) -> list[Measured]:
+        """Give every device the final model, and rank the test rows of those that have any."""
+        measured = []
+        for member in self.people:
+            device = pool.agent(member.name).device
+            device.load_model(model)
+            if member.test:
+                measured.append(measure_device(device, member))
+            tick()
+        return measured
+
+    def _store(self, name: str) -> Path:
+        return self.folder / "devices" / name
+
+    def _key(self, name: str) -> Path:
+        return self.folder / "keys" / f"{name}.key"
+
+    def _is_whole(self, member: Member) -> bool:
+        if not self._key(member.name).is_file() or not self._store(member.name).is_dir():
+            return False
+        try:
+            with self.open(member.name) as device:
+                return device.count() == len(member.train)
+        except StoreError:
+            return False
+
+    def _make(self, member: Member) -> None:
+        # What an interrupted run left of this device is made again: its rows are still in the data file.
+        shutil.rmtree(self._store(member.name), ignore_errors=True)
+        self._key(member.name).unlink(missing_ok=True)
+        key = DeviceKey.generate()
+        key.write(self._key(member.name))
+        with Device.create(self._store(member.name), key, model=self.start, encoder=self._encoder) as device:
+            device.allow_rounds("open")
+            device.remember_many([Memory(text=row.text, label=row.label, time=row.time) for row in member.train])
+
+
+def measure_device(device: Device, member: Member) -> Measured:
+    """Rank a member's test rows by the global and the personal model, by memory alone, and by frequency."""
+    rows = [(row.text, row.label) for row in member.test]
+    evaluation = device.evaluate(rows)
+    return Measured(
+        user=member.user,
+        memories=len(member.train),
+        by_method={
+            "most_frequent": most_frequent_ranks(member),
+            "global": evaluation.global_ranks,
+            "local": local_ranks(device.encoder, member),
+            "personal": evaluation.personal_ranks,
+        },
+    )
+
+
+def most_frequent_ranks(member: Member) -> tuple[int, ...]:
+    """Rank labels by how often the user's own train rows have them, earlier first on a tie."""
+    order = [label for label, _ in Counter(row.label for row in member.train).most_common()]
+    return tuple(order.index(row.label) + 1 if row.label in order else 0 for row in member.test)
+
+
+def local_ranks(encoder: Encoder, member: Member) -> tuple[int, ...]:
+    """Rank by the device's memory alone: the same mixture, over a global model that knows nothing."""
+    labels = sorted({row.label for row in member.train})
+    truth = [labels.index(row.label) if row.label in labels else -1 for row in member.test]
+    x = encoder.encode([row.text for row in member.train])
+    y = np.array([labels.index(row.label) for row in member.train], dtype=np.int64)
+    uniform = np.full((len(member.train), len(labels)), -np.log(len(labels)))
+    evidence = Evidence(rows=np.arange(len(member.train)), global_log=uniform)
+    expected = np.full(len(labels), 1 / len(labels))
+    personalizer = Personalizer.fit(x, y, expected=expected, evidence=evidence)
+    queries = encoder.encode([row.text for row in member.test])
+    blank = np.full((len(member.test), len(labels)), -np.log(len(labels)))
+    return ranks_of(personalizer.predict(blank, queries), truth)

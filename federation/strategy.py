@@ -1,0 +1,164 @@
+"""Flower's strategies by name, made repeatable, resumable and strict.
+
+Each is a subclass of Flower's own class: sampling is drawn from the run's seed and the round, rounds can start at any
+number with the state of an earlier run, malformed replies are dropped before aggregation, and a round with too few
+valid ones raises `RoundError`. The aggregation itself is Flower's. Sources: McMahan et al. 2017 (fedavg); Li et al.
+2020 (fedprox); Reddi et al. 2021 (fedadam, fedyogi).
+"""
+
+# isort: off
+import federation.flower_env  # noqa: F401 - before Flower
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi
+
+# isort: on
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from federation.config import RunSettings
+from federation.errors import CheckpointError, RoundError, UpdateError
+from federation.update import Floats, check_reply
+
+ARRAYS, ARRAY, CONFIG, METRICS, WEIGHT = "arrays", "model", "config", "metrics", "weight"
+_MOMENTS = ("m_t", "v_t")
+
+
+def reply_array(content: RecordDict, *, length: int) -> Floats:
+    """Return the update of a reply; raise `UpdateError` if the reply holds anything else or is malformed."""
+    arrays, metrics = content.array_records, content.metric_records
+    if set(content) != {ARRAYS, METRICS} or set(arrays) != {ARRAYS} or set(metrics) != {METRICS}:
+        raise UpdateError(f"Expected a reply of {ARRAYS!r} and {METRICS!r} alone.")
+    if set(arrays[ARRAYS]) != {ARRAY} or dict(metrics[METRICS]) != {WEIGHT: 1.0}:
+        raise UpdateError("Expected one array and the constant weight 1 in a reply.")
+    return check_reply(arrays[ARRAYS][ARRAY].numpy(), length)
+
+
+class StrictRounds:
+    """Mixed in before a Flower strategy; see the module."""
+
+    settings: RunSettings
+    first_round: int
+    failures: int = 0
+    _length: int = 0
+    _asked: int = 0
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Invite this round's cohort, drawn from the seed and the round alone."""
+        current = server_round + self.first_round - 1
+        self._length = int(arrays[ARRAY].shape[0])
+        config["hold-back"] = self.settings.hold_back(current)
+        # Flower draws from the process's random state: lend it one that depends on this round only.
+        before = random.getstate()
+        random.seed(f"{self.settings.seed}:{current}")
+        try:
+            messages = list(super().configure_train(current, arrays, config, grid))  # type: ignore[misc]
+        finally:
+            random.setstate(before)
+        self._asked = len(messages)
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate the valid replies; raise `RoundError` if they are too few."""
+        current = server_round + self.first_round - 1
+        valid = [reply for reply in replies if self._is_valid(reply)]
+        self.failures = self._asked - len(valid)
+        if len(valid) < self.settings.needed:
+            raise RoundError(
+                f"Round {current} failed: {len(valid)} valid replies of {self._asked}, at least "
+                f"{self.settings.needed} needed before the deadline of {self.settings.deadline_s:g} s. The model of "
+                "the round before is kept; continue with --resume."
+            )
+        # In an order of their own, so that the sum does not depend on who answered first.
+        valid.sort(key=lambda reply: reply.metadata.src_node_id)
+        result: tuple[ArrayRecord | None, MetricRecord | None] = super().aggregate_train(current, valid)  # type: ignore[misc]
+        arrays, metrics = result
+        if arrays is not None:
+            # Flower averages in float64 where moments are involved; a model is float32 everywhere.
+            arrays = as_arrays(np.asarray(arrays[ARRAY].numpy(), dtype=np.float32))
+        return arrays, metrics
+
+    def _is_valid(self, reply: Message) -> bool:
+        if reply.has_error():
+            return False
+        try:
+            reply_array(reply.content, length=self._length)
+        except UpdateError:
+            return False
+        return True
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what a later run needs to continue to the same bits: the moments, if there are any."""
+        found = {}
+        for name in _MOMENTS:
+            moment = getattr(self, name, None)
+            if moment:
+                found[name] = np.asarray(moment[ARRAY])
+        return found
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]], *, next_round: int) -> None:
+        """Continue from ``state`` at ``next_round``; raise `CheckpointError` if it is of another strategy."""
+        if set(state) != (set(_MOMENTS) if hasattr(self, "m_t") and next_round > 1 else set()):
+            raise CheckpointError(f"The checkpoint's state does not fit strategy {self.settings.strategy!r}.")
+        for name, moment in state.items():
+            setattr(self, name, {ARRAY: np.array(moment)})
+        self.first_round = next_round
+
+
+class TacitFedAvg(StrictRounds, FedAvg):
+    """Flower's FedAvg with strict rounds."""
+
+
+class TacitFedProx(StrictRounds, FedProx):
+    """Flower's FedProx with strict rounds."""
+
+
+class TacitFedAdam(StrictRounds, FedAdam):
+    """Flower's FedAdam with strict rounds."""
+
+
+class TacitFedYogi(StrictRounds, FedYogi):
+    """Flower's FedYogi with strict rounds."""
+
+
+TacitStrategy = TacitFedAvg | TacitFedProx | TacitFedAdam | TacitFedYogi
+
+
+def make_strategy(settings: RunSettings) -> TacitStrategy:
+    """Return the strategy that ``settings`` name: the whole cohort is trained, nobody is asked for metrics."""
+    common: dict[str, Any] = {
+        # Of the devices that are there, exactly the cohort: the fraction only rounds down, the minimum decides.
+        "fraction_train": 1e-9,
+        "min_train_nodes": settings.cohort,
+        "min_available_nodes": settings.cohort,
+        "fraction_evaluate": 0.0,
+        "weighted_by_key": WEIGHT,
+        "arrayrecord_key": ARRAYS,
+        "configrecord_key": CONFIG,
+    }
+    strategy: TacitStrategy
+    if settings.strategy == "fedavg":
+        strategy = TacitFedAvg(**common)
+    elif settings.strategy == "fedprox":
+        strategy = TacitFedProx(**common, proximal_mu=settings.proximal_mu)
+    elif settings.strategy == "fedadam":
+        strategy = TacitFedAdam(**common, eta=settings.server_learning_rate)
+    else:
+        strategy = TacitFedYogi(**common, eta=settings.server_learning_rate)
+    strategy.settings, strategy.first_round = settings, 1
+    return strategy
+
+
+def as_arrays(flat: Floats) -> ArrayRecord:
+    """Return the record that carries a flat model (d,)."""
+    from flwr.app import Array
+
+    return ArrayRecord({ARRAY: Array(np.ascontiguousarray(flat, dtype=np.float32))})
