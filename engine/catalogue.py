@@ -30,6 +30,10 @@ class Label:
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise CatalogueError("Expected a label name that is not empty.")
+        try:
+            f"{self.name}{self.description}{self.domain}".encode()
+        except UnicodeEncodeError:
+            raise CatalogueError(f"Label {self.name!r} holds a lone surrogate, which is no valid Unicode.") from None
 
     @property
     def meaning(self) -> str:
@@ -101,6 +105,8 @@ class Catalogue:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise CatalogueError(f"Not JSON: {error.msg} at line {error.lineno}.") from None
+        except (ValueError, RecursionError):
+            raise CatalogueError("Not a catalogue: nested too deeply, or a number too long.") from None
         if not isinstance(content, dict) or not isinstance(content.get("labels"), list):
             raise CatalogueError('Expected an object with a list "labels".')
         labels = tuple(_label(entry, number) for number, entry in enumerate(content["labels"], start=1))

@@ -33,6 +33,7 @@ from engine.errors import CatalogueError, EncoderMismatchError, ModelError
 FORMAT = "tacit-checkpoint-1"
 _STATE = "state."
 _ABOUT = "tacit"
+MAX_PARAMETER = 1e15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,9 @@ class Checkpoint:
         expected = len(self.catalogue) * (self.dimension + 1)
         if self.flat.shape != (expected,):
             raise ModelError(f"Expected a model of {expected} numbers for this catalogue, got {self.flat.shape}.")
-        if not np.isfinite(self.flat).all():
-            raise ModelError("The model holds NaN or infinity, so it is refused.")
+        # Written so that NaN fails as well; below the limit no score overflows.
+        if not np.abs(self.flat).max(initial=0) <= MAX_PARAMETER:
+            raise ModelError(f"The model holds NaN, infinity or sizes above {MAX_PARAMETER:g}, so it is refused.")
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes; the same for equal checkpoints."""
@@ -89,7 +91,7 @@ class Checkpoint:
             head = content[8 : 8 + int.from_bytes(content[:8], "little")]
             written = (json.loads(head).get("__metadata__") or {}).get(_ABOUT, "{}")
             about = json.loads(written)
-        except (SafetensorError, ValueError, KeyError) as error:
+        except (SafetensorError, ValueError, KeyError, RecursionError) as error:
             raise ModelError(f"{name} is not a checkpoint or is cut short: {str(error).splitlines()[0]}") from None
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             got = about.get("format") if isinstance(about, dict) else None

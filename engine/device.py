@@ -167,7 +167,8 @@ class Device:
             for memory in memories
         ]
         vectors = self._encode([record.text for record in records])
-        with self._lock:
+        with self._lock, self._store.transaction():
+            self._check_encoder_is_current()
             return self._store.add_many(records, vectors)
 
     def feedback(self, text: str, label: str) -> int:
@@ -176,7 +177,7 @@ class Device:
 
     def forget(self, ids: int | Iterable[int]) -> None:
         """Delete these memories and all that was kept about them; raise `RecordMissingError` and delete none."""
-        wanted = [ids] if isinstance(ids, int) else list(ids)
+        wanted = list(ids) if isinstance(ids, Iterable) else [ids]
         with self._lock, self._store.transaction():
             self._store.delete_many(wanted)
             evidence = self._evidence(to_change=True)
@@ -194,6 +195,7 @@ class Device:
             raise ValueError(f"Expected k={k} to be at least 1.")
         query = self._encode([text])[0]
         with self._lock:
+            self._check_encoder_is_current()
             filtered = scope is not None or purpose is not None
             hits = self._store.search(query, max(self._store.count(), 1) if filtered else k)
             answer: list[Found] = []
@@ -234,6 +236,13 @@ class Device:
                 )
                 for label in order
             ]
+
+    def shared_answer(self, text: str) -> str:
+        """Return the label that the shared model alone would suggest first."""
+        x = self._encode([text])
+        with self._lock:
+            view = self._viewed()
+            return view.labels[int(view.global_log(x)[0, : view.public].argmax())]
 
     def evaluate(self, rows: Sequence[tuple[str, str]]) -> Evaluation:
         """Rank the true labels of (text, label) rows by the global and by the personal model.
@@ -364,6 +373,8 @@ class Device:
     # Inside
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
+        if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+            raise ValueError("Expected text in valid Unicode, got a lone surrogate.")
         return check_vectors(self._encoder.encode(texts), count=len(texts), encoder=self._encoder)
 
     def _once(self, name: str, compute: Callable[[], _T]) -> _T:
@@ -373,8 +384,16 @@ class Device:
             self._computed.clear()
             self._computed_at = version
         if name not in self._computed:
-            self._computed[name] = compute()
+            value = compute()
+            if self._computed_at != version:  # Another process wrote meanwhile, and what was read may be mixed.
+                return value
+            self._computed[name] = value
         return cast(_T, self._computed[name])
+
+    def _check_encoder_is_current(self) -> None:
+        name, fingerprint = self._once(_ENCODER, lambda: _kept_encoder(self._store))
+        if fingerprint != self._encoder.fingerprint:
+            raise EncoderMismatchError(f"This memory was meanwhile encoded again, with {name}. Open the device again.")
 
     def _evidence(self, *, to_change: bool = False) -> EvidenceRecord:
         # A record to change is one's own, so that a change that fails to be stored does not stay behind in memory.
@@ -383,13 +402,16 @@ class Device:
         return self._once(_EVIDENCE, lambda: self._evidence(to_change=True))
 
     def _viewed(self) -> MemoryView:
-        model = self.model
-        return self._once(
-            "view", lambda: build_view(self._store, self._encoder, model.catalogue, model.flat, self._evidence())
-        )
+        def build() -> MemoryView:
+            self._check_encoder_is_current()
+            model = self.model
+            return build_view(self._store, self._encoder, model.catalogue, model.flat, self._evidence())
+
+        return self._once("view", build)
 
     def _trainable(self) -> tuple[Integers, Vectors, Integers]:
         """Ids (n,), vectors (n, d) and public labels (n,) of the memories that may train."""
+        self._check_encoder_is_current()
         catalogue = self.model.catalogue
         ids, vectors = self._store.vectors()
         labels = {stored.id: stored.record.label for stored in self._store.iter()}
@@ -399,7 +421,7 @@ class Device:
 
 
 def _kept_encoder(store: EncryptedStore) -> tuple[str, str]:
-    name, fingerprint = _required(store, _ENCODER).decode().split("\n")
+    name, fingerprint = _required(store, _ENCODER).decode().rsplit("\n", 1)
     return name, fingerprint
 
 

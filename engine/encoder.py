@@ -161,14 +161,18 @@ class SentenceEncoder:
         return check_vectors(vectors, count=len(texts), encoder=self)
 
 
-@functools.lru_cache(maxsize=4)
 def load_encoder(name: str | None = None) -> Encoder:
     """Return the encoder of this name, made once a process.
 
     ``None`` or "all-MiniLM-L6-v2" is the default; a folder is read from disk; ``owner/model`` is looked up on the
     hub, which is the only case in which a network is used. Raises `EncoderError` when there is none.
     """
-    if name is None or name == DEFAULT_ENCODER:
+    return _named_encoder(DEFAULT_ENCODER if name is None else name)
+
+
+@functools.lru_cache(maxsize=4)
+def _named_encoder(name: str) -> Encoder:
+    if name == DEFAULT_ENCODER:
         return SentenceEncoder(
             default_encoder_path(),
             name=DEFAULT_ENCODER,

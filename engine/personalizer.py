@@ -37,6 +37,8 @@ ANCHOR_COSINE = 0.35
 SHRINKAGE = 30.0
 # Mixtures below this weight are left out of an answer.
 LEAST_WEIGHT = 1e-4
+# Where a probability underflows to 0, so that its logarithm is finite.
+LEAST_PROBABILITY = 1e-300
 # The newest rows of evidence that leave-one-out uses: its cost grows with their number times the memory's size.
 MOST_EVIDENCE = 400
 
@@ -175,7 +177,7 @@ class Personalizer:
         answers = [query.probabilities(mixture) for mixture in GRID]
         values = np.array(
             [
-                float(np.log(answer[position, y[rows]]).sum())
+                float(np.log(np.maximum(answer[position, y[rows]], LEAST_PROBABILITY)).sum())
                 - SHRINKAGE * ((mixture.prior - USUAL.prior) ** 2 + (mixture.neighbours - USUAL.neighbours) ** 2)
                 for mixture, answer in zip(GRID, answers, strict=True)
             ]
@@ -200,5 +202,5 @@ class Personalizer:
         )
         total = sum(weight for _, weight in self.weights)
         mixed = sum(weight / total * query.probabilities(mixture) for mixture, weight in self.weights)
-        result: Floats = np.log(np.maximum(np.asarray(mixed), 1e-300))
+        result: Floats = np.log(np.maximum(np.asarray(mixed), LEAST_PROBABILITY))
         return result

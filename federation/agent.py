@@ -71,7 +71,8 @@ class Agent:
 class DevicePool:
     """Opens the devices of a simulation by name as they are asked, and keeps the latest open.
 
-    ``opener`` opens a device; as many stay open as the process may hold. Close the pool, or use it in a ``with`` statement.
+    ``opener`` opens a device; as many stay open as the process may hold. Close the pool,
+    or use it in a ``with`` statement.
     """
 
     def __init__(self, opener: Callable[[str], Device]) -> None:

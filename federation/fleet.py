@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.checkpoint import Checkpoint
 from engine.device import Device, Memory
-from engine.encoder import Encoder
+from engine.encoder import Encoder, Vectors
 from engine.personalizer import Evidence, Personalizer
 from engine.suggestion import ranks_of
 from federation.agent import DevicePool
@@ -68,6 +68,10 @@ class Fleet:
             if not self._is_whole(member):
                 self._make(member)
             tick()
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors (n, d) of texts by the fleet's encoder."""
+        return self._encoder.encode(texts)
 
     def open(self, name: str) -> Device:
         """Open a device by its name."""

@@ -45,10 +45,11 @@ class RoundTraffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Called while a simulation runs: with the model at the start of each round, and after each device's answer."""
+    """Called while a simulation runs: with the model at the start of a round, after each answer, at a round's end."""
 
     on_round: Callable[[int, Floats], None] = lambda _round, _flat: None
     on_reply: Callable[[], None] = lambda: None
+    on_traffic: Callable[[RoundTraffic], None] = lambda _traffic: None
 
 
 class InProcessGrid(Grid):
@@ -116,6 +117,7 @@ class InProcessGrid(Grid):
             traffic.failures += reply.has_error()
             self._replies[message.metadata.message_id] = reply
             self._watch.on_reply()
+        self._watch.on_traffic(traffic)
         return ids
 
     def _answer(self, message: Message, traffic: RoundTraffic) -> Message:

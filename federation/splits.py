@@ -44,7 +44,7 @@ def split_by_user(rows: Sequence[Row], *, seed: int, most: int | None = None) ->
 
 
 def split_as_marked(rows: Sequence[Row], *, most: int | None = None) -> Split:
-    """Return (user, train, test) by the rows' own ``split``, in time order: for generated people, whose habits drift."""
+    """Return (user, train, test) by the rows' own ``split``: for generated people, whose habits drift."""
     by_user: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_user[row.user].append(row)

@@ -1,0 +1,25 @@
+"""`tacit report`: the table and the page of a run or an evaluation that is done."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="report")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the results for a program.")
+def command(folder: Path, as_json: bool) -> None:
+    """Write report.html in DIR anew from its results.json, and print the table."""
+    from federation.report import load_results, print_methods, write_report
+
+    results = load_results(folder)
+    page = write_report(results, folder)
+    if as_json:
+        from federation.cli.console import print_json
+
+        print_json(results)
+        return
+    from rich.console import Console
+
+    print_methods(results, Console())
+    click.echo(f"\nReport: {page}")

@@ -1,0 +1,220 @@
+"""One run over simulated devices, from rows to figures: fill the devices, run the rounds, personalize, measure.
+
+`tacit demo`, `tacit simulate` and `tacit evaluate routing` are this with different rows and different output. A run
+lies in a folder, and one that was interrupted continues there to the same model, bit for bit.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.catalogue import Catalogue
+from engine.checkpoint import Checkpoint, start_checkpoint, write_atomically
+from engine.encoder import CachedEncoder, Vectors
+from engine.model import Model
+from federation.agent import DevicePool
+from federation.config import RunSettings
+from federation.dataset import Row
+from federation.errors import CheckpointError, FederationError
+from federation.fleet import Fleet, Measured, Member, members
+from federation.history import History
+from federation.server_app import CHECKPOINT_FILE
+from federation.simulation import Watch, run_rounds
+from federation.splits import Split, public_labels
+
+# Shows a step: (title, number of ticks) gives the function that ticks.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+_TEXTS_AT_ONCE = 256
+_RUN_FILE, _START_FILE = "run.json", "start.safetensors"
+
+
+@contextlib.contextmanager
+def no_progress(title: str, total: int):  # type: ignore[no-untyped-def]
+    """Show nothing."""
+    yield lambda: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """Rows split over devices, the labels all of them know, and what to call it."""
+
+    title: str
+    generated: bool
+    split: Split
+    catalogue: Catalogue
+
+    @classmethod
+    def of(cls, split: Split, *, title: str, generated: bool = False) -> "Experiment":
+        """Make an experiment; public labels are the built-in services for generated people, or else those that at
+        least two users have."""
+        catalogue = Catalogue.builtin() if generated else Catalogue.from_names(public_labels(split), title=title)
+        return cls(title=title, generated=generated, split=split, catalogue=catalogue)
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts, each once."""
+        return list(dict.fromkeys(row.text for _, train, test in self.split for row in [*train, *test]))
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies rows, split and labels."""
+        digest = hashlib.sha256(self.catalogue.to_json().encode())
+        for user, train, test in self.split:
+            digest.update(repr((user, train, test)).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run left: the members, their ranks, the final model, and the history of its rounds."""
+
+    people: list[Member]
+    measured: list[Measured]
+    model: Checkpoint
+    history: list[dict[str, Any]]
+    examples: list[dict[str, Any]]
+
+
+def warm(encoder: CachedEncoder, texts: list[str], progress: Progress) -> None:
+    """Encode all texts once, so that no device waits."""
+    with progress("Encoding texts", len(texts)) as tick:
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = texts[start : start + _TEXTS_AT_ONCE]
+            encoder.encode(part)
+            for _ in part:
+                tick()
+
+
+def run_experiment(
+    experiment: Experiment,
+    settings: RunSettings,
+    folder: Path,
+    encoder: CachedEncoder,
+    progress: Progress = no_progress,
+) -> Outcome:
+    """Run it in ``folder``. With ``settings.resume`` an interrupted run there continues.
+
+    Raises `CheckpointError` if the folder holds another run, `RoundError` if a round fails, and what the store raises.
+    """
+    people = members(experiment.split)
+    if settings.cohort > len(people):
+        settings = dataclasses.replace(settings, cohort=len(people))
+    warm(encoder, experiment.texts, progress)
+    settings, start = _prepare(experiment, settings, folder, encoder)
+    fleet = Fleet(folder, people, start=start, encoder=encoder)
+    with progress("Filling devices", len(people)) as tick:
+        fleet.fill(tick=tick)
+    history = History(folder, continued=settings.resume)
+    with fleet.pool() as pool:
+        model = _rounds(experiment, settings, fleet, pool, history, progress)
+        with progress("Personalizing", len(people)) as tick:
+            measured = fleet.measure(model, pool, tick=tick)
+        examples = explained_examples(people, pool) if experiment.generated else []
+    return Outcome(people=people, measured=measured, model=model, history=history.rounds(), examples=examples)
+
+
+def _prepare(
+    experiment: Experiment, settings: RunSettings, folder: Path, encoder: CachedEncoder
+) -> tuple[RunSettings, Checkpoint]:
+    """Lay out the folder, or check that what lies there is this run; return the settings to run with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = {
+        "experiment": experiment.fingerprint,
+        "encoder": encoder.fingerprint,
+        "settings": {
+            k: v for k, v in settings.to_config().items() if k not in ("resume", "out", "model", "deadline-s")
+        },
+    }
+    about, first = folder / _RUN_FILE, folder / _START_FILE
+    if settings.resume:
+        if not about.is_file():
+            raise CheckpointError(f"There is no run to resume in {folder}. Start it without --resume.")
+        if json.loads(about.read_text(encoding="utf-8")) != run:
+            raise CheckpointError(f"The run in {folder} has other data or settings. Repeat its command with --resume.")
+    elif about.exists():
+        raise CheckpointError(f"{folder} holds a run already. Continue it with --resume, or name another --out.")
+    if not first.is_file():
+        start_checkpoint(experiment.catalogue, encoder, title=experiment.title).save(first)
+    if not about.is_file():
+        write_atomically(about, json.dumps(run, indent=2).encode())
+    # A run that was cut off before its first checkpoint starts its rounds anew on the devices that are there.
+    has_rounds = settings.resume and (folder / CHECKPOINT_FILE).is_file()
+    here = dataclasses.replace(settings, model=str(first), out=str(folder), resume=has_rounds)
+    return here, Checkpoint.load(first)
+
+
+def _rounds(
+    experiment: Experiment,
+    settings: RunSettings,
+    fleet: Fleet,
+    pool: DevicePool,
+    history: History,
+    progress: Progress,
+) -> Checkpoint:
+    tests = [row for member in fleet.people for row in member.test]
+    x = fleet.encode([row.text for row in tests])
+    with progress("Federated rounds (devices)", settings.rounds * settings.cohort) as tick:
+        watch = Watch(
+            on_round=lambda server_round, flat: history.model(server_round - 1, _accuracy(flat, x, tests, experiment)),
+            on_reply=tick,
+            on_traffic=history.traffic,
+        )
+        run_rounds(settings, [member.name for member in fleet.people], pool, watch=watch)
+    model = Checkpoint.load(fleet.folder / CHECKPOINT_FILE)
+    if model.round != settings.rounds:
+        raise FederationError(f"Only {model.round} of {settings.rounds} rounds completed.")
+    history.model(model.round, _accuracy(model.flat, x, tests, experiment))
+    return model
+
+
+def _accuracy(flat: Vectors, x: Vectors, tests: list[Row], experiment: Experiment) -> float:
+    """Share of test rows whose first answer by the shared model is the label."""
+    if not tests:
+        return float("nan")
+    names = experiment.catalogue.names
+    model = Model.from_flat(flat, classes=len(names), dimension=x.shape[1])
+    answers = model.scores(x).argmax(axis=1)
+    return float(np.mean([names[answer] == row.label for answer, row in zip(answers, tests, strict=True)]))
+
+
+def explained_examples(people: list[Member], pool: DevicePool, *, most: int = 3) -> list[dict[str, Any]]:
+    """Return, from different people, the first requests that memory set right, with the memories that explain it."""
+    examples: list[dict[str, Any]] = []
+    for member in people:
+        device = pool.agent(member.name).device
+        ranks = device.evaluate([(row.text, row.label) for row in member.test])
+        for row, shared, personal in zip(member.test, ranks.global_ranks, ranks.personal_ranks, strict=True):
+            if personal != 1 or shared == 1:
+                continue
+            suggestions = device.suggest(row.text, k=3)
+            if not suggestions[0].because:
+                continue
+            examples.append(
+                {
+                    "text": row.text,
+                    "truth": row.label,
+                    "global": device.shared_answer(row.text),
+                    "suggestions": [
+                        {
+                            "label": one.label,
+                            "score": one.score,
+                            "source": one.source,
+                            "private": one.private,
+                            "because": [{"text": m.text, "similarity": m.similarity} for m in one.because],
+                        }
+                        for one in suggestions
+                    ],
+                }
+            )
+            break
+        if len(examples) == most:
+            break
+    return examples

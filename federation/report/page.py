@@ -1,0 +1,92 @@
+"""`report.html`: one file that loads nothing else, runs no script and can be read on a phone.
+
+`render` is a pure function of the results: the same results give the same bytes.
+"""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from federation.report import parts
+from federation.report.pictures import accuracy_by_round, bytes_per_round, gain_by_alpha, gain_per_device
+from federation.report.results import blocks, check_results, is_evaluation, write_file
+from federation.report.style import CSS
+from federation.report.words import GENERATED, count, plain
+
+FILE_NAME = "report.html"
+# Should anything slip through the escaping, the browser still runs and fetches nothing.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(results: Mapping[str, Any], folder: Path) -> Path:
+    """Write ``folder/report.html`` atomically and return its path.
+
+    Raises `DataError` for malformed results, `FederationError` without matplotlib or if the disk refuses the file.
+    """
+    return write_file(folder / FILE_NAME, render(results))
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """Return the page of a run or of an evaluation; raise `DataError` if the results are malformed."""
+    check_results(results)
+    body = _evaluation(results) if is_evaluation(results) else _run(results)
+    title = plain(results["title"])
+    if results["generated"] and GENERATED not in title:
+        title = f"{title} ({GENERATED})"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>Tacit: {escape(title)}</title>\n<style>{CSS}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _run(results: Mapping[str, Any]) -> str:
+    generated = results["generated"]
+    return "\n".join(
+        [
+            parts.banner(results),
+            parts.head(results, f"report of {count(len(results['devices']), 'device')} over rounds"),
+            parts.tiles(results, results),
+            "<h2>How well suggestions fit</h2>",
+            parts.methods_table(results, results),
+            parts.figure(accuracy_by_round(results)),
+            parts.figure(gain_per_device(results["devices"], generated=generated)),
+            parts.devices_table(results["devices"]),
+            parts.what_left(results),
+            parts.figure(bytes_per_round(results)),
+            parts.rounds_table(results["rounds"]),
+            parts.examples(results),
+            parts.made_with(results),
+        ]
+    )
+
+
+def _evaluation(results: Mapping[str, Any]) -> str:
+    generated, all_blocks = results["generated"], list(blocks(results))
+    several = len(all_blocks) > 1
+    sections = []
+    for name, block in all_blocks:
+        sections += [
+            f"<h2>{escape(name.replace('users of', 'Users of'))}</h2>",
+            parts.methods_table(block, results),
+            parts.figure(gain_per_device(block["devices"], generated=generated, name=name if several else "")),
+            parts.devices_table(block["devices"]),
+        ]
+    if several:
+        overview = parts.figure(gain_by_alpha(all_blocks, generated=generated))
+    else:
+        overview = parts.tiles(all_blocks[0][1], results)
+    return "\n".join(
+        [
+            parts.banner(results),
+            parts.head(results, "evaluation of routing"),
+            overview,
+            *sections,
+            parts.what_left(results),
+            parts.made_with(results),
+        ]
+    )

@@ -1,0 +1,233 @@
+"""The page's parts as HTML: each takes results that passed `check_results` and escapes all that came from data."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from federation.report.pictures import Picture
+from federation.report.words import (
+    GENERATED,
+    HURT,
+    METHODS,
+    WHAT_LEFT,
+    bytes_of,
+    count,
+    gain_sentence,
+    method_rows,
+    plain,
+    points,
+    share,
+    size,
+)
+
+Results = Mapping[str, Any]
+
+
+def foreign(text: object) -> str:
+    """Escape text that came from data; its own direction of writing ends where it ends."""
+    return f"<bdi>{escape(plain(text))}</bdi>"
+
+
+def banner(results: Results) -> str:
+    """Say at the top that the people are invented; nothing for real data."""
+    if not results["generated"]:
+        return ""
+    return (
+        f'<p class="generated" role="note"><strong>Data: {GENERATED}.</strong> These people and their requests are '
+        "invented by a seeded program. The figures show that the parts work together; they say nothing about real "
+        "people.</p>"
+    )
+
+
+def head(results: Results, what: str) -> str:
+    """Return the title, the mode and the command that made the results."""
+    title = str(results["title"])
+    if title == GENERATED:
+        title = title.capitalize()
+    return (
+        f'<p class="soft">Tacit · {escape(what)}</p><h1>{foreign(title)}</h1>'
+        f"<p>Mode: <strong>{foreign(results['mode'])}</strong></p><pre>$ {foreign(results['command'])}</pre>"
+    )
+
+
+def tiles(block: Results, results: Results) -> str:
+    """Return the three or four figures to remember."""
+    personal = block["methods"]["personal"]
+    mean, low, high = block["gain"]["accuracy"]
+    entries = [
+        (
+            share(personal["accuracy"]),
+            f"accuracy, personalized; global {share(block['methods']['global']['accuracy'])}",
+        ),
+        (points(mean), f"points gained; 95% interval {points(low)} to {points(high)}"),
+        (share(personal["hurt_significant"]), "of devices significantly hurt"),
+    ]
+    sent = bytes_of(block, results).get("sent_per_device")
+    if sent is not None:
+        entries.append((size(sent), "sent by each device, all rounds together"))
+    items = "".join(f"<li><b>{escape(figure)}</b><span>{escape(what)}</span></li>" for figure, what in entries)
+    return f'<ul class="tiles">{items}</ul>'
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "", best: int = -1, scroll: bool = False
+) -> str:
+    """Return a table; cells are HTML already, the first of each row is its heading, row ``best`` is set in bold."""
+    columns = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    lines = []
+    for number, (first, *cells) in enumerate(rows):
+        mark = ' class="best"' if number == best else ""
+        lines.append(
+            f'<tr{mark}><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        )
+    about = f"<caption>{escape(caption)}</caption>" if caption else ""
+    where = "wide scroll" if scroll else "wide"
+    # The tab stop lets a keyboard scroll what is too wide or too long.
+    return (
+        f'<div class="{where}" tabindex="0"><table>{about}<thead><tr>{columns}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def methods_table(block: Results, results: Results, *, caption: str = "") -> str:
+    """Return the methods with accuracy, interval, MRR, share significantly hurt and bytes sent, and what they mean."""
+    rows, names = [], []
+    for name, figures, sent in method_rows(block, bytes_of(block, results).get("sent_per_device")):
+        low, high = figures["interval"]
+        names.append(name)
+        rows.append(
+            [
+                escape(METHODS[name]),
+                f"{share(figures['accuracy'])} <small>{100 * low:.1f}–{100 * high:.1f}</small>",
+                f"{figures['mrr']:.3f}",
+                share(figures.get("hurt_significant")),
+                size(sent),
+            ]
+        )
+    headings = ["Method", "Accuracy, 95% interval", "MRR", "Devices signifi\u00adcantly hurt", "Sent per device"]
+    personal = block["methods"]["personal"]
+    return table(headings, rows, caption=caption, best=names.index("personal")) + (
+        f'<p class="soft">Gain of the personalized over the global model: <strong>{gain_sentence(block)}</strong>, '
+        f"over {count(block['users'], 'user')} and {count(block['rows'], 'test row')}, by bootstrap over users. "
+        f"Worst tenth of users: {share(personal['worst_tenth'])}. Hurt at all: {share(personal['hurt'])} of users. "
+        f"{HURT}</p>"
+    )
+
+
+def figure(picture: Picture | None) -> str:
+    """Return a picture with its alternative text and caption, one for a light and one for a dark page."""
+    if picture is None:
+        return ""
+    light, dark = (base64.b64encode(png).decode("ascii") for png in (picture.light, picture.dark))
+    text = escape(f"{picture.title}. {picture.text}")
+    return (
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{dark}">'
+        f'<img src="data:image/png;base64,{light}" alt="{text}"></picture>'
+        f"<figcaption>{escape(picture.text)}</figcaption></figure>"
+    )
+
+
+def what_left(results: Results) -> str:
+    """Say what the devices sent, in which mode, and how much of it."""
+    sent, received = (
+        results.get("bytes", {}).get("sent_per_device"),
+        results.get("bytes", {}).get("received_per_device"),
+    )
+    amounts = "" if sent is None else f"<p>On average a device sent {size(sent)} and received {size(received)}.</p>"
+    replies = sum(one["replies"] for one in results.get("rounds", []))
+    failures = sum(one["failures"] for one in results.get("rounds", []))
+    if replies or failures:
+        total = sum(one["sent_bytes"] for one in results["rounds"])
+        each = f", about {size(total / replies)} each" if replies else ""
+        noun = "reply" if replies == 1 else "replies"
+        amounts += f"<p>{replies:,} {noun} in all{each}; {count(failures, 'failure')}.</p>"
+    return f"<h2>What left the devices</h2><p>{WHAT_LEFT}</p><p>Mode: {foreign(results['mode'])}.</p>{amounts}"
+
+
+def rounds_table(rounds: Sequence[Results]) -> str:
+    """Return the rounds, folded away."""
+    rows = [
+        [
+            str(one["round"]),
+            share(one["accuracy"]),
+            str(one["replies"]),
+            str(one["failures"]),
+            size(one["sent_bytes"]),
+            size(one["received_bytes"]),
+        ]
+        for one in rounds
+    ]
+    headings = ["Round", "Accuracy, global", "Replies", "Failures", "Sent", "Received"]
+    return _folded(f"All {count(len(rows), 'round')}", table(headings, rows, scroll=True)) if rows else ""
+
+
+def devices_table(devices: Sequence[Results]) -> str:
+    """Return the devices, best gain first, folded away."""
+    ordered = sorted(devices, key=lambda one: (one["gain"] is None, -(one["gain"] or 0), one["device"]))
+    rows = [
+        [
+            foreign(one["device"]),
+            f"{one['memories']:,}",
+            f"{one['rows']:,}",
+            share(one["global"]),
+            share(one["personal"]),
+            points(one["gain"]),
+        ]
+        for one in ordered
+    ]
+    headings = ["Device", "Memories", "Test rows", "Global", "Personalized", "Gain, points"]
+    return _folded(f"All {count(len(rows), 'device')}", table(headings, rows, scroll=True)) if rows else ""
+
+
+def examples(results: Results) -> str:
+    """Return example suggestions and the memories that explain them."""
+    found = results.get("examples", [])
+    if not found:
+        return ""
+    return (
+        f'<h2>Example suggestions</h2><p class="soft">From the {GENERATED}. Under each suggestion stand the memories '
+        f"on the device that speak for it.</p>{''.join(map(_example, found))}"
+    )
+
+
+def _example(example: Results) -> str:
+    lines = []
+    for one in example["suggestions"]:
+        tags = f' <span class="tag">{foreign(one["source"])}</span>'
+        tags += ' <span class="tag">private label: stays on the device</span>' if one["private"] else ""
+        because = "".join(
+            f"<li>“{foreign(memory['text'])}” <small>similarity {memory['similarity']:.2f}</small></li>"
+            for memory in one["because"]
+        )
+        right = " ✓" if one["label"] == example["truth"] else ""
+        lines.append(
+            f"<li><strong>{foreign(one['label'])}</strong>{right} {one['score']:.2f}{tags}"
+            + (f"<ul>{because}</ul>" if because else "")
+            + "</li>"
+        )
+    return (
+        f'<article class="example"><blockquote>“{foreign(example["text"])}”</blockquote>'
+        f'<p class="soft">This person wanted <strong>{foreign(example["truth"])}</strong>; the global model alone says '
+        f"<strong>{foreign(example['global'])}</strong>.</p><ol>{''.join(lines)}</ol></article>"
+    )
+
+
+def made_with(results: Results) -> str:
+    """Return the command, the versions and the configuration."""
+    entries = {"tacit": results["version"], **results.get("versions", {}), **results.get("config", {})}
+    lines = "".join(f"<dt>{foreign(name)}</dt><dd>{foreign(_shown(value))}</dd>" for name, value in entries.items())
+    return (
+        "<h2>How it was made</h2><dl>"
+        f"<dt>command</dt><dd><code>{foreign(results['command'])}</code></dd>"
+        f"<dt>data</dt><dd>{foreign(results['title'])}</dd>{lines}</dl>"
+    )
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"

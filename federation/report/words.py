@@ -1,0 +1,83 @@
+"""Figures and foreign text as a person reads them, the same in the page and in the terminal.
+
+>>> share(0.5136), points(0.0561), size(1_234_567), plain("a\\x1b[31mb")
+('51.4%', '+5.6', '1.2 MB', 'a\ufffd[31mb')
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+GENERATED = "generated population"
+METHODS = {
+    "most_frequent": "The user's most frequent label",
+    "global": "Global model",
+    "local": "Local only",
+    "personal": "Personalized",
+}
+_JOINERS = "\u200c\u200d"  # Persian words and many emoji need them.
+_USES_ROUNDS = ("global", "personal")
+WHAT_LEFT = (
+    "Each reply to the server held one float32 array of fixed length (the flattened global model plus the device's "
+    "clipped change) and the constant weight 1, and nothing else: no text, no label of the user's own, no count, "
+    "no accuracy."
+)
+HURT = "Significantly hurt: the paired z of the personalized against the global model lies below −1.64."
+
+
+def share(value: float | None) -> str:
+    """Write a share from 0 to 1 as per cent with one decimal, or a dash for nothing."""
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def points(value: float | None) -> str:
+    """Write a difference of shares in percentage points, with its sign; zero has none."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:+.1f}".replace("-", "−")
+    return text[1:] if text[1:] == "0.0" else text
+
+
+def size(size_bytes: float | None) -> str:
+    """Write a size in powers of 1000."""
+    if size_bytes is None:
+        return "–"
+    amount = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 99.95 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def plain(text: object) -> str:
+    """Return foreign text on one line, what would steer a terminal or hide in a page replaced by �."""
+    return "".join(c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "\ufffd" for c in str(text))
+
+
+def method_rows(
+    block: Mapping[str, Any], sent_per_device: float | None
+) -> Iterator[tuple[str, Mapping[str, Any], float | None]]:
+    """Yield the methods that a block has, in the order of `METHODS`: name, figures, bytes sent per device.
+
+    The methods that stay on the device send nothing.
+    """
+    for name in METHODS:
+        if name in block["methods"]:
+            yield name, block["methods"][name], sent_per_device if name in _USES_ROUNDS else 0
+
+
+def bytes_of(block: Mapping[str, Any], results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the bytes that a block states, else those of the whole results, else nothing."""
+    found: Mapping[str, Any] = block.get("bytes") or results.get("bytes") or {}
+    return found
+
+
+def gain_sentence(block: Mapping[str, Any]) -> str:
+    """Say the gain of personalization with its interval, in percentage points."""
+    mean, low, high = block["gain"]["accuracy"]
+    return f"{points(mean)} points (95% interval {points(low)} to {points(high)})"

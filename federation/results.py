@@ -1,0 +1,76 @@
+"""Turns outcomes into the figures of ``results.json``: by method, by device, by round."""
+
+import importlib.metadata
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from federation.config import MODE_NOTICE, RunSettings
+from federation.experiment import Experiment, Outcome
+from federation.fleet import Measured
+from federation.metrics import UserRanks, device_results, routing_result
+
+_FURTHER = ("most_frequent", "local")
+
+
+def figures(measured: Sequence[Measured], *, seed: int) -> dict[str, Any]:
+    """Return methods, gain, users, rows and devices of measured members, pooled by user."""
+    users = [
+        UserRanks(user=one.user, baseline=one.by_method["global"], personal=one.by_method["personal"])
+        for one in measured
+    ]
+    extra: dict[str, dict[str, list[int]]] = {name: defaultdict(list) for name in _FURTHER}
+    for one in measured:
+        for name in _FURTHER:
+            extra[name][one.user].extend(one.by_method[name])
+    memories = {one.user: one.memories for one in measured}
+    result = routing_result(users, rng=np.random.default_rng(seed), extra=extra)
+    return result | {"devices": device_results(users, memories=memories)}
+
+
+def header(experiment: Experiment, command: str) -> dict[str, Any]:
+    """Return what every results file begins with."""
+    return {
+        "title": experiment.title,
+        "generated": experiment.generated,
+        "mode": MODE_NOTICE,
+        "command": command,
+        "version": _version("tacit"),
+        "versions": {name: _version(name) for name in ("flwr", "torch", "sentence-transformers", "numpy")},
+    }
+
+
+def traffic(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return bytes of encoded messages a device, over all rounds of a run, as a mean over devices and runs."""
+    devices = sum(len(outcome.people) for outcome in outcomes)
+    totals = {
+        name: sum(int(one[name]) for outcome in outcomes for one in outcome.history)
+        for name in ("sent_bytes", "received_bytes")
+    }
+    return {
+        "sent_per_device": totals["sent_bytes"] / devices,
+        "received_per_device": totals["received_bytes"] / devices,
+    }
+
+
+def run_results(experiment: Experiment, settings: RunSettings, outcome: Outcome, *, command: str) -> dict[str, Any]:
+    """Return the results of one run, for `tacit demo` and `tacit simulate`."""
+    config = {name.replace("-", "_"): value for name, value in settings.to_config().items()}
+    for name in ("model", "out", "resume"):
+        config.pop(name)
+    config |= {"devices": len(outcome.people), "encoder": outcome.model.encoder, "numbers": outcome.model.flat.size}
+    return (
+        header(experiment, command)
+        | {"config": config, "rounds": outcome.history, "bytes": traffic([outcome])}
+        | figures(outcome.measured, seed=settings.seed)
+        | {"examples": outcome.examples}
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,57 @@
+"""What all tests share: no hub, no telemetry, the real encoder loaded once, and a toy one for speed."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from engine.encoder import Encoder, Vectors, load_encoder
+
+
+class HashEncoder:
+    """A toy: each word has a random vector that its hash seeds, a text is the unit sum of its words' vectors."""
+
+    def __init__(self, dimension: int = 32, *, seed: int = 0) -> None:
+        self.dimension = dimension
+        self.seed = seed
+        self.name = f"toy-{dimension}-{seed}"
+        self.fingerprint = hashlib.sha256(self.name.encode()).hexdigest()[:32]
+
+    def _word(self, word: str) -> np.ndarray:
+        digest = hashlib.sha256(f"{self.seed} {word}".encode(errors="replace")).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8], "little")).standard_normal(self.dimension)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        rows = np.zeros((len(texts), self.dimension))
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().replace(":", " ").split() or [""]:
+                row += self._word(word)
+            row /= np.linalg.norm(row)
+        return rows.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    """The real default encoder."""
+    return load_encoder()
+
+
+@pytest.fixture(scope="session")
+def toy() -> HashEncoder:
+    """A toy encoder of 32 floats."""
+    return HashEncoder()
+
+
+@pytest.fixture(scope="session")
+def toy_class() -> type[HashEncoder]:
+    """For tests that need a toy of another size or seed."""
+    return HashEncoder
