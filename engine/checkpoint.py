@@ -54,6 +54,8 @@ class Checkpoint:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.dimension < 1:
+            raise ModelError(f"Expected dimension={self.dimension} to be at least 1.")
         expected = len(self.catalogue) * (self.dimension + 1)
         if self.flat.shape != (expected,):
             raise ModelError(f"Expected a model of {expected} numbers for this catalogue, got {self.flat.shape}.")
@@ -99,9 +101,12 @@ class Checkpoint:
         # The digest covers what was read; the rest of the header has one spelling.
         is_canonical = written == _canonical(about) and head.rstrip(b" ").endswith(b"}")
         digest = about.pop("digest", "")
+        is_canonical &= all(isinstance(value, str) for value in about.values())
         if not is_canonical or digest != _digest(tensors, about):
             raise ModelError(f"{name} is damaged: its content does not match its digest.")
         try:
+            if tensors["model"].dtype != np.float32:
+                raise ValueError(f"its model is {tensors['model'].dtype}, not float32")
             return cls(
                 flat=tensors.pop("model"),
                 dimension=int(about["dimension"]),
@@ -110,9 +115,9 @@ class Checkpoint:
                 round=int(about["round"]),
                 title=about["title"],
                 tensors={key.removeprefix(_STATE): value for key, value in tensors.items()},
-                notes=json.loads(about["notes"]),
+                notes=dict(json.loads(about["notes"])),
             )
-        except (KeyError, ValueError, CatalogueError) as error:
+        except (KeyError, ValueError, TypeError, RecursionError, CatalogueError) as error:
             raise ModelError(f"{name} is not a whole checkpoint: {error}") from None
 
     def save(self, path: Path) -> None:

@@ -5,6 +5,7 @@ devices with encrypted stores, federated rounds through the apps, personalizatio
 """
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ from federation.config import RunSettings
 from federation.dataset import Row
 from federation.errors import ConfigError
 from federation.experiment import Experiment, Outcome, Progress, no_progress, run_experiment, warm
-from federation.fleet import Measured
 from federation.results import figures, header, traffic
 from federation.splits import has_users, split_by_dirichlet, split_by_user
 

@@ -38,6 +38,9 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
         ('{"labels": [{"name": "a"}, {"name": "b", "colour": "red"}]}', "'colour'"),
         ('{"labels": [{"name": "a"}, {"name": " "}]}', "not empty"),
         ('{"labels": [{"name": "a"}, {"name": ""}]}', "not empty"),
+        ('{"labels": [{"name": "a"}, {"name": "\\ud800"}]}', "lone surrogate"),
+        ("[" * 100_000, "nested too deeply"),
+        ("1" * 5_000, "number too long"),
         ('{"labels": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}', "'a' stands twice"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a device leaves on the disk, whom it asks, and which packages it gets: checked from outside, in new processes."""
+"""What a device leaves on the disk, whom it asks, and which packages it gets: seen from outside, in new processes."""
 
 from __future__ import annotations
 

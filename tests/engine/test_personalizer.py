@@ -290,6 +290,20 @@ def test_a_label_that_the_global_model_never_expects_stays_finite() -> None:
     assert np.exp(answer).sum() == pytest.approx(1)
 
 
+def test_a_global_model_that_is_wrong_beyond_all_doubt_leaves_finite_weights() -> None:
+    x = np.tile(np.array([[0.0, 1.0]], dtype=np.float32), (4, 1))
+    logs = log_softmax(np.tile([0.0, -1e30], (4, 1)))
+    with np.errstate(divide="raise", invalid="raise"):
+        personalizer = Personalizer.fit(
+            x,
+            np.ones(4, dtype=np.int64),
+            expected=np.array([1.0, 0.0]),
+            evidence=Evidence(rows=np.arange(4), global_log=logs),
+        )
+        assert np.isfinite(personalizer.predict(logs[:1], x[:1])).all()
+    assert all(np.isfinite(weight) for _, weight in personalizer.weights)
+
+
 @pytest.mark.parametrize(
     "terms",
     [
