@@ -14,11 +14,11 @@ Everything derived from the user lies sealed in the device's folder, nothing lea
 
 import threading
 import time as clock
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Self
 
 import numpy as np
 
@@ -26,17 +26,14 @@ from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
 from engine.encoder import Encoder, Vectors, check_vectors, load_encoder
 from engine.errors import EncoderMismatchError, ModelError
-from engine.evidence import EvidenceRecord, held_back
+from engine.evidence import held_back
+from engine.kept import Kept, first_values
 from engine.memory_view import MemoryView, build_view
 from engine.personalizer import Integers
 from engine.suggestion import Evaluation, Found, Suggestion, found, ranks_of
 from engine.training import TrainingPlan, train
 from store import EncryptedStore, Record, Unlock
 
-_T = TypeVar("_T")
-_KIND = "engine"
-_CURRENT, _PREVIOUS, _EVIDENCE, _ENCODER = "model", "model before", "evidence", "encoder"
-_ROUNDS = "rounds allowed"
 _EXPLAINED_BY = 3
 
 
@@ -62,9 +59,7 @@ class Device:
         """Internal: use `create` or `open`."""
         self._store, self._encoder = store, encoder
         self._lock = threading.RLock()
-        # What was computed from the store, dropped as soon as this or another process has written to it.
-        self._computed: dict[str, object] = {}
-        self._computed_at = -1
+        self._kept = Kept(store)
 
     @classmethod
     def create(
@@ -85,10 +80,8 @@ class Device:
         if model is None:
             model = start_checkpoint(catalogue or Catalogue.builtin(), encoder)
         check_encoder(model, encoder)
-        store = EncryptedStore.create(path, unlock, dimension=encoder.dimension)
-        with store.transaction():
-            store.put(_KIND, _CURRENT, model.to_bytes())
-            store.put(_KIND, _ENCODER, f"{encoder.name}\n{encoder.fingerprint}".encode())
+        values = first_values(model, encoder)
+        store = EncryptedStore.create(path, unlock, dimension=encoder.dimension, values=values)
         return cls(store, encoder)
 
     @classmethod
@@ -99,7 +92,7 @@ class Device:
         """
         store = EncryptedStore.open(path, unlock)
         try:
-            name, fingerprint = _kept_encoder(store)
+            name, fingerprint = Kept(store).encoder()
             encoder = encoder or load_encoder(name)
             if encoder.fingerprint != fingerprint:
                 raise EncoderMismatchError(
@@ -119,15 +112,12 @@ class Device:
         """
         store = EncryptedStore.open(path, unlock)
         try:
-            model = Checkpoint.from_bytes(_required(store, _CURRENT), name="the device's model")
+            catalogue = Kept(store).model().catalogue
             stored = list(store.iter())
             vectors = check_vectors(encoder.encode([s.record.text for s in stored]), count=len(stored), encoder=encoder)
             with store.transaction():
                 store.replace_vectors([s.id for s in stored], vectors, encoder.dimension)
-                store.put(_KIND, _CURRENT, start_checkpoint(model.catalogue, encoder).to_bytes())
-                store.put(_KIND, _ENCODER, f"{encoder.name}\n{encoder.fingerprint}".encode())
-                store.discard(_KIND, _PREVIOUS)
-                store.discard(_KIND, _EVIDENCE)
+                Kept(store).start_over(start_checkpoint(catalogue, encoder), encoder)
             return cls(store, encoder)
         except BaseException:
             store.close()
@@ -180,9 +170,9 @@ class Device:
         wanted = list(ids) if isinstance(ids, Iterable) else [ids]
         with self._lock, self._store.transaction():
             self._store.delete_many(wanted)
-            evidence = self._evidence(to_change=True)
+            evidence = self._kept.evidence_to_change()
             evidence.forget(wanted)
-            self._store.put(_KIND, _EVIDENCE, evidence.to_bytes())
+            self._kept.put_evidence(evidence)
 
     def count(self) -> int:
         """The number of memories."""
@@ -275,9 +265,7 @@ class Device:
     def model(self) -> Checkpoint:
         """The shared model in use, with its catalogue and round."""
         with self._lock:
-            return self._once(
-                _CURRENT, lambda: Checkpoint.from_bytes(_required(self._store, _CURRENT), name="the device's model")
-            )
+            return self._kept.model()
 
     def load_model(self, checkpoint: Checkpoint | Path | str) -> None:
         """Use another shared model from now on; the one before stays for `previous_model`."""
@@ -293,18 +281,13 @@ class Device:
             round=checkpoint.round,
             title=checkpoint.title,
         )
-        with self._lock, self._store.transaction():
-            self._store.put(_KIND, _PREVIOUS, _required(self._store, _CURRENT))
-            self._store.put(_KIND, _CURRENT, bare.to_bytes())
+        with self._lock:
+            self._kept.use_model(bare)
 
     def previous_model(self) -> None:
         """Swap the model in use with the one before it. Raises `ModelError` if there is none."""
-        with self._lock, self._store.transaction():
-            before = self._store.fetch(_KIND, _PREVIOUS)
-            if before is None:
-                raise ModelError("This device has no earlier model to go back to.")
-            self._store.put(_KIND, _PREVIOUS, _required(self._store, _CURRENT))
-            self._store.put(_KIND, _CURRENT, before)
+        with self._lock:
+            self._kept.swap_models()
 
     def train(self, flat: Vectors, *, plan: TrainingPlan, hold_back: bool, rng: np.random.Generator) -> Vectors:
         """Return the shared model ``flat`` (C·(d+1),) after local training on labelled memories.
@@ -317,37 +300,33 @@ class Device:
             catalogue = self.model.catalogue
             if flat.shape != self.model.flat.shape or not np.isfinite(flat).all():
                 raise ModelError(f"Expected {self.model.flat.size} finite model numbers, got {flat.shape}.")
-            ids, x, y = self._once("trainable", self._trainable)
-            trained = self._evidence().trained
+            ids, x, y = self._kept.once("trainable", self._trainable)
+            trained = self._kept.evidence().trained
             chosen = ~held_back(ids) if hold_back else np.ones(len(ids), dtype=bool)
             new = [row for row in np.flatnonzero(chosen) if int(ids[row]) not in trained]
             if new:
-                evidence = self._evidence(to_change=True)
+                evidence = self._kept.evidence_to_change()
                 evidence.restart(catalogue.fingerprint)
                 # Only a model that has trained is worth keeping as evidence: before, it knows the names alone.
                 if not hold_back:
                     kept = _public_logits(flat, x[new], len(catalogue))
                     evidence.scores.update((int(ids[row]), logits) for row, logits in zip(new, kept, strict=True))
                 evidence.mark_trained(int(ids[row]) for row in new)
-                self._store.put(_KIND, _EVIDENCE, evidence.to_bytes())
+                self._kept.put_evidence(evidence)
         return train(flat, x[chosen], y[chosen], plan=plan, rng=rng)
 
     @property
     def allowed_rounds(self) -> str | None:
         """The mode of federated rounds that the owner has allowed; ``None``, the default, is none."""
         with self._lock:
-            mode = self._once(_ROUNDS, lambda: self._store.fetch(_KIND, _ROUNDS))
-        return None if mode is None else mode.decode()
+            return self._kept.allowed_rounds()
 
     def allow_rounds(self, mode: str | None) -> None:
         """Allow federated rounds in this mode ("open": the server sees this device's updates), or, with None, none."""
         if mode not in (None, "open"):
             raise ValueError(f"Expected mode={mode!r} to be 'open' or None: this release has no other.")
         with self._lock:
-            if mode is None:
-                self._store.discard(_KIND, _ROUNDS)
-            else:
-                self._store.put(_KIND, _ROUNDS, mode.encode())
+            self._kept.allow_rounds(mode)
 
     # The device as a whole
 
@@ -359,7 +338,7 @@ class Device:
     def close(self) -> None:
         """Close the device; calling it again has no effect."""
         with self._lock:
-            self._computed.clear()
+            self._kept.clear()
             self._store.close()
 
     def __enter__(self) -> Self:
@@ -377,37 +356,18 @@ class Device:
             raise ValueError("Expected text in valid Unicode, got a lone surrogate.")
         return check_vectors(self._encoder.encode(texts), count=len(texts), encoder=self._encoder)
 
-    def _once(self, name: str, compute: Callable[[], _T]) -> _T:
-        """Return ``compute()``, kept until the store changes."""
-        version = self._store.data_version()
-        if version != self._computed_at:
-            self._computed.clear()
-            self._computed_at = version
-        if name not in self._computed:
-            value = compute()
-            if self._computed_at != version:  # Another process wrote meanwhile, and what was read may be mixed.
-                return value
-            self._computed[name] = value
-        return cast(_T, self._computed[name])
-
     def _check_encoder_is_current(self) -> None:
-        name, fingerprint = self._once(_ENCODER, lambda: _kept_encoder(self._store))
+        name, fingerprint = self._kept.encoder()
         if fingerprint != self._encoder.fingerprint:
             raise EncoderMismatchError(f"This memory was meanwhile encoded again, with {name}. Open the device again.")
-
-    def _evidence(self, *, to_change: bool = False) -> EvidenceRecord:
-        # A record to change is one's own, so that a change that fails to be stored does not stay behind in memory.
-        if to_change:
-            return EvidenceRecord.from_bytes(self._store.fetch(_KIND, _EVIDENCE))
-        return self._once(_EVIDENCE, lambda: self._evidence(to_change=True))
 
     def _viewed(self) -> MemoryView:
         def build() -> MemoryView:
             self._check_encoder_is_current()
             model = self.model
-            return build_view(self._store, self._encoder, model.catalogue, model.flat, self._evidence())
+            return build_view(self._store, self._encoder, model.catalogue, model.flat, self._kept.evidence())
 
-        return self._once("view", build)
+        return self._kept.once("view", build)
 
     def _trainable(self) -> tuple[Integers, Vectors, Integers]:
         """Ids (n,), vectors (n, d) and public labels (n,) of the memories that may train."""
@@ -418,18 +378,6 @@ class Device:
         rows = [row for row, id in enumerate(ids) if labels.get(id) in catalogue]
         y = np.array([catalogue.index(str(labels[ids[row]])) for row in rows], dtype=np.int64)
         return np.array(ids, dtype=np.int64)[rows], vectors[rows], y
-
-
-def _kept_encoder(store: EncryptedStore) -> tuple[str, str]:
-    name, fingerprint = _required(store, _ENCODER).decode().rsplit("\n", 1)
-    return name, fingerprint
-
-
-def _required(store: EncryptedStore, name: str) -> bytes:
-    value = store.fetch(_KIND, name)
-    if value is None:
-        raise ModelError(f"This store holds no {name}: it was not made by Device.create.")
-    return value
 
 
 def _public_logits(flat: Vectors, x: Vectors, classes: int) -> Vectors:

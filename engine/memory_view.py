@@ -4,12 +4,13 @@ Private labels are those of memories that the catalogue does not hold. Their cla
 never leaves the device.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine.catalogue import Catalogue
-from engine.encoder import Encoder, Vectors
+from engine.encoder import Encoder, Vectors, check_vectors
 from engine.evidence import EvidenceRecord, held_back
 from engine.model import BIAS_GAIN, SCALE
 from engine.personalizer import Evidence, Floats, Integers, Personalizer, log_softmax
@@ -51,6 +52,12 @@ class MemoryView:
         return [(int(self.ids[rows[i]]), float(similarity[i])) for i in order]
 
 
+def encode_names(names: Sequence[str], encoder: Encoder) -> Vectors:
+    """Return the class vectors (n, d) that labels known by name alone start from."""
+    vectors = encoder.encode([name.replace("_", " ") for name in names])
+    return check_vectors(vectors, count=len(names), encoder=encoder)
+
+
 def _scores(x: Vectors, class_vectors: Vectors, class_bias: Vectors) -> Floats:
     # The same arithmetic as Model.forward, without torch: a suggestion is one small matrix product.
     return log_softmax(SCALE * (x @ class_vectors.T + BIAS_GAIN * class_bias))
@@ -69,13 +76,15 @@ def build_view(
     labels = catalogue.names + private
     place = {name: index for index, name in enumerate(labels)}
     table = flat.reshape(len(catalogue), encoder.dimension + 1)
-    class_vectors = np.concatenate([table[:, :-1], encoder.encode([name.replace("_", " ") for name in private])])
+    class_vectors = np.concatenate([table[:, :-1], encode_names(private, encoder)])
     class_bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
     x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
     y = np.array([place[name] for name in names], dtype=np.int64)
     global_log = _scores(x, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
     rows = _judged_rows(labelled, x, y, global_log, evidence, catalogue, class_vectors, class_bias)
-    expected = np.exp(rows.global_log).mean(axis=0) if len(rows.rows) else np.full(len(labels), 1 / len(labels))
+    seen = global_log.copy()
+    seen[rows.rows] = rows.global_log
+    expected = np.exp(seen).mean(axis=0) if len(labelled) else np.full(len(labels), 1 / len(labels))
     return MemoryView(
         records=records,
         ids=np.array(labelled, dtype=np.int64),

@@ -8,8 +8,8 @@ where r is the smoothed frequency of y on the device over what the global model 
 (label prior), and q the kernel average Σ exp(τ(x·x_i − 1))·[y_i = y] of neighbours in memory, with the first term as
 a pseudo-neighbour at similarity 0.35. The weights w_θ over a grid are chosen on the device by leave-one-out: each row
 of the evidence is predicted with itself removed from counts and neighbours, and with global scores of a model that
-had not trained on it; w_θ ∝ exp(log likelihood − 30·|θ − usual|²). Without evidence, or where the mixture gets fewer
-rows of it right than the global model, the global model answers.
+had not trained on it; w_θ ∝ exp(log likelihood − 60·|θ − usual|²). Without evidence, or where the mixture gives it
+a lower likelihood than the global model does, the global model answers.
 Sources: Marfoq et al. 2022 (kNN-Per, eq. 7: the mixture); Saerens et al. 2002 (eq. 2.4: ratio of label priors);
 Hoeting et al. 1999 (Bayesian model averaging).
 
@@ -28,15 +28,17 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 # Pseudo-count of the expected label distribution in r(y).
-SMOOTHING = 10.0
+SMOOTHING = 5.0
 # Added to each label's expected share, so that a label the model never expects has a finite ratio.
 EXPECTED_FLOOR = 1e-3
 # Cosine at which the global prediction enters the kernel average: that of loosely related requests.
 ANCHOR_COSINE = 0.35
 # Nats of evidence that moving by 1 away from the usual weights must bring.
-SHRINKAGE = 30.0
+SHRINKAGE = 60.0
 # Mixtures below this weight are left out of an answer.
 LEAST_WEIGHT = 1e-4
+# Log likelihoods nearer than this are equal.
+EQUAL_NATS = 1e-6
 # Where a probability underflows to 0, so that its logarithm is finite.
 LEAST_PROBABILITY = 1e-300
 # The newest rows of evidence that leave-one-out uses: its cost grows with their number times the memory's size.
@@ -185,15 +187,16 @@ class Personalizer:
         weights = np.exp(values - values.max())
         weights /= weights.sum()
         averaged = sum(weight * answer for weight, answer in zip(weights, answers, strict=True))
-        hits = int((np.asarray(averaged).argmax(axis=1) == y[rows]).sum())
-        if hits < int((evidence.global_log.argmax(axis=1) == y[rows]).sum()):
+        personal_log = np.log(np.maximum(np.asarray(averaged)[position, y[rows]], LEAST_PROBABILITY))
+        # One memory alone is predicted as the global model does: rounding must not decide.
+        if personal_log.sum() < evidence.global_log[position, y[rows]].sum() - EQUAL_NATS:
             return ()
         return tuple((mixture, float(w)) for mixture, w in zip(GRID, weights, strict=True) if w >= LEAST_WEIGHT)
 
     def predict(self, global_log: Floats, x: npt.NDArray[np.float32]) -> Floats:
         """Return personal log probabilities (q, C) for queries x (q, d) with global log probabilities (q, C)."""
         if self.is_global or not len(self._x):
-            return log_softmax(global_log)
+            return global_log  # To the bit, so that nothing looks as if the memory had raised it.
         query = Query(
             global_log=global_log,
             log_ratio=np.repeat(self._log_ratio(self._one_hot.sum(axis=0)[None]), len(x), axis=0),

@@ -1,7 +1,7 @@
 """What a run of rounds is set to: one flat table of scalars, the same in a simulation and in deployment.
 
 >>> settings = RunSettings.from_config({"rounds": 3, "strategy": "fedavg", "local-steps": 2})
->>> settings.rounds, settings.local_steps, settings.hold_back(1), settings.hold_back(2)
+>>> settings.rounds, settings.local_steps, settings.hold_back(2), settings.hold_back(3)
 (3, 2, True, False)
 """
 
@@ -27,7 +27,7 @@ class RunSettings:
     checkpoint after each round; with ``resume`` the run continues from the latter.
     """
 
-    rounds: int = 40
+    rounds: int = 60
     strategy: str = "fedadam"
     cohort: int = 2
     min_replies: int = 0
@@ -80,11 +80,12 @@ class RunSettings:
         return self.min_replies or -(-self.cohort // 2)
 
     def hold_back(self, server_round: int) -> bool:
-        """Whether devices hold every other memory back in this round (from 1): in the first half of a run.
+        """Whether devices hold every other memory back in this round (from 1): in the first two thirds.
 
-        What is held back gives devices evidence for their personalization that no model has trained on.
+        What is held back gives devices evidence for their personalization, scored by a model that is nearly done and has
+        not trained on it.
         """
-        return server_round <= self.rounds // 2
+        return server_round <= self.rounds * 2 // 3
 
 
 def _hyphens(name: str) -> str:

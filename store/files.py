@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from store.errors import (
 )
 from store.header import Header, make_header
 from store.keys import Unlock, sync_folder
+from store.named import NamedValues
 from store.schema import APPLICATION_ID, SCHEMA, migrate
 from store.state import State, write_state
 
@@ -34,8 +35,11 @@ _JOURNALS = ("", "-wal", "-shm", "-journal")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-def create_file(folder: Path, unlock: Unlock, dimension: int) -> tuple[Header, bytes]:
-    """Make an empty store in ``folder``; its header and data key. Raises ``StoreExistsError`` and others."""
+Values = Mapping[tuple[str, str], bytes]
+
+
+def create_file(folder: Path, unlock: Unlock, dimension: int, values: Values) -> tuple[Header, bytes]:
+    """Make a store of ``values`` alone in ``folder``; its header and data key. Raises ``StoreExistsError``, others."""
     path = folder / FILE_NAME
     with _typed_errors(path):
         is_new = not folder.exists()
@@ -47,7 +51,7 @@ def create_file(folder: Path, unlock: Unlock, dimension: int) -> tuple[Header, b
         header, data_key = make_header(unlock)
         building = folder / f".{FILE_NAME}.{secrets.token_hex(8)}.new"
         try:
-            _build(building, header, data_key, dimension)
+            _build(building, header, data_key, dimension, values)
             _publish(building, path)
         except StoreFullError:
             # SQLite's own text names the file under construction, which the user never chose.
@@ -96,7 +100,7 @@ def read_header(database: Database) -> Header:
     return Header(**dict(zip(Header.__slots__, rows[0], strict=True)))
 
 
-def _build(path: Path, header: Header, data_key: bytes, dimension: int) -> None:
+def _build(path: Path, header: Header, data_key: bytes, dimension: int, values: Values) -> None:
     """A whole store in the new file ``path``, durable."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -108,7 +112,11 @@ def _build(path: Path, header: Header, data_key: bytes, dimension: int) -> None:
             with database.write():
                 migrate(database.utils)
                 database.utils.table("header").insert({"id": 1, **header.columns()})
-                write_state(database, StoreKeys(data_key, header.store_id), State(dimension=dimension))
+                keys = StoreKeys(data_key, header.store_id)
+                write_state(database, keys, State(dimension=dimension))
+                named = NamedValues(database, keys)
+                for (kind, name), value in values.items():
+                    named.put(kind, name, value)
             database.rows("PRAGMA journal_mode = WAL")
         finally:
             database.close()

@@ -61,14 +61,21 @@ class EncryptedStore:
 
     @classmethod
     def create(
-        cls, folder: Path | str, unlock: Unlock, *, dimension: int, busy_timeout_s: float = 5.0
+        cls,
+        folder: Path | str,
+        unlock: Unlock,
+        *,
+        dimension: int,
+        values: files.Values | None = None,
+        busy_timeout_s: float = 5.0,
     ) -> EncryptedStore:
         """Make a store for vectors of ``dimension`` floats in ``folder`` (made with mode 0700 if missing).
 
+        It holds the named ``values``, by (kind, name), from the first moment that it can be opened.
         Raises ``StoreExistsError`` if one is there. A call that is cut off at any point leaves no store.
         """
         check_dimension(dimension)
-        header, data_key = files.create_file(Path(folder), unlock, dimension)
+        header, data_key = files.create_file(Path(folder), unlock, dimension, values or {})
         return cls(files.connect(Path(folder), busy_timeout_s), header, data_key)
 
     @classmethod

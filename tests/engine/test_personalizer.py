@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine.personalizer import (
@@ -141,15 +141,16 @@ def test_weights_and_answers_equal_the_oracle(seed: int, rows: int, skill: float
     expected = drawn.expected.tolist()
     weights = oracle_weights(drawn.memory, drawn.evidence_by_row, expected)
 
-    def hits(answers: list[list[float]]) -> int:
-        truth = [drawn.y[row] for row in drawn.evidence_by_row]
-        return sum(first(answer) == label for answer, label in zip(answers, truth, strict=True))
-
+    truth = [drawn.y[row] for row in drawn.evidence_by_row]
     left_out = [
         oracle_average(list(weights.items()), g, drawn.x[row], drawn.memory[:row] + drawn.memory[row + 1 :], expected)
         for row, g in drawn.evidence_by_row.items()
     ]
-    if hits(left_out) < hits(list(drawn.evidence_by_row.values())):
+    personal_log = sum(math.log(answer[label]) for answer, label in zip(left_out, truth, strict=True))
+    global_log = sum(g[label] for g, label in zip(drawn.evidence_by_row.values(), truth, strict=True))
+    # At the same likelihood to the last digits either answer is right, and rounding decides.
+    assume(abs(personal_log - global_log) > 1e-5)
+    if personal_log < global_log:
         assert personalizer.is_global
     else:
         kept = {mixture: weight for mixture, weight in weights.items() if weight >= LEAST_WEIGHT}
@@ -166,19 +167,19 @@ def test_weights_and_answers_equal_the_oracle(seed: int, rows: int, skill: float
 
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, rows=st.integers(1, 30), skill=st.sampled_from([0.0, 1.0, 4.0]))
-def test_never_fewer_hits_than_the_global_model_on_own_evidence(seed: int, rows: int, skill: float) -> None:
+def test_never_less_likely_than_the_global_model_on_own_evidence(seed: int, rows: int, skill: float) -> None:
     drawn = case(seed, rows=rows, skill=skill)
     weights = drawn.fit().weights
-    global_hits = (drawn.evidence.global_log.argmax(axis=1) == drawn.y[drawn.evidence.rows]).sum()
-    hits = 0
+    difference = 0.0
     for row, g in zip(drawn.evidence.rows, drawn.evidence.global_log, strict=True):
         keep = np.arange(rows) != row
         without = Personalizer(drawn.x[keep], drawn.y[keep], expected=drawn.expected, weights=weights)
-        hits += int(without.predict(g[None], drawn.x[row : row + 1]).argmax() == drawn.y[row])
-    assert hits >= global_hits
+        personal = without.predict(g[None], drawn.x[row : row + 1])[0]
+        difference += float(personal[drawn.y[row]] - g[drawn.y[row]])
+    assert difference >= -1e-3 * rows  # mixtures of less than a ten thousandth of the weight are left out
 
 
-def test_a_global_model_that_is_always_right_is_left_alone_where_personalizing_costs_hits() -> None:
+def test_a_global_model_that_is_right_is_left_alone_where_personalizing_costs_likelihood() -> None:
     # The memory says label 1 for this very text nine times, the evidence of the tenth says 0 and the model knew it.
     x = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (10, 1))
     y = np.array([1] * 9 + [0])
@@ -194,7 +195,8 @@ def test_without_evidence_the_global_model_answers(rows: int) -> None:
     drawn = case(3, rows=rows, judged=0)
     personalizer = drawn.fit()
     assert personalizer.is_global
-    np.testing.assert_allclose(personalizer.predict(drawn.query_logs, drawn.queries), drawn.query_logs, rtol=1e-12)
+    # To the bit: a label that rounding raised would be called personal.
+    np.testing.assert_array_equal(personalizer.predict(drawn.query_logs, drawn.queries), drawn.query_logs)
 
 
 @settings(max_examples=25, deadline=None)

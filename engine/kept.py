@@ -1,0 +1,118 @@
+"""What a device keeps in its store beside memories: its models, its encoder's name, evidence and consent, all sealed.
+
+Reads are kept in memory until this or another process writes to the store.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from engine.checkpoint import Checkpoint
+from engine.encoder import Encoder
+from engine.errors import ModelError
+from engine.evidence import EvidenceRecord
+from store import EncryptedStore
+
+_T = TypeVar("_T")
+_KIND = "engine"
+_MODEL, _MODEL_BEFORE, _EVIDENCE, _ENCODER, _ROUNDS = "model", "model before", "evidence", "encoder", "rounds allowed"
+
+
+def first_values(model: Checkpoint, encoder: Encoder) -> dict[tuple[str, str], bytes]:
+    """Return what a new device's store must hold from its first moment."""
+    return {(_KIND, _MODEL): model.to_bytes(), (_KIND, _ENCODER): _encoder_bytes(encoder)}
+
+
+class Kept:
+    """Typed access to the sealed values of one open store."""
+
+    def __init__(self, store: EncryptedStore) -> None:
+        self._store = store
+        self._computed: dict[str, object] = {}
+        self._computed_at = -1
+
+    def once(self, name: str, compute: Callable[[], _T]) -> _T:
+        """Return ``compute()``, kept until the store changes."""
+        version = self._store.data_version()
+        if version != self._computed_at:
+            self._computed.clear()
+            self._computed_at = version
+        if name not in self._computed:
+            value = compute()
+            if self._computed_at != version:  # Another process wrote meanwhile, and what was read may be mixed.
+                return value
+            self._computed[name] = value
+        return cast(_T, self._computed[name])
+
+    def clear(self) -> None:
+        """Drop what is in memory."""
+        self._computed.clear()
+
+    def encoder(self) -> tuple[str, str]:
+        """Return the name and the fingerprint of the encoder that made the vectors."""
+
+        def read() -> tuple[str, str]:
+            name, fingerprint = self._required(_ENCODER).decode().rsplit("\n", 1)
+            return name, fingerprint
+
+        return self.once(_ENCODER, read)
+
+    def model(self) -> Checkpoint:
+        """Return the shared model in use."""
+        return self.once(_MODEL, lambda: Checkpoint.from_bytes(self._required(_MODEL), name="the device's model"))
+
+    def use_model(self, model: Checkpoint) -> None:
+        """Replace the model in use, which becomes the one before."""
+        with self._store.transaction():
+            self._store.put(_KIND, _MODEL_BEFORE, self._required(_MODEL))
+            self._store.put(_KIND, _MODEL, model.to_bytes())
+
+    def swap_models(self) -> None:
+        """Use the model before, and keep the present one in its place; raise `ModelError` if there is none."""
+        with self._store.transaction():
+            before = self._store.fetch(_KIND, _MODEL_BEFORE)
+            if before is None:
+                raise ModelError("This device has no earlier model to go back to.")
+            self._store.put(_KIND, _MODEL_BEFORE, self._required(_MODEL))
+            self._store.put(_KIND, _MODEL, before)
+
+    def start_over(self, model: Checkpoint, encoder: Encoder) -> None:
+        """Note another encoder and the model that goes with it; earlier models and evidence no longer apply."""
+        with self._store.transaction():
+            self._store.put(_KIND, _MODEL, model.to_bytes())
+            self._store.put(_KIND, _ENCODER, _encoder_bytes(encoder))
+            self._store.discard(_KIND, _MODEL_BEFORE)
+            self._store.discard(_KIND, _EVIDENCE)
+
+    def evidence(self) -> EvidenceRecord:
+        """Return the evidence, to read."""
+        return self.once(_EVIDENCE, self.evidence_to_change)
+
+    def evidence_to_change(self) -> EvidenceRecord:
+        """Return a copy of one's own, so that a change that fails to be stored does not stay behind in memory."""
+        return EvidenceRecord.from_bytes(self._store.fetch(_KIND, _EVIDENCE))
+
+    def put_evidence(self, evidence: EvidenceRecord) -> None:
+        """Store the evidence."""
+        self._store.put(_KIND, _EVIDENCE, evidence.to_bytes())
+
+    def allowed_rounds(self) -> str | None:
+        """Return the mode of rounds that the owner has allowed."""
+        mode = self.once(_ROUNDS, lambda: self._store.fetch(_KIND, _ROUNDS))
+        return None if mode is None else mode.decode()
+
+    def allow_rounds(self, mode: str | None) -> None:
+        """Store the mode of rounds that the owner allows."""
+        if mode is None:
+            self._store.discard(_KIND, _ROUNDS)
+        else:
+            self._store.put(_KIND, _ROUNDS, mode.encode())
+
+    def _required(self, name: str) -> bytes:
+        value = self._store.fetch(_KIND, name)
+        if value is None:
+            raise ModelError(f"This store holds no {name}: it was not made by Device.create.")
+        return value
+
+
+def _encoder_bytes(encoder: Encoder) -> bytes:
+    return f"{encoder.name}\n{encoder.fingerprint}".encode()
