@@ -8,10 +8,10 @@ where r is the smoothed frequency of y on the device over what the global model 
 (label prior), and q the kernel average Σ exp(τ(x·x_i − 1))·[y_i = y] of neighbours in memory, with the first term as
 a pseudo-neighbour at similarity 0.35. The weights w_θ over a grid are chosen on the device by leave-one-out: each row
 of the evidence is predicted with itself removed from counts and neighbours, and with global scores of a model that
-had not trained on it; w_θ ∝ exp(log likelihood − 60·|θ − usual|²). Without evidence, or where the mixture gives it
-a lower likelihood than the global model does, the global model answers.
+had not trained on it; w_θ ∝ exp(log likelihood − 60·|θ − usual|²). Without evidence, or where it speaks against the
+mixture by 2 nats or more, the global model answers.
 Sources: Marfoq et al. 2022 (kNN-Per, eq. 7: the mixture); Saerens et al. 2002 (eq. 2.4: ratio of label priors);
-Hoeting et al. 1999 (Bayesian model averaging).
+Hoeting et al. 1999 (Bayesian model averaging); Kass and Raftery 1995 (§3.2: what a Bayes factor says).
 
 >>> USUAL
 Mixture(prior=0.5, neighbours=0.35, sharpness=20.0)
@@ -37,8 +37,9 @@ ANCHOR_COSINE = 0.35
 SHRINKAGE = 60.0
 # Mixtures below this weight are left out of an answer.
 LEAST_WEIGHT = 1e-4
-# Log likelihoods nearer than this are equal.
-EQUAL_NATS = 1e-6
+# Evidence against the mixture, in nats, from which the global model answers alone: a Bayes factor of about 7. A few
+# memories with a label each say little, since no other memory can vouch for the one left out.
+AGAINST_NATS = 2.0
 # Where a probability underflows to 0, so that its logarithm is finite.
 LEAST_PROBABILITY = 1e-300
 # The newest rows of evidence that leave-one-out uses: its cost grows with their number times the memory's size.
@@ -188,8 +189,7 @@ class Personalizer:
         weights /= weights.sum()
         averaged = sum(weight * answer for weight, answer in zip(weights, answers, strict=True))
         personal_log = np.log(np.maximum(np.asarray(averaged)[position, y[rows]], LEAST_PROBABILITY))
-        # One memory alone is predicted as the global model does: rounding must not decide.
-        if personal_log.sum() < evidence.global_log[position, y[rows]].sum() - EQUAL_NATS:
+        if personal_log.sum() < evidence.global_log[position, y[rows]].sum() - AGAINST_NATS:
             return ()
         return tuple((mixture, float(w)) for mixture, w in zip(GRID, weights, strict=True) if w >= LEAST_WEIGHT)
 

@@ -82,8 +82,8 @@ class RunSettings:
     def hold_back(self, server_round: int) -> bool:
         """Whether devices hold every other memory back in this round (from 1): in the first two thirds.
 
-        What is held back gives devices evidence for their personalization, scored by a model that is nearly done and has
-        not trained on it.
+        What is held back gives devices evidence for their personalization, scored by a model that is nearly
+        done and has not trained on it.
         """
         return server_round <= self.rounds * 2 // 3
 

@@ -8,6 +8,7 @@ known, ``time`` (Unix seconds). Reading is strict: the first bad line is named b
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,16 @@ class Row:
             raise ValueError("Expected a text that is not empty.")
         if not self.label.strip():
             raise ValueError("Expected a label that is not empty.")
+        if any("\ud800" <= character <= "\udfff" for character in self.text + self.label + self.user):
+            raise ValueError("Expected valid Unicode, got a lone surrogate.")
+        if self.time is not None and not math.isfinite(self.time):
+            raise ValueError(f"Expected time={self.time} to be finite.")
+        try:
+            "".join((self.user, self.text, self.label, *self.labels)).encode()
+        except UnicodeEncodeError:
+            raise ValueError("Expected text in valid Unicode, got a lone surrogate.") from None
+        if self.time is not None and not math.isfinite(self.time):
+            raise ValueError(f"Expected Unix seconds or null in 'time', got {self.time}.")
         if self.split not in SPLITS:
             raise ValueError(f"Expected split={self.split!r} in train, valid, test or ''.")
 
@@ -48,11 +59,17 @@ def parse_row(line_text: str, *, line: int) -> Row:
         fields = json.loads(line_text)
     except json.JSONDecodeError as error:
         raise DataError(f"Line {line} is not JSON: {error.msg} at column {error.colno}.") from None
+    # Numbers of thousands of digits, and nesting deeper than Python follows.
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Line {line} is not JSON that can be read: {error}.") from None
     if not isinstance(fields, dict):
         raise DataError(f"Line {line}: expected a JSON object, got {type(fields).__name__}.")
     for name in ("text", "label"):
         if not isinstance(fields.get(name), str):
             raise DataError(f"Line {line}: expected a string in {name!r}.")
+    user = fields.get("user")
+    if user is not None and (not isinstance(user, str | int) or isinstance(user, bool)):
+        raise DataError(f"Line {line}: expected a string in 'user'.")
     labels, order, time = fields.get("labels", []), fields.get("order", line - 1), fields.get("time")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DataError(f"Line {line}: expected a list of strings in 'labels'.")
@@ -62,7 +79,7 @@ def parse_row(line_text: str, *, line: int) -> Row:
         raise DataError(f"Line {line}: expected Unix seconds or null in 'time'.")
     try:
         return Row(
-            user=str(fields.get("user") or ""),
+            user="" if user is None else str(user),
             order=order,
             text=fields["text"],
             label=fields["label"],
@@ -70,13 +87,13 @@ def parse_row(line_text: str, *, line: int) -> Row:
             split=str(fields.get("split") or ""),
             time=None if time is None else float(time),
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"Line {line}: {error}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, text in enumerate(file, start=1):
                 if text.strip():
                     yield number, text

@@ -74,7 +74,7 @@ def _block(alpha: float | None, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         # A dealt device of one seed is not the same device in another: only real users pool.
         one
         if alpha is None
-        else Measured(user=f"{one.user}, seed {seed}", memories=one.memories, by_method=one.by_method)
+        else dataclasses.replace(one, user=f"{one.user}, seed {seed}")
         for seed, outcome in enumerate(outcomes)
         for one in outcome.measured
     ]

@@ -137,7 +137,13 @@ def _prepare(
     if settings.resume:
         if not about.is_file():
             raise CheckpointError(f"There is no run to resume in {folder}. Start it without --resume.")
-        if json.loads(about.read_text(encoding="utf-8")) != run:
+        try:
+            before = json.loads(about.read_text(encoding="utf-8"))
+        except ValueError:
+            raise CheckpointError(
+                f"{about} is damaged, so the run cannot be resumed. Start anew with another --out."
+            ) from None
+        if before != run:
             raise CheckpointError(f"The run in {folder} has other data or settings. Repeat its command with --resume.")
     elif about.exists():
         raise CheckpointError(f"{folder} holds a run already. Continue it with --resume, or name another --out.")

@@ -17,8 +17,12 @@ class History:
         self._path = folder / HISTORY_FILE
         self._rounds: dict[int, dict[str, Any]] = {}
         if continued and self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                # A run that was killed may leave half a line at the end.
+            written = self._path.read_text(encoding="utf-8")
+            if written and not written.endswith("\n"):
+                # A run that was killed may leave half a line at the end: what follows begins its own.
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write("\n")
+            for line in written.splitlines():
                 try:
                     note = json.loads(line)
                 except json.JSONDecodeError:

@@ -23,6 +23,7 @@ import numpy as np
 
 from federation import agent, client_app, server_app
 from federation.config import RunSettings
+from federation.errors import ConfigError
 from federation.strategy import ARRAY, ARRAYS
 from federation.update import Floats
 
@@ -157,6 +158,9 @@ def run_rounds(
 
     Raises `RoundError`, `CheckpointError` and `ConfigError`, as the ServerApp does.
     """
+    # On a network the ServerApp waits for more devices to join; here none ever will.
+    if settings.cohort > len(names):
+        raise ConfigError(f"Expected cohort={settings.cohort} to be at most the {len(names)} devices there are.")
     import torch
 
     federation.flower_env.quiet()

@@ -61,14 +61,13 @@ def main(arguments: list[str] | None = None) -> None:
     # Read before click does: an error in the call itself may come first.
     debug = "--debug" in given
     try:
-        cli.main(args=given, prog_name="tacit", standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        # Without its standalone mode click returns the status that a command asked to leave with.
+        status = cli.main(args=given, prog_name="tacit", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted. What was acknowledged is kept.", err=True)
+        click.echo("Interrupted. What was acknowledged is kept.", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away: nothing to say, and nobody to say it to.
@@ -80,6 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         click.echo(f"Error: {_one_line(error)}", err=True)
         sys.exit(getattr(error, "exit_code", UNEXPECTED))
+    if isinstance(status, int) and status:
+        sys.exit(status)
 
 
 def _one_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine.personalizer import (
+    AGAINST_NATS,
     ANCHOR_COSINE,
     EXPECTED_FLOOR,
     GRID,
@@ -148,9 +149,9 @@ def test_weights_and_answers_equal_the_oracle(seed: int, rows: int, skill: float
     ]
     personal_log = sum(math.log(answer[label]) for answer, label in zip(left_out, truth, strict=True))
     global_log = sum(g[label] for g, label in zip(drawn.evidence_by_row.values(), truth, strict=True))
-    # At the same likelihood to the last digits either answer is right, and rounding decides.
-    assume(abs(personal_log - global_log) > 1e-5)
-    if personal_log < global_log:
+    # Within the last digits of the bound either answer is right, and rounding decides.
+    assume(abs(personal_log - global_log + AGAINST_NATS) > 1e-5)
+    if personal_log < global_log - AGAINST_NATS:
         assert personalizer.is_global
     else:
         kept = {mixture: weight for mixture, weight in weights.items() if weight >= LEAST_WEIGHT}
@@ -167,7 +168,7 @@ def test_weights_and_answers_equal_the_oracle(seed: int, rows: int, skill: float
 
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, rows=st.integers(1, 30), skill=st.sampled_from([0.0, 1.0, 4.0]))
-def test_never_less_likely_than_the_global_model_on_own_evidence(seed: int, rows: int, skill: float) -> None:
+def test_evidence_never_speaks_against_the_mixture_by_more_than_the_bound(seed: int, rows: int, skill: float) -> None:
     drawn = case(seed, rows=rows, skill=skill)
     weights = drawn.fit().weights
     difference = 0.0
@@ -176,15 +177,17 @@ def test_never_less_likely_than_the_global_model_on_own_evidence(seed: int, rows
         without = Personalizer(drawn.x[keep], drawn.y[keep], expected=drawn.expected, weights=weights)
         personal = without.predict(g[None], drawn.x[row : row + 1])[0]
         difference += float(personal[drawn.y[row]] - g[drawn.y[row]])
-    assert difference >= -1e-3 * rows  # mixtures of less than a ten thousandth of the weight are left out
+    assert (
+        difference >= -AGAINST_NATS - 1e-3 * rows
+    )  # light mixtures are left out
 
 
 def test_a_global_model_that_is_right_is_left_alone_where_personalizing_costs_likelihood() -> None:
-    # The memory says label 1 for this very text nine times, the evidence of the tenth says 0 and the model knew it.
-    x = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (10, 1))
-    y = np.array([1] * 9 + [0])
-    sure = log_softmax(np.array([[0.2, 0.0]]))
-    evidence = Evidence(rows=np.array([9]), global_log=sure)
+    # The memory says label 1 for this very text nine times, four rows of evidence say 0 and the model knew it.
+    x = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (13, 1))
+    y = np.array([1] * 9 + [0] * 4)
+    sure = log_softmax(np.array([[3.0, 0.0]]))
+    evidence = Evidence(rows=np.arange(9, 13), global_log=np.repeat(sure, 4, axis=0))
     personalizer = Personalizer.fit(x, y, expected=np.array([0.5, 0.5]), evidence=evidence)
     assert personalizer.is_global
     np.testing.assert_array_equal(personalizer.predict(sure, x[:1]), sure)

@@ -1,0 +1,204 @@
+"""What the commands of `tacit device` share: their arguments, opening a device, and what they print."""
+
+import contextlib
+import datetime
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from federation.cli.unlock import Unlocking, store_file
+
+if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
+    from engine.device import Device
+    from engine.encoder import Encoder, Vectors
+    from engine.suggestion import Found
+
+GENERATED = "generated population"
+_BATCH = 64
+
+
+class WordsType(click.types.StringParamType):
+    """A text of at least one character that is no space, in valid Unicode."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        text = str(value)
+        if not text.strip():
+            self.fail("It is empty.", param, ctx)
+        if not is_unicode(text):
+            self.fail("It is not valid Unicode.", param, ctx)
+        return text
+
+
+def _as_path(_ctx: click.Context, _param: click.Parameter, value: str) -> Path:
+    return Path(value)
+
+
+# Words, so that the empty path, as an unset shell variable gives it, is refused and is not the current folder.
+path_argument = click.argument("path", type=WordsType(), callback=_as_path)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether UTF-8 can carry ``text``: a lone surrogate, from odd bytes in a call, it cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+@contextlib.contextmanager
+def opened(path: Path, unlocking: Unlocking, *, many: bool = False) -> Iterator["Device"]:
+    """Open the device in ``path`` for the block; with ``many``, encoding many texts shows a progress bar."""
+    from engine.device import Device
+
+    refuse_missing(path)
+    unlock = unlocking.unlock()
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(Device.open(path, unlock))
+        if many:
+            # Which encoder to wrap is known to the device alone, so it is opened once to ask.
+            encoder = ShowingEncoder(device.encoder)
+            device = stack.enter_context(Device.open(path, unlock, encoder=encoder))
+        yield device
+
+
+def refuse_missing(path: Path) -> None:
+    """Raise `StoreMissingError` before anybody is asked for a passphrase."""
+    from store import StoreMissingError
+
+    try:
+        os.lstat(store_file(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreMissingError(
+            f"There is no device at {path}: make one with `tacit device create`, or check the path."
+        ) from None
+    except OSError:
+        return  # Opening it says better what is wrong.
+
+
+class ShowingEncoder:
+    """Another encoder that shows a progress bar while it encodes many texts."""
+
+    def __init__(self, inner: "Encoder") -> None:
+        self._inner = inner
+
+    @property
+    def name(self) -> str:
+        """The name of the encoder behind."""
+        return self._inner.name
+
+    @property
+    def dimension(self) -> int:
+        """Floats in a vector."""
+        return self._inner.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the encoder behind."""
+        return self._inner.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> "Vectors":
+        """Return unit vectors, float32 (len(texts), dimension)."""
+        if len(texts) <= _BATCH:
+            return self._inner.encode(texts)
+        import numpy as np
+
+        from federation.cli.console import progress
+
+        parts = []
+        with progress(f"Encoding {len(texts)} texts", len(texts)) as advance:
+            for start in range(0, len(texts), _BATCH):
+                batch = texts[start : start + _BATCH]
+                parts.append(self._inner.encode(batch))
+                for _ in batch:
+                    advance()
+        return np.concatenate(parts)
+
+
+# What is printed
+
+
+def plain(text: str) -> str:
+    """Return ``text`` on one line and without control characters, which could steer a terminal."""
+    return "".join(
+        " " if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") else character for character in text
+    )
+
+
+def plural(number: int, noun: str) -> str:
+    """Return "1 memory", "2 memories", "3 labels".
+
+    >>> plural(2, "memory")
+    '2 memories'
+    """
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun.removesuffix('y')}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print rows under their headings; the columns named in ``right`` hold numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in columns:
+        number = column in right
+        table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        # Text, not str: what a user wrote is never read as rich's markup.
+        table.add_row(*(Text("\n".join(plain(line) for line in cell.split("\n"))) for cell in row))
+    Console().print(table)
+
+
+def memory_as_json(memory: "Found", *, similarity: bool = True) -> dict[str, Any]:
+    """Return a memory for a program; times are Unix seconds."""
+    fields = {name: getattr(memory, name) for name in ("id", "text", "label", "time", "scope", "purpose", "source")}
+    return fields | ({"similarity": round(memory.similarity, 6)} if similarity else {})
+
+
+def when(time_s: float) -> str:
+    """Return a moment in local time to the minute, or the bare number where no calendar reaches."""
+    try:
+        return datetime.datetime.fromtimestamp(time_s).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return f"{time_s:g}"
+
+
+def model_as_json(model: "Checkpoint") -> dict[str, Any]:
+    """Return which model is in use, for a program."""
+    return {
+        "round": model.round,
+        "title": model.title,
+        "generated_population": GENERATED in model.title,
+        "catalogue": model.catalogue.title,
+        "labels": len(model.catalogue),
+    }
+
+
+def model_in_words(model: "Checkpoint") -> str:
+    """Return which model is in use, on one line."""
+    made = f"after round {model.round}" if model.round else "from the label names, no round yet"
+    title = f" ({plain(model.title)})" if model.title else ""
+    return f"{made}{title}, {plural(len(model.catalogue), 'label')} ({plain(model.catalogue.title)})"
+
+
+def print_origin(model: "Checkpoint") -> None:
+    """Say it where what was printed rests on a model of generated data."""
+    if GENERATED in model.title:
+        click.echo(f"The model is of a {GENERATED}.")
+
+
+def print_private(labels: Sequence[str]) -> None:
+    """Say which labels stay on the device, ten at most by name."""
+    for label in labels[:10]:
+        click.echo(f"'{plain(label)}' is not in the catalogue: it stays on this device.")
+    if len(labels) > 10:
+        click.echo(f"{plural(len(labels) - 10, 'more label')} of this kind: they stay on this device.")
