@@ -183,11 +183,11 @@ def test_evidence_never_speaks_against_the_mixture_by_more_than_the_bound(seed: 
 
 
 def test_a_global_model_that_is_right_is_left_alone_where_personalizing_costs_likelihood() -> None:
-    # The memory says label 1 for this very text nine times, four rows of evidence say 0 and the model knew it.
-    x = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (13, 1))
-    y = np.array([1] * 9 + [0] * 4)
+    # The memory says label 1 for this very text forty times, twelve rows of evidence say 0 and the model knew it.
+    x = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (52, 1))
+    y = np.array([1] * 40 + [0] * 12)
     sure = log_softmax(np.array([[3.0, 0.0]]))
-    evidence = Evidence(rows=np.arange(9, 13), global_log=np.repeat(sure, 4, axis=0))
+    evidence = Evidence(rows=np.arange(40, 52), global_log=np.repeat(sure, 12, axis=0))
     personalizer = Personalizer.fit(x, y, expected=np.array([0.5, 0.5]), evidence=evidence)
     assert personalizer.is_global
     np.testing.assert_array_equal(personalizer.predict(sure, x[:1]), sure)
