@@ -39,16 +39,12 @@ class Row:
             raise ValueError("Expected a text that is not empty.")
         if not self.label.strip():
             raise ValueError("Expected a label that is not empty.")
-        if any("\ud800" <= character <= "\udfff" for character in self.text + self.label + self.user):
+        if any(
+            "\ud800" <= character <= "\udfff" for character in "".join((self.user, self.text, self.label, *self.labels))
+        ):
             raise ValueError("Expected valid Unicode, got a lone surrogate.")
         if self.time is not None and not math.isfinite(self.time):
             raise ValueError(f"Expected time={self.time} to be finite.")
-        try:
-            "".join((self.user, self.text, self.label, *self.labels)).encode()
-        except UnicodeEncodeError:
-            raise ValueError("Expected text in valid Unicode, got a lone surrogate.") from None
-        if self.time is not None and not math.isfinite(self.time):
-            raise ValueError(f"Expected Unix seconds or null in 'time', got {self.time}.")
         if self.split not in SPLITS:
             raise ValueError(f"Expected split={self.split!r} in train, valid, test or ''.")
 

@@ -14,7 +14,7 @@ from typing import Any
 from engine.encoder import CachedEncoder
 from federation.config import RunSettings
 from federation.dataset import Row
-from federation.errors import ConfigError
+from federation.errors import ConfigError, DataError
 from federation.experiment import Experiment, Outcome, Progress, no_progress, run_experiment, warm
 from federation.results import figures, header, traffic
 from federation.splits import has_users, split_by_dirichlet, split_by_user
@@ -53,6 +53,8 @@ def evaluate_routing(
                 if alpha is None
                 else split_by_dirichlet(rows, devices=devices or DEVICES, alpha=alpha, seed=seed)
             )
+            if not any(test for _, _, test in split):
+                raise DataError("No user has rows to measure on: users with fewer than 20 rows only train.")
             experiment = Experiment.of(split, title=title)
             shown = _titled(progress, f"{'' if alpha is None else f'α={alpha:g}, '}seed {seed}")
             outcomes.append(_run(experiment, settings | {"seed": seed}, encoder, shown))
@@ -72,9 +74,7 @@ def _run(experiment: Experiment, settings: dict[str, Any], encoder: CachedEncode
 def _block(alpha: float | None, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     measured = [
         # A dealt device of one seed is not the same device in another: only real users pool.
-        one
-        if alpha is None
-        else dataclasses.replace(one, user=f"{one.user}, seed {seed}")
+        one if alpha is None else dataclasses.replace(one, user=f"{one.user}, seed {seed}")
         for seed, outcome in enumerate(outcomes)
         for one in outcome.measured
     ]

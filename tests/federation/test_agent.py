@@ -1,0 +1,128 @@
+"""The agent alone opens stores: consent first, the bound always, and no path from the server."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.training import TrainingPlan
+from federation import agent
+from federation.agent import Agent, DevicePool, TrainRequest, agent_of, most_open, serving
+from federation.errors import UpdateError
+from store import DeviceKey, StoreError
+
+
+def request(flat: np.ndarray, **changed: Any) -> TrainRequest:
+    plain: dict[str, Any] = {
+        "flat": flat,
+        "server_round": 1,
+        "mode": "open",
+        "hold_back": False,
+        "plan": TrainingPlan(steps=5),
+        "clip_norm": 0.01,
+        "seed": 0,
+    }
+    return TrainRequest(**(plain | changed))
+
+
+def test_update_is_the_global_model_plus_a_clipped_delta(town: Any) -> None:
+    flat = town.fleet.start.flat
+    with town.fleet.open("device-0001") as device:
+        sent = Agent(device).train(request(flat), node_id=2)
+        trained = device.train(flat, plan=TrainingPlan(steps=5), hold_back=False, rng=np.random.default_rng(0))
+    delta = (trained - flat).astype(np.float64)
+    assert sent.dtype == np.float32
+    assert np.linalg.norm(delta) > 0.01
+    np.testing.assert_allclose(sent - flat, delta * (0.01 / np.linalg.norm(delta)), atol=1e-6)
+
+
+def test_device_without_labelled_memories_sends_the_model_back(town_of: Any, rows: Any) -> None:
+    own = [row for row in rows(users=1) if row.user == "user-0"]
+    town = town_of([("a", own, []), ("b", own, []), ("c", [], [])])
+    with town.fleet.open("device-0003") as device:
+        sent = Agent(device).train(request(town.fleet.start.flat), node_id=4)
+    assert np.array_equal(sent, town.fleet.start.flat)
+
+
+def test_device_is_not_trained_before_its_owner_allows_it(town: Any) -> None:
+    with town.fleet.open("device-0001") as device:
+        device.allow_rounds(None)
+        with pytest.raises(UpdateError, match="not allowed"):
+            Agent(device).train(request(town.fleet.start.flat), node_id=2)
+        device.allow_rounds("open")
+        Agent(device).train(request(town.fleet.start.flat), node_id=2)
+
+
+def test_consent_withdrawn_between_rounds_holds_at_once(town: Any) -> None:
+    with town.fleet.pool() as pool:
+        trainer = pool.agent("device-0001")
+        trainer.train(request(town.fleet.start.flat), node_id=2)
+        # Another process of the same owner takes the permission back.
+        with town.fleet.open("device-0001") as same:
+            same.allow_rounds(None)
+        with pytest.raises(UpdateError):
+            trainer.train(request(town.fleet.start.flat, server_round=2), node_id=2)
+
+
+def test_pool_closes_the_device_that_was_used_longest_ago(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "most_open", lambda: 2)
+    opened: list[str] = []
+
+    def open_(name: str) -> Any:
+        opened.append(name)
+        return town.fleet.open(name)
+
+    with DevicePool(open_) as pool:
+        first = pool.agent("device-0001")
+        pool.agent("device-0002")
+        assert pool.agent("device-0001") is first
+        pool.agent("device-0003")  # closes device 2
+        assert pool.agent("device-0001") is first
+        assert first.device.count() > 0
+        pool.agent("device-0002")
+    assert opened == ["device-0001", "device-0002", "device-0003", "device-0002"]
+    with pytest.raises((StoreError, ValueError, RuntimeError)):
+        first.device.count()
+
+
+def test_most_open_leaves_descriptors_to_others() -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 1 <= most_open() * 4 + 256 <= max(soft, 8192) + 4
+
+
+def test_two_simulations_at_once_in_a_process_are_refused(town: Any) -> None:
+    with (
+        town.fleet.pool() as pool,
+        serving(pool),
+        pytest.raises(RuntimeError, match="running in this process already"),
+        serving(pool),
+    ):
+        pass
+    with town.fleet.pool() as pool, serving(pool):  # and afterwards it is free again
+        pass
+
+
+@pytest.mark.parametrize("config", [{}, {"device": "x"}, {"key-file": "x"}, {"device": 1, "key-file": "x"}])
+def test_node_without_a_device_is_told_how_to_start(config: dict[str, Any]) -> None:
+    with pytest.raises(UpdateError, match="--node-config"), agent_of(config):
+        pass
+
+
+def test_node_configuration_names_the_device_in_deployment(
+    tmp_path: Path, town: Any, monkeypatch: pytest.MonkeyPatch, toy: Any
+) -> None:
+    monkeypatch.setattr("engine.device.load_encoder", lambda name=None: toy)
+    folder, key = town.fleet.folder / "devices" / "device-0001", town.fleet.folder / "keys" / "device-0001.key"
+    with agent_of({"device": str(folder), "key-file": str(key)}) as found:
+        assert found.device.count() == 12
+        device = found.device
+    with pytest.raises((StoreError, ValueError, RuntimeError)):
+        device.count()  # closed when the round ends
+    wrong = tmp_path / "wrong.key"
+    DeviceKey.generate().write(wrong)
+    with pytest.raises(StoreError), agent_of({"device": str(folder), "key-file": str(wrong)}):
+        pass
