@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.device import Device
 from engine.training import TrainingPlan
-from federation.config import OPEN_MODE
+from federation.config import MOST_LOCAL_STEPS, OPEN_MODE
 from federation.errors import UpdateError
 from federation.update import Floats, clip
 from store import DeviceKey
@@ -63,6 +63,10 @@ class Agent:
         """Return global + clipped delta, float32 (d,). Raises `UpdateError` if the device does not take part."""
         if request.mode != OPEN_MODE or self.device.allowed_rounds != OPEN_MODE:
             raise UpdateError("This device's owner has not allowed rounds in this mode.")
+        if request.plan.steps > MOST_LOCAL_STEPS:
+            raise UpdateError(
+                f"The server asks for {request.plan.steps} local steps, at most {MOST_LOCAL_STEPS} are taken."
+            )
         rng = np.random.default_rng([request.seed, request.server_round, node_id])
         trained = self.device.train(request.flat, plan=request.plan, hold_back=request.hold_back, rng=rng)
         return request.flat + clip(trained - request.flat, request.clip_norm)

@@ -13,6 +13,8 @@ from federation.errors import ConfigError
 
 STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
 OPEN_MODE = "open"
+# More than any plan needs: devices abstain where a server asks for more, which would only keep them busy.
+MOST_LOCAL_STEPS = 200
 MODE_NOTICE = "open: updates visible to the server"
 
 
@@ -48,6 +50,8 @@ class RunSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be a whole number of at least {least}.")
+        if self.local_steps > MOST_LOCAL_STEPS:
+            raise ConfigError(f"Expected local-steps={self.local_steps} to be at most {MOST_LOCAL_STEPS}.")
         for name in ("learning_rate", "server_learning_rate", "clip_norm", "deadline_s"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):

@@ -23,7 +23,7 @@ from engine.model import Model
 from federation.agent import DevicePool
 from federation.config import RunSettings
 from federation.dataset import Row
-from federation.errors import CheckpointError, FederationError
+from federation.errors import CheckpointError, DataError, FederationError
 from federation.fleet import Fleet, Measured, Member, members
 from federation.history import History
 from federation.server_app import CHECKPOINT_FILE
@@ -54,7 +54,9 @@ class Experiment:
     @classmethod
     def of(cls, split: Split, *, title: str, generated: bool = False) -> "Experiment":
         """Make an experiment; public labels are the built-in services for generated people, or else those that at
-        least two users have."""
+        least two users have. Raises `DataError` if no device has rows to measure on."""
+        if not any(test for _, _, test in split):
+            raise DataError("No user has rows to measure on: users with fewer than 20 rows only train. Give more rows.")
         catalogue = Catalogue.builtin() if generated else Catalogue.from_names(public_labels(split), title=title)
         return cls(title=title, generated=generated, split=split, catalogue=catalogue)
 

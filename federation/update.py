@@ -1,8 +1,8 @@
 """What a device sends: the flattened global model plus its clipped delta, one float32 array of fixed length.
 
 >>> import numpy as np
->>> clip(np.array([3.0, 4.0], dtype=np.float32), 1.0)
-array([0.6, 0.8], dtype=float32)
+>>> clip(np.array([0.0, 4.0], dtype=np.float32), 1.0)
+array([0., 1.], dtype=float32)
 """
 
 import numpy as np

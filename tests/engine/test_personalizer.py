@@ -177,9 +177,7 @@ def test_evidence_never_speaks_against_the_mixture_by_more_than_the_bound(seed: 
         without = Personalizer(drawn.x[keep], drawn.y[keep], expected=drawn.expected, weights=weights)
         personal = without.predict(g[None], drawn.x[row : row + 1])[0]
         difference += float(personal[drawn.y[row]] - g[drawn.y[row]])
-    assert (
-        difference >= -AGAINST_NATS - 1e-3 * rows
-    )  # light mixtures are left out
+    assert difference >= -AGAINST_NATS - 1e-3 * rows  # light mixtures are left out
 
 
 def test_a_global_model_that_is_right_is_left_alone_where_personalizing_costs_likelihood() -> None:

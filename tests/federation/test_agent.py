@@ -57,6 +57,11 @@ def test_device_is_not_trained_before_its_owner_allows_it(town: Any) -> None:
         Agent(device).train(request(town.fleet.start.flat), node_id=2)
 
 
+def test_device_refuses_to_be_kept_busy(town: Any) -> None:
+    with town.fleet.open("device-0001") as device, pytest.raises(UpdateError, match="201 local steps, at most 200"):
+        Agent(device).train(request(town.fleet.start.flat, plan=TrainingPlan(steps=201)), node_id=2)
+
+
 def test_consent_withdrawn_between_rounds_holds_at_once(town: Any) -> None:
     with town.fleet.pool() as pool:
         trainer = pool.agent("device-0001")

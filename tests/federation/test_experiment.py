@@ -120,7 +120,7 @@ def test_cohort_above_the_fleet_is_the_whole_fleet(tmp_path: Path, experiment: E
 
 
 def test_rows_without_a_label_that_two_users_share_are_a_clear_error() -> None:
-    rows = [Row(user=f"u{n}", order=n, text="t", label=f"label {n}") for n in range(4)]
+    rows = [Row(user=f"u{n % 4}", order=n, text=f"t {n}", label=f"label {n % 4}") for n in range(80)]
     with pytest.raises(Exception, match="at least 2 labels") as error:
         experiment_of(rows)
     assert getattr(error.value, "exit_code", 0)
