@@ -64,9 +64,9 @@ USUAL = Mixture(prior=0.5, neighbours=0.35, sharpness=20.0)
 GRID = tuple(
     Mixture(prior=prior, neighbours=neighbours, sharpness=sharpness)
     for prior, neighbours, sharpness in itertools.product(
-        (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.1, 0.2, 0.35, 0.5, 0.65), (10.0, 20.0)
+        (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.1, 0.2, 0.35, 0.5, 0.65), (10.0, 20.0, 30.0)
     )
-    # Without neighbours the sharpness has no effect: one of the two is enough.
+    # Without neighbours the sharpness has no effect: one of them is enough.
     if neighbours or sharpness == 10.0
 )
 

@@ -109,8 +109,8 @@ def run_experiment(
     people = members(experiment.split)
     if settings.cohort > len(people):
         settings = dataclasses.replace(settings, cohort=len(people))
-    warm(encoder, experiment.texts, progress)
     settings, start = _prepare(experiment, settings, folder, encoder)
+    warm(encoder, experiment.texts, progress)
     fleet = Fleet(folder, people, start=start, encoder=encoder)
     with progress("Filling devices", len(people)) as tick:
         fleet.fill(tick=tick)

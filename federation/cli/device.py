@@ -11,7 +11,6 @@ from federation.cli.device_memory import forget, remember, search
 from federation.cli.device_shared import (
     ShowingEncoder,
     WordsType,
-    is_unicode,
     json_option,
     memory_as_json,
     model_as_json,
@@ -234,11 +233,8 @@ def evaluate(path: Path, file: Path, as_json: bool, unlocking: Unlocking) -> Non
     FILE holds one JSON object a line with text and label. Nothing of it is kept.
     """
     from federation.dataset import read_rows
-    from federation.errors import DataError
 
     pairs = [(row.text, row.label) for row in read_rows(file)]
-    if not all(is_unicode(text) for pair in pairs for text in pair):
-        raise DataError(f"{file} holds a text or label that is not valid Unicode.")
     with opened(path, unlocking, many=True) as device:
         evaluation = device.evaluate(pairs)
         known = {(memory.text, memory.label) for memory in device.memories()}

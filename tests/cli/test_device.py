@@ -476,7 +476,7 @@ def test_evaluate_prints_both_accuracies_and_what_flatters_them(device: Call, ho
         ('{"text": "a", "label": "b"}\n{"text": "a"}\n', "Line 2"),
         ("", "holds no rows"),
         (None, "No such file"),
-        ('{"text": "\\ud800", "label": "b"}\n', "not valid Unicode"),
+        ('{"text": "\\ud800", "label": "b"}\n', "valid Unicode"),
     ],
 )
 def test_evaluate_refuses_a_bad_file(

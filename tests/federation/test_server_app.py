@@ -47,7 +47,7 @@ def secret_split(rows: Any) -> list[tuple[str, list[Row], list[Row]]]:
         if number == 0:
             private = dataclasses.replace(own[0], label=LABEL_SECRET, labels=(LABEL_SECRET,))
             own += [dataclasses.replace(private, text=f"{private.text} again {n}") for n in range(5)]
-        split.append((f"{USER_SECRET} {number}", own, []))
+        split.append((f"{USER_SECRET} {number}", own, own[-1:]))
     return split
 
 
