@@ -29,7 +29,7 @@ class RunSettings:
     checkpoint after each round; with ``resume`` the run continues from the latter.
     """
 
-    rounds: int = 60
+    rounds: int = 90
     strategy: str = "fedadam"
     cohort: int = 2
     min_replies: int = 0

@@ -17,7 +17,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that decide how rounds run."""
     options = (
         click.option("--cohort", type=click.IntRange(1), help="Devices invited to a round.  [default: all]"),
-        click.option("--rounds", type=click.IntRange(1), default=60, show_default=True, help="Rounds to run."),
+        click.option("--rounds", type=click.IntRange(1), default=90, show_default=True, help="Rounds to run."),
         click.option(
             "--strategy", type=click.Choice(STRATEGIES), default="fedadam", show_default=True, help="Flower's strategy."
         ),
