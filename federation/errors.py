@@ -35,3 +35,9 @@ class UpdateError(FederationError):
     """An update is malformed, or was refused by the device's own rules."""
 
     exit_code = 6
+
+
+class RunBusyError(FederationError):
+    """Another process is running in the same folder."""
+
+    exit_code = 7

@@ -26,6 +26,7 @@ from federation.dataset import Row
 from federation.errors import CheckpointError, DataError, FederationError
 from federation.fleet import Fleet, Measured, Member, members
 from federation.history import History
+from federation.run_lock import only_run
 from federation.server_app import CHECKPOINT_FILE
 from federation.simulation import Watch, run_rounds
 from federation.splits import Split, public_labels
@@ -104,8 +105,16 @@ def run_experiment(
 ) -> Outcome:
     """Run it in ``folder``. With ``settings.resume`` an interrupted run there continues.
 
-    Raises `CheckpointError` if the folder holds another run, `RoundError` if a round fails, and what the store raises.
+    Raises `CheckpointError` if the folder holds another run, `RunBusyError` if another process runs in it,
+    `RoundError` if a round fails, and what the store raises.
     """
+    with only_run(folder):
+        return _run(experiment, settings, folder, encoder, progress)
+
+
+def _run(
+    experiment: Experiment, settings: RunSettings, folder: Path, encoder: CachedEncoder, progress: Progress
+) -> Outcome:
     people = members(experiment.split)
     if settings.cohort > len(people):
         settings = dataclasses.replace(settings, cohort=len(people))
@@ -127,7 +136,6 @@ def _prepare(
     experiment: Experiment, settings: RunSettings, folder: Path, encoder: CachedEncoder
 ) -> tuple[RunSettings, Checkpoint]:
     """Lay out the folder, or check that what lies there is this run; return the settings to run with."""
-    folder.mkdir(parents=True, exist_ok=True)
     run = {
         "experiment": experiment.fingerprint,
         "encoder": encoder.fingerprint,

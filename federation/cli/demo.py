@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from federation.run_lock import LOCK_FILE, only_run
+
 _OWN_FILES = ("results.json", "report.html", "rounds.jsonl", "run.json", "start.safetensors", "checkpoint.safetensors")
 _OWN_FOLDERS = ("devices", "keys")
 
@@ -25,21 +27,34 @@ def command(out: Path, devices: int, rounds: int, seed: int, encoder_name: str |
     """
     from federation.cli.simulate import GENERATED, load_experiment, run_and_report
 
-    clear_earlier(out)
+    check_is_ours(out)
+    with only_run(out):
+        clear_earlier(out)
     experiment = load_experiment(GENERATED, devices=devices, alpha=1.0, seed=seed)
     run_and_report(experiment, out, encoder_name=encoder_name, as_json=as_json, given={"rounds": rounds, "seed": seed})
 
 
-def clear_earlier(out: Path) -> None:
-    """Remove what an earlier demo left in ``out``; refuse a folder that holds anything else."""
+def check_is_ours(out: Path) -> None:
+    """Refuse a folder that holds anything no demo wrote."""
     if not out.exists():
         return
     if not out.is_dir():
         raise click.UsageError(f"{out} is a file. Name a folder with --out.")
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in _OWN_FILES + _OWN_FOLDERS)
+    foreign = sorted(path.name for path in out.iterdir() if not _is_ours(path.name))
     if foreign:
         raise click.UsageError(f"{out} holds {foreign[0]!r}, which no demo wrote. Name another folder with --out.")
-    for name in _OWN_FOLDERS:
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in _OWN_FILES:
-        (out / name).unlink(missing_ok=True)
+
+
+def clear_earlier(out: Path) -> None:
+    """Remove what an earlier demo left in ``out``."""
+    for path in list(out.iterdir()):
+        if path.name in _OWN_FOLDERS:
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()
+
+
+def _is_ours(name: str) -> bool:
+    # A demo that was killed while it wrote a file leaves that file under its name with a dot and an ending.
+    unfinished = any(name.startswith(f".{own}.") for own in _OWN_FILES)
+    return name in (*_OWN_FILES, *_OWN_FOLDERS, LOCK_FILE) or unfinished

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
@@ -12,11 +13,13 @@ from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint
 from engine.device import Device
 from engine.encoder import CachedEncoder
+from federation.cli import demo
 from federation.config import RunSettings
 from federation.dataset import Row
-from federation.errors import FederationError, RoundError
+from federation.errors import FederationError, RoundError, RunBusyError
 from federation.experiment import Experiment, run_experiment
 from federation.results import run_results
+from federation.run_lock import only_run
 from federation.splits import split_by_user
 from store import DeviceKey
 
@@ -203,3 +206,31 @@ def test_outcome_is_the_checkpoint_on_disk(run: Any, tmp_path: Path) -> None:
     assert kept.flat.tobytes() == run.model.flat.tobytes()
     assert kept.round == 6
     assert FederationError.exit_code == 1
+
+
+# Two processes at once, and what a killed one left
+
+
+def test_folder_in_which_another_process_runs_is_refused_and_left_alone(
+    tmp_path: Path, experiment: Experiment, toy: Any
+) -> None:
+    with only_run(tmp_path / "run"):
+        before = sorted(path.name for path in (tmp_path / "run").iterdir())
+        with pytest.raises(RunBusyError, match="name another --out"):
+            run_experiment(experiment, settings(), tmp_path / "run", CachedEncoder(toy))
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+    run_experiment(experiment, settings(), tmp_path / "run", CachedEncoder(toy))
+
+
+def test_demo_replaces_what_a_demo_left_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    (out / "devices" / "device-0001").mkdir(parents=True)
+    for name in ("results.json", ".report.html.x1y2", "rounds.jsonl"):
+        (out / name).write_text("old")
+    demo.check_is_ours(out)
+    demo.clear_earlier(out)
+    assert list(out.iterdir()) == []
+    (out / "thesis.tex").write_text("mine")
+    with pytest.raises(click.UsageError, match=r"'thesis\.tex', which no demo wrote"):
+        demo.check_is_ours(out)
+    assert (out / "thesis.tex").read_text() == "mine"
