@@ -15,7 +15,7 @@ Everything derived from the user lies sealed in the device's folder, nothing lea
 import threading
 import time as clock
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +31,7 @@ from engine.kept import Kept, first_values
 from engine.memory_view import MemoryView, build_view
 from engine.personalizer import Integers
 from engine.suggestion import Evaluation, Found, Suggestion, found, ranks_of
+from engine.text import is_unicode
 from engine.training import TrainingPlan, train
 from store import EncryptedStore, Record, Unlock
 
@@ -273,14 +274,7 @@ class Device:
             checkpoint = Checkpoint.load(Path(checkpoint))
         check_encoder(checkpoint, self._encoder)
         # What continues a run on the server is of no use here.
-        bare = Checkpoint(
-            flat=checkpoint.flat,
-            dimension=checkpoint.dimension,
-            encoder=checkpoint.encoder,
-            catalogue=checkpoint.catalogue,
-            round=checkpoint.round,
-            title=checkpoint.title,
-        )
+        bare = replace(checkpoint, tensors={}, notes={})
         with self._lock:
             self._kept.use_model(bare)
 
@@ -352,7 +346,7 @@ class Device:
     # Inside
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
-        if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        if not all(map(is_unicode, texts)):
             raise ValueError("Expected text in valid Unicode, got a lone surrogate.")
         return check_vectors(self._encoder.encode(texts), count=len(texts), encoder=self._encoder)
 

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -203,7 +203,40 @@ def _hub_encoder(name: str) -> Encoder:
     return SentenceEncoder(folder, name=name, fingerprint=_fingerprint(folder))
 
 
-class CachedEncoder:
+def encode_in_parts(encoder: Encoder, texts: Sequence[str], *, part: int, tick: Callable[[], None]) -> Vectors:
+    """Return the vectors (len(texts), dimension) of many texts, ``part`` at a time, ticking once for each text."""
+    parts = []
+    for start in range(0, len(texts), part):
+        some = texts[start : start + part]
+        parts.append(encoder.encode(some))
+        for _ in some:
+            tick()
+    return np.concatenate(parts) if parts else encoder.encode([])
+
+
+class WrappedEncoder:
+    """An encoder that stands before another, ``inner``, and has its name, dimension and fingerprint."""
+
+    def __init__(self, inner: Encoder) -> None:
+        self.inner = inner
+
+    @property
+    def name(self) -> str:
+        """The name of the encoder behind."""
+        return self.inner.name
+
+    @property
+    def dimension(self) -> int:
+        """Floats in a vector."""
+        return self.inner.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the encoder behind."""
+        return self.inner.fingerprint
+
+
+class CachedEncoder(WrappedEncoder):
     """Another encoder with an answer kept in memory for each text: for simulations, which ask often.
 
     >>> from engine.encoder import CachedEncoder, load_encoder
@@ -212,31 +245,16 @@ class CachedEncoder:
     """
 
     def __init__(self, inner: Encoder) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._vectors: dict[str, Vectors] = {}
         self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """The name of the encoder behind."""
-        return self._inner.name
-
-    @property
-    def dimension(self) -> int:
-        """Floats in a vector."""
-        return self._inner.dimension
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the encoder behind."""
-        return self._inner.fingerprint
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, float32 (len(texts), dimension), asking the encoder behind only for new texts."""
         with self._lock:
             new = list(dict.fromkeys(text for text in texts if text not in self._vectors))
             if new:
-                self._vectors.update(zip(new, self._inner.encode(new), strict=True))
+                self._vectors.update(zip(new, self.inner.encode(new), strict=True))
             if not texts:
                 return np.zeros((0, self.dimension), dtype=np.float32)
             return np.stack([self._vectors[text] for text in texts])

@@ -25,7 +25,7 @@ def held_back(ids: npt.ArrayLike) -> npt.NDArray[np.bool_]:
 
 
 class EvidenceRecord:
-    """Ids that trained, and log probabilities (C,) of the ids that were scored before they trained."""
+    """Ids that trained, and logits (C,) of the public labels of the ids that were scored before they trained."""
 
     def __init__(self, *, catalogue: str, trained: set[int], scores: dict[int, npt.NDArray[np.float32]]) -> None:
         self.catalogue = catalogue

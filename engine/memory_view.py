@@ -12,8 +12,8 @@ import numpy as np
 from engine.catalogue import Catalogue
 from engine.encoder import Encoder, Vectors, check_vectors
 from engine.evidence import EvidenceRecord, held_back
-from engine.model import BIAS_GAIN, SCALE
 from engine.personalizer import Evidence, Floats, Integers, Personalizer, log_softmax
+from engine.scoring import logits
 from store import EncryptedStore, Record
 
 
@@ -38,7 +38,7 @@ class MemoryView:
 
     def global_log(self, x: Vectors) -> Floats:
         """Return log probabilities (q, C) of the shared model for x (q, d), private labels by their names."""
-        return _scores(x, self.class_vectors, self.class_bias)
+        return log_softmax(logits(x, self.class_vectors, self.class_bias))
 
     def personal_log(self, x: Vectors) -> Floats:
         """Return personal log probabilities (q, C) for x (q, d)."""
@@ -58,11 +58,6 @@ def encode_names(names: Sequence[str], encoder: Encoder) -> Vectors:
     return check_vectors(vectors, count=len(names), encoder=encoder)
 
 
-def _scores(x: Vectors, class_vectors: Vectors, class_bias: Vectors) -> Floats:
-    # The same arithmetic as Model.forward, without torch: a suggestion is one small matrix product.
-    return log_softmax(SCALE * (x @ class_vectors.T + BIAS_GAIN * class_bias))
-
-
 def build_view(
     store: EncryptedStore, encoder: Encoder, catalogue: Catalogue, flat: Vectors, evidence: EvidenceRecord
 ) -> MemoryView:
@@ -80,7 +75,7 @@ def build_view(
     class_bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
     x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
     y = np.array([place[name] for name in names], dtype=np.int64)
-    global_log = _scores(x, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
+    global_log = log_softmax(logits(x, class_vectors, class_bias)) if len(labelled) else np.zeros((0, len(labels)))
     rows = _judged_rows(labelled, x, y, global_log, evidence, catalogue, class_vectors, class_bias)
     seen = global_log.copy()
     seen[rows.rows] = rows.global_log
@@ -122,7 +117,7 @@ def _judged_rows(
             logs.append(global_log[row])
         elif id in usable:
             # The scores kept are logits of public labels; private ones are of today, since they never train.
-            own = SCALE * (class_vectors[private] @ x[row] + BIAS_GAIN * class_bias[private])
+            own = logits(x[row], class_vectors[private], class_bias[private])
             rows.append(row)
             logs.append(log_softmax(np.concatenate([usable[id], own])[None])[0])
     shape = (len(rows), global_log.shape[1])

@@ -19,11 +19,7 @@ import torch
 from engine.catalogue import Catalogue
 from engine.encoder import Encoder, Vectors
 from engine.errors import ModelError
-
-# Logits per unit of cosine: near the inverse temperature at which label names alone are best calibrated.
-SCALE = 10.0
-# The length of the constant entry that carries the bias, beside a unit vector.
-BIAS_GAIN = 0.3
+from engine.scoring import BIAS_GAIN, SCALE
 
 
 class Model(torch.nn.Module):

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from engine.encoder import Vectors
 from engine.errors import ModelError
-from engine.model import BIAS_GAIN, SCALE, class_count
+from engine.scoring import BIAS_GAIN, SCALE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +53,10 @@ def train(
     rows, dimension = x.shape
     if rows == 0:
         return flat.copy()
+    import torch
+
+    from engine.model import class_count
+
     classes = class_count(flat, dimension)
     if y.min() < 0 or y.max() >= classes:
         raise ModelError(f"Expected labels in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}.")

@@ -5,22 +5,24 @@ A reply holds one float32 array and the constant weight 1; whatever else would l
 
 # isort: off
 import federation.flower_env  # noqa: F401 - before Flower
-from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 # isort: on
+from collections.abc import Callable
+
 import numpy as np
 
 from engine.training import TrainingPlan
 from federation.agent import TrainRequest, agent_of
 from federation.errors import UpdateError
-from federation.strategy import ARRAY, ARRAYS, CONFIG, METRICS, WEIGHT, reply_array
+from federation.strategy import ARRAY, ARRAYS, CONFIG, METRICS, WEIGHT, as_arrays, reply_array
 
 # One code for every failure: why a device does not take part is its owner's matter.
 ABSTAIN = 100
 
 
-def only_updates_leave(message: Message, context: Context, call_next):  # type: ignore[no-untyped-def]
+def only_updates_leave(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
     """Flower mod: refuse any reply that is not exactly one update, and replace error text by a code."""
     try:
         reply = call_next(message, context)
@@ -43,7 +45,7 @@ def train(message: Message, context: Context) -> Message:
         update = agent.train(_request(message), node_id=context.node_id)
     content = RecordDict(
         {
-            ARRAYS: ArrayRecord({ARRAY: Array(update)}),
+            ARRAYS: as_arrays(update),
             METRICS: MetricRecord({WEIGHT: 1.0}),
         }
     )

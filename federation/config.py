@@ -15,6 +15,8 @@ STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
 OPEN_MODE = "open"
 # More than any plan needs: devices abstain where a server asks for more, which would only keep them busy.
 MOST_LOCAL_STEPS = 200
+# Where a run lies and how long it may wait do not change a bit of its result.
+_FREE = ("resume", "out", "deadline-s", "model")
 MODE_NOTICE = "open: updates visible to the server"
 
 
@@ -78,6 +80,10 @@ class RunSettings:
         """Return the flat configuration that `from_config` reads."""
         return {_hyphens(field.name): getattr(self, field.name) for field in fields(self)}
 
+    def identity(self) -> dict[str, bool | int | float | str]:
+        """Return the part of `to_config` that decides the result: what a resumed run may not change."""
+        return {name: value for name, value in self.to_config().items() if name not in _FREE}
+
     @property
     def needed(self) -> int:
         """How many valid replies a round needs."""
@@ -94,3 +100,6 @@ class RunSettings:
 
 def _hyphens(name: str) -> str:
     return name.replace("_", "-")
+
+
+DEFAULTS = {field.name: field.default for field in fields(RunSettings)}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.text import is_unicode
 from federation.errors import DataError
 
 SPLITS = ("train", "valid", "test", "")
@@ -39,9 +40,7 @@ class Row:
             raise ValueError("Expected a text that is not empty.")
         if not self.label.strip():
             raise ValueError("Expected a label that is not empty.")
-        if any(
-            "\ud800" <= character <= "\udfff" for character in "".join((self.user, self.text, self.label, *self.labels))
-        ):
+        if not all(map(is_unicode, (self.user, self.text, self.label, *self.labels))):
             raise ValueError("Expected valid Unicode, got a lone surrogate.")
         if self.time is not None and not math.isfinite(self.time):
             raise ValueError(f"Expected time={self.time} to be finite.")

@@ -17,10 +17,9 @@ from federation.dataset import Row
 from federation.errors import ConfigError
 from federation.experiment import Experiment, Outcome, Progress, no_progress, run_experiment, warm
 from federation.results import figures, header, traffic
-from federation.splits import has_users, split_by_dirichlet, split_by_user
+from federation.splits import has_users, split_rows
 
 ALPHAS = (0.05, 0.3, 1.0, 5.0)
-DEVICES = 150
 
 
 def evaluate_routing(
@@ -48,16 +47,12 @@ def evaluate_routing(
     for alpha in [None] if named else list(alphas or ALPHAS):
         outcomes = []
         for seed in range(seeds):
-            split = (
-                split_by_user(rows, seed=seed, most=devices)
-                if alpha is None
-                else split_by_dirichlet(rows, devices=devices or DEVICES, alpha=alpha, seed=seed)
-            )
+            split = split_rows(rows, seed=seed, devices=devices, alpha=alpha)
             experiment = Experiment.of(split, title=title)
             shown = _titled(progress, f"{'' if alpha is None else f'α={alpha:g}, '}seed {seed}")
             outcomes.append(_run(experiment, settings | {"seed": seed}, encoder, shown))
         blocks.append(_block(alpha, outcomes))
-    result = header(Experiment.of(split, title=title), command) | {"kind": "evaluation", "blocks": blocks}
+    result = header(title, command) | {"kind": "evaluation", "blocks": blocks}
     if len(blocks) == 1:
         result |= {name: blocks[0][name] for name in ("methods", "gain", "users", "rows")}
     return result

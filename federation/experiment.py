@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, start_checkpoint, write_atomically
-from engine.encoder import CachedEncoder, Vectors
+from engine.encoder import CachedEncoder, Vectors, encode_in_parts
 from engine.model import Model
 from federation.agent import DevicePool
 from federation.config import RunSettings
@@ -38,7 +38,7 @@ _RUN_FILE, _START_FILE = "run.json", "start.safetensors"
 
 
 @contextlib.contextmanager
-def no_progress(title: str, total: int):  # type: ignore[no-untyped-def]
+def no_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     """Show nothing."""
     yield lambda: None
 
@@ -89,11 +89,7 @@ class Outcome:
 def warm(encoder: CachedEncoder, texts: list[str], progress: Progress) -> None:
     """Encode all texts once, so that no device waits."""
     with progress("Encoding texts", len(texts)) as tick:
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            part = texts[start : start + _TEXTS_AT_ONCE]
-            encoder.encode(part)
-            for _ in part:
-                tick()
+        encode_in_parts(encoder, texts, part=_TEXTS_AT_ONCE, tick=tick)
 
 
 def run_experiment(
@@ -128,7 +124,7 @@ def _run(
         model = _rounds(experiment, settings, fleet, pool, history, progress)
         with progress("Personalizing", len(people)) as tick:
             measured = fleet.measure(model, pool, tick=tick)
-        examples = explained_examples(people, pool) if experiment.generated else []
+        examples = explained_examples(people, measured, pool) if experiment.generated else []
     return Outcome(people=people, measured=measured, model=model, history=history.rounds(), examples=examples)
 
 
@@ -139,9 +135,7 @@ def _prepare(
     run = {
         "experiment": experiment.fingerprint,
         "encoder": encoder.fingerprint,
-        "settings": {
-            k: v for k, v in settings.to_config().items() if k not in ("resume", "out", "model", "deadline-s")
-        },
+        "settings": settings.identity(),
     }
     about, first = folder / _RUN_FILE, folder / _START_FILE
     if settings.resume:
@@ -201,13 +195,19 @@ def _accuracy(flat: Vectors, x: Vectors, tests: list[Row], experiment: Experimen
     return float(np.mean([names[answer] == row.label for answer, row in zip(answers, tests, strict=True)]))
 
 
-def explained_examples(people: list[Member], pool: DevicePool, *, most: int = 3) -> list[dict[str, Any]]:
-    """Return, from different people, the first requests that memory set right, with the memories that explain it."""
+def explained_examples(
+    people: list[Member], measured: list[Measured], pool: DevicePool, *, most: int = 3
+) -> list[dict[str, Any]]:
+    """Return, from different people, the first requests that memory set right, with the memories that explain it.
+
+    ``measured`` are the ranks of those people who have test rows, in their order.
+    """
     examples: list[dict[str, Any]] = []
-    for member in people:
+    for member, ranks in zip([member for member in people if member.test], measured, strict=True):
         device = pool.agent(member.name).device
-        ranks = device.evaluate([(row.text, row.label) for row in member.test])
-        for row, shared, personal in zip(member.test, ranks.global_ranks, ranks.personal_ranks, strict=True):
+        for row, shared, personal in zip(
+            member.test, ranks.by_method["global"], ranks.by_method["personal"], strict=True
+        ):
             if personal != 1 or shared == 1:
                 continue
             suggestions = device.suggest(row.text, k=3)

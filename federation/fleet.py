@@ -4,10 +4,9 @@ A fleet lies in a folder: ``devices/device-0001`` holds one sealed store, ``keys
 outside the store's folder). Measuring happens here, by the owner of all devices; no device sends a figure.
 """
 
-import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from engine.encoder import Encoder, Vectors
 from engine.personalizer import Evidence, Personalizer
 from engine.suggestion import ranks_of
 from federation.agent import DevicePool
+from federation.config import OPEN_MODE
 from federation.dataset import Row
 from federation.errors import DataError
 from store import DeviceKey, StoreError
@@ -77,11 +77,9 @@ class Fleet:
         """Open a device by its name."""
         return Device.open(self._store(name), DeviceKey.from_file(self._key(name)), encoder=self._encoder)
 
-    @contextlib.contextmanager
-    def pool(self) -> Iterator[DevicePool]:
-        """Give a pool that opens these devices, closed at the end."""
-        with DevicePool(self.open) as pool:
-            yield pool
+    def pool(self) -> DevicePool:
+        """Return a pool that opens these devices; close it, or use it in a ``with`` statement."""
+        return DevicePool(self.open)
 
     def measure(
         self, model: Checkpoint, pool: DevicePool, *, tick: Callable[[], None] = lambda: None
@@ -118,7 +116,7 @@ class Fleet:
         key = DeviceKey.generate()
         key.write(self._key(member.name))
         with Device.create(self._store(member.name), key, model=self.start, encoder=self._encoder) as device:
-            device.allow_rounds("open")
+            device.allow_rounds(OPEN_MODE)
             device.remember_many([Memory(text=row.text, label=row.label, time=row.time) for row in member.train])
 
 

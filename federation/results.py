@@ -30,11 +30,11 @@ def figures(measured: Sequence[Measured], *, seed: int) -> dict[str, Any]:
     return result | {"devices": device_results(users, memories=memories)}
 
 
-def header(experiment: Experiment, command: str) -> dict[str, Any]:
+def header(title: str, command: str, *, generated: bool = False) -> dict[str, Any]:
     """Return what every results file begins with."""
     return {
-        "title": experiment.title,
-        "generated": experiment.generated,
+        "title": title,
+        "generated": generated,
         "mode": MODE_NOTICE,
         "command": command,
         "version": _version("tacit"),
@@ -62,7 +62,7 @@ def run_results(experiment: Experiment, settings: RunSettings, outcome: Outcome,
         config.pop(name)
     config |= {"devices": len(outcome.people), "encoder": outcome.model.encoder, "numbers": outcome.model.flat.size}
     return (
-        header(experiment, command)
+        header(experiment.title, command, generated=experiment.generated)
         | {"config": config, "rounds": outcome.history, "bytes": traffic([outcome])}
         | figures(outcome.measured, seed=settings.seed)
         | {"examples": outcome.examples}

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 # isort: on
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,6 @@ from federation.errors import CheckpointError
 from federation.strategy import ARRAY, TacitStrategy, as_arrays, make_strategy
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-# Where a run may differ from the one it continues: what does not change a bit of the result.
-_FREE = ("resume", "out", "deadline-s", "model")
 
 app = ServerApp()
 
@@ -76,15 +75,17 @@ def _start(settings: RunSettings) -> Checkpoint:
 
 def _check_same_run(settings: RunSettings, start: Checkpoint) -> None:
     before = json.loads(start.notes.get("settings", "{}"))
-    for name, value in settings.to_config().items():
-        # A run may be continued for more rounds only if that keeps the phases where they were.
-        if name not in _FREE and before.get(name) != value:
+    # The number of rounds is among them: with more, the phases would not have been where they were.
+    for name, value in settings.identity().items():
+        if before.get(name) != value:
             raise CheckpointError(
                 f"The run to resume has {name}={before.get(name)!r}, not {value!r}. Use its settings or start anew."
             )
 
 
-def _checkpointer(settings: RunSettings, strategy: TacitStrategy, start: Checkpoint):  # type: ignore[no-untyped-def]
+def _checkpointer(
+    settings: RunSettings, strategy: TacitStrategy, start: Checkpoint
+) -> Callable[[int, ArrayRecord], MetricRecord | None]:
     notes = {"settings": json.dumps(settings.to_config(), sort_keys=True), "mode": MODE_NOTICE}
 
     def after_round(done: int, arrays: ArrayRecord) -> MetricRecord | None:

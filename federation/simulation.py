@@ -24,7 +24,7 @@ import numpy as np
 from federation import agent, client_app, server_app
 from federation.config import RunSettings
 from federation.errors import ConfigError
-from federation.strategy import ARRAY, ARRAYS
+from federation.strategy import ARRAY, ARRAYS, CONFIG
 from federation.update import Floats
 
 _RUN_ID, _SERVER_NODE, _TASK = 1, 1, 1
@@ -100,7 +100,7 @@ class InProcessGrid(Grid):
     def _deliver(self, messages: list[Message], *, deadline: float) -> list[str]:
         if not messages:
             return []
-        config = messages[0].content.config_records["config"]
+        config = messages[0].content.config_records[CONFIG]
         traffic = RoundTraffic(server_round=int(config["server-round"]), asked=len(messages))  # type: ignore[arg-type]
         self.traffic.append(traffic)
         flat = np.array(messages[0].content.array_records[ARRAYS][ARRAY].numpy())

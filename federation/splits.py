@@ -16,6 +16,7 @@ from federation.errors import ConfigError, DataError
 
 Split = list[tuple[str, list[Row], list[Row]]]
 FEWEST_ROWS = 20
+DEALT_DEVICES = 150
 
 
 def has_users(rows: Sequence[Row]) -> bool:
@@ -24,6 +25,13 @@ def has_users(rows: Sequence[Row]) -> bool:
     if 0 < named < len(rows):
         raise DataError(f"{len(rows) - named} of {len(rows)} rows name no user. Give all rows a user, or none.")
     return named > 0
+
+
+def split_rows(rows: Sequence[Row], *, seed: int, devices: int | None, alpha: float | None) -> Split:
+    """Split by user where ``alpha`` is ``None``, or else deal to ``devices`` devices, 150 by default."""
+    if alpha is None:
+        return split_by_user(rows, seed=seed, most=devices)
+    return split_by_dirichlet(rows, devices=devices or DEALT_DEVICES, alpha=alpha, seed=seed)
 
 
 def split_by_user(rows: Sequence[Row], *, seed: int, most: int | None = None) -> Split:

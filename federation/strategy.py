@@ -8,7 +8,7 @@ valid ones raises `RoundError`. The aggregation itself is Flower's. Sources: McM
 
 # isort: off
 import federation.flower_env  # noqa: F401 - before Flower
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi
 
@@ -56,7 +56,6 @@ class StrictRounds:
 
     settings: RunSettings
     first_round: int
-    failures: int = 0
     _length: int = 0
     _asked: int = 0
 
@@ -83,7 +82,6 @@ class StrictRounds:
         """Aggregate the valid replies; raise `RoundError` if they are too few."""
         current = server_round + self.first_round - 1
         valid = [reply for reply in replies if self._is_valid(reply)]
-        self.failures = self._asked - len(valid)
         if len(valid) < self.settings.needed:
             raise RoundError(
                 f"Round {current} failed: {len(valid)} valid replies of {self._asked}, at least "
@@ -172,6 +170,4 @@ def make_strategy(settings: RunSettings) -> TacitStrategy:
 
 def as_arrays(flat: Floats) -> ArrayRecord:
     """Return the record that carries a flat model (d,)."""
-    from flwr.app import Array
-
     return ArrayRecord({ARRAY: Array(np.ascontiguousarray(flat, dtype=np.float32))})

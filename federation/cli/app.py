@@ -49,10 +49,8 @@ class LazyGroup(click.Group):
 )
 @click.option("--debug", is_flag=True, help="Show the whole trace of an error.")
 @click.version_option(package_name="tacit", message="tacit %(version)s")
-@click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(debug: bool) -> None:
     """Tacit: sealed memory on the device, personal models, federated rounds. No raw data leaves a device."""
-    ctx.obj = {"debug": debug}
 
 
 def main(arguments: list[str] | None = None) -> None:

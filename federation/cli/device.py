@@ -9,7 +9,6 @@ import click
 from federation.cli.console import print_json
 from federation.cli.device_memory import forget, remember, search
 from federation.cli.device_shared import (
-    ShowingEncoder,
     WordsType,
     json_option,
     memory_as_json,
@@ -25,12 +24,11 @@ from federation.cli.device_shared import (
     when,
 )
 from federation.cli.unlock import Unlocking, store_file, unlock_options
+from federation.config import MODE_NOTICE
 
 if TYPE_CHECKING:
     from engine.device import Device
     from engine.suggestion import Found, Suggestion
-
-_OPEN = "open: updates visible to the server"
 
 
 class InOrder(click.Group):
@@ -58,7 +56,7 @@ def command() -> None:
 @click.option(
     "--encoder", type=WordsType(), metavar="NAME|PATH", help="A hub name or a folder.  [default: all-MiniLM-L6-v2]"
 )
-@click.option("--allow-rounds", type=click.Choice(["open"]), help=f"Allow federated rounds ({_OPEN}).")
+@click.option("--allow-rounds", type=click.Choice(["open"]), help=f"Allow federated rounds ({MODE_NOTICE}).")
 @json_option
 @unlock_options
 def create(
@@ -275,6 +273,7 @@ def reencode(path: Path, encoder: str, as_json: bool, unlocking: Unlocking) -> N
     """
     from engine.device import Device
     from engine.encoder import load_encoder
+    from federation.cli.showing import ShowingEncoder
 
     refuse_missing(path)
     other = ShowingEncoder(load_encoder(encoder))
@@ -310,4 +309,4 @@ def allow_rounds(path: Path, mode: str, as_json: bool, unlocking: Unlocking) -> 
 
 
 def _in_words(mode: str | None) -> str:
-    return "none allowed" if mode is None else f"allowed ({_OPEN})"
+    return "none allowed" if mode is None else f"allowed ({MODE_NOTICE})"

@@ -15,11 +15,9 @@ from federation.cli.unlock import Unlocking, store_file
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
     from engine.device import Device
-    from engine.encoder import Encoder, Vectors
     from engine.suggestion import Found
 
 GENERATED = "generated population"
-_BATCH = 64
 
 
 class WordsType(click.types.StringParamType):
@@ -29,6 +27,8 @@ class WordsType(click.types.StringParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text."""
+        from engine.text import is_unicode
+
         text = str(value)
         if not text.strip():
             self.fail("It is empty.", param, ctx)
@@ -46,15 +46,11 @@ path_argument = click.argument("path", type=WordsType(), callback=_as_path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 
 
-def is_unicode(text: str) -> bool:
-    """Return whether UTF-8 can carry ``text``: a lone surrogate, from odd bytes in a call, it cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 @contextlib.contextmanager
 def opened(path: Path, unlocking: Unlocking, *, many: bool = False) -> Iterator["Device"]:
     """Open the device in ``path`` for the block; with ``many``, encoding many texts shows a progress bar."""
     from engine.device import Device
+    from federation.cli.showing import ShowingEncoder
 
     refuse_missing(path)
     unlock = unlocking.unlock()
@@ -79,45 +75,6 @@ def refuse_missing(path: Path) -> None:
         ) from None
     except OSError:
         return  # Opening it says better what is wrong.
-
-
-class ShowingEncoder:
-    """Another encoder that shows a progress bar while it encodes many texts."""
-
-    def __init__(self, inner: "Encoder") -> None:
-        self._inner = inner
-
-    @property
-    def name(self) -> str:
-        """The name of the encoder behind."""
-        return self._inner.name
-
-    @property
-    def dimension(self) -> int:
-        """Floats in a vector."""
-        return self._inner.dimension
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the encoder behind."""
-        return self._inner.fingerprint
-
-    def encode(self, texts: Sequence[str]) -> "Vectors":
-        """Return unit vectors, float32 (len(texts), dimension)."""
-        if len(texts) <= _BATCH:
-            return self._inner.encode(texts)
-        import numpy as np
-
-        from federation.cli.console import progress
-
-        parts = []
-        with progress(f"Encoding {len(texts)} texts", len(texts)) as advance:
-            for start in range(0, len(texts), _BATCH):
-                batch = texts[start : start + _BATCH]
-                parts.append(self._inner.encode(batch))
-                for _ in batch:
-                    advance()
-        return np.concatenate(parts)
 
 
 # What is printed

@@ -4,32 +4,35 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from federation.config import STRATEGIES
+from federation.config import DEFAULTS, STRATEGIES
+
+if TYPE_CHECKING:
+    from federation.experiment import Experiment
 
 GENERATED = "generated"
+
+
+def _setting(flag: str, kind: Any, text: str) -> Callable[..., Any]:
+    """Return the option of a setting of the same name, with its default from `RunSettings`."""
+    default = DEFAULTS[flag.removeprefix("--").replace("-", "_")]
+    return click.option(flag, type=kind, default=default, show_default=True, help=text)
 
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that decide how rounds run."""
     options = (
         click.option("--cohort", type=click.IntRange(1), help="Devices invited to a round.  [default: all]"),
-        click.option("--rounds", type=click.IntRange(1), default=90, show_default=True, help="Rounds to run."),
-        click.option(
-            "--strategy", type=click.Choice(STRATEGIES), default="fedadam", show_default=True, help="Flower's strategy."
-        ),
-        click.option(
-            "--local-steps", type=click.IntRange(1), default=5, show_default=True, help="Steps a device takes a round."
-        ),
-        click.option("--learning-rate", type=float, default=0.3, show_default=True, help="Of a device's steps."),
-        click.option(
-            "--server-learning-rate", type=float, default=0.05, show_default=True, help="Of fedadam and fedyogi."
-        ),
-        click.option("--proximal-mu", type=float, default=0.1, show_default=True, help="Of fedprox."),
-        click.option("--clip-norm", type=float, default=1.0, show_default=True, help="L2 bound of an update."),
+        _setting("--rounds", click.IntRange(1), "Rounds to run."),
+        _setting("--strategy", click.Choice(STRATEGIES), "Flower's strategy."),
+        _setting("--local-steps", click.IntRange(1), "Steps a device takes a round."),
+        _setting("--learning-rate", float, "Of a device's steps."),
+        _setting("--server-learning-rate", float, "Of fedadam and fedyogi."),
+        _setting("--proximal-mu", float, "Of fedprox."),
+        _setting("--clip-norm", float, "L2 bound of an update."),
         click.option("--encoder", "encoder_name", help="A folder or a hub name.  [default: all-MiniLM-L6-v2]"),
         click.option("--json", "as_json", is_flag=True, help="Print the results for a program."),
     )
@@ -42,9 +45,16 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data", required=True, metavar="FILE|generated", help="Rows in JSONL, or a generated population.")
 @click.option("--devices", type=click.IntRange(2), help="Users to take (those with most rows), or devices to deal to.")
 @click.option("--alpha", type=float, default=0.3, show_default=True, help="Dirichlet α where rows name no user.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of split, sampling and training.")
+@_setting("--seed", click.IntRange(0), "Of split, sampling and training.")
 @click.option("--min-replies", type=click.IntRange(0), default=0, help="Valid replies a round needs.  [default: half]")
-@click.option("--deadline", "deadline_s", type=float, default=3600.0, show_default=True, help="Of a round, in seconds.")
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=float,
+    default=DEFAULTS["deadline_s"],
+    show_default=True,
+    help="Of a round, in seconds.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for devices, model and report.")
 @click.option("--resume", is_flag=True, help="Continue the interrupted run in --out, to the same bits.")
 @run_options
@@ -60,11 +70,11 @@ def command(
     run_and_report(experiment, out, encoder_name=encoder_name, as_json=as_json, given=given)
 
 
-def load_experiment(data: str, *, devices: int | None, alpha: float, seed: int) -> Any:
+def load_experiment(data: str, *, devices: int | None, alpha: float, seed: int) -> "Experiment":
     """Return the experiment that ``data`` names; raises `DataError` for a bad file."""
     from federation.dataset import read_rows
     from federation.experiment import Experiment
-    from federation.splits import has_users, split_as_marked, split_by_dirichlet, split_by_user
+    from federation.splits import has_users, split_as_marked, split_rows
 
     if data == GENERATED:
         from federation.population import generate
@@ -72,15 +82,12 @@ def load_experiment(data: str, *, devices: int | None, alpha: float, seed: int) 
         population = generate(devices or 24, seed=seed)
         return Experiment.of(split_as_marked(population.rows), title=population.title, generated=True)
     rows = read_rows(Path(data))
-    if has_users(rows):
-        split = split_by_user(rows, seed=seed, most=devices)
-    else:
-        split = split_by_dirichlet(rows, devices=devices or 150, alpha=alpha, seed=seed)
+    split = split_rows(rows, seed=seed, devices=devices, alpha=None if has_users(rows) else alpha)
     return Experiment.of(split, title=Path(data).name)
 
 
 def run_and_report(
-    experiment: Any, out: Path, *, encoder_name: str | None, as_json: bool, given: dict[str, Any]
+    experiment: "Experiment", out: Path, *, encoder_name: str | None, as_json: bool, given: dict[str, Any]
 ) -> dict[str, Any]:
     """Run the experiment in ``out``, write its results and report, and print the table or the JSON."""
     from engine.encoder import CachedEncoder, load_encoder
