@@ -12,55 +12,40 @@ Everything derived from the user lies sealed in the device's folder, nothing lea
 'Greenbowl healthy meals'
 """
 
-import threading
-import time as clock
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from engine.backup import BackedUpKeeper
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
+from engine.consent import PERSONALIZATION
 from engine.encoder import Encoder, Vectors, check_vectors, load_encoder
 from engine.errors import EncoderMismatchError, ModelError
 from engine.evidence import held_back
+from engine.keeper import Memory
 from engine.kept import Kept, first_values
 from engine.memory_view import MemoryView, build_view
 from engine.personalizer import Integers
-from engine.suggestion import Evaluation, Found, Suggestion, found, ranks_of
-from engine.text import is_unicode
+from engine.suggestion import Evaluation, Suggestion, found, ranks_of
 from engine.training import TrainingPlan, train
-from store import EncryptedStore, Record, Unlock
+from store import AcceptRollback, DeviceSecret, EncryptedStore, Unlock, Where, Witness
+
+__all__ = ["Device", "Memory"]
 
 _EXPLAINED_BY = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """Something to remember: a text, the label it belongs to (or none), and the terms it is kept under.
-
-    ``time`` is in Unix seconds; ``None`` is now.
-    """
-
-    text: str
-    label: str | None = None
-    time: float | None = None
-    scope: str = "default"
-    purpose: str = "personalization"
-    source: str = "user"
-
-
-class Device:
+class Device(BackedUpKeeper):
     """An open device. Made by `create` or `open`; close it, or use it in a ``with`` statement."""
 
     def __init__(self, store: EncryptedStore, encoder: Encoder) -> None:
         """Internal: use `create` or `open`."""
-        self._store, self._encoder = store, encoder
-        self._lock = threading.RLock()
-        self._kept = Kept(store)
+        super().__init__(store, encoder)
 
     @classmethod
     def create(
@@ -71,27 +56,41 @@ class Device:
         catalogue: Catalogue | None = None,
         encoder: Encoder | None = None,
         model: Checkpoint | None = None,
+        secret: DeviceSecret | None = None,
+        witness: Witness | None = None,
     ) -> "Device":
         """Make a device in the folder ``path`` (made if missing; one that holds a store is refused).
 
         Its first model is ``model``, or the encoded label names of ``catalogue`` (the built-in services by
-        default). Raises `StoreError` and `EngineError`; a call that fails leaves no device behind.
+        default). The device secret and the witness lie outside the folder, by default in the user's state folder.
+        Raises `StoreError` and `EngineError`; a call that fails leaves no device behind.
         """
         encoder = encoder or load_encoder()
         if model is None:
             model = start_checkpoint(catalogue or Catalogue.builtin(), encoder)
         check_encoder(model, encoder)
         values = first_values(model, encoder)
-        store = EncryptedStore.create(path, unlock, dimension=encoder.dimension, values=values)
+        store = EncryptedStore.create(
+            path, unlock, dimension=encoder.dimension, values=values, secret=secret, witness=witness
+        )
         return cls(store, encoder)
 
     @classmethod
-    def open(cls, path: Path | str, unlock: Unlock, *, encoder: Encoder | None = None) -> "Device":
+    def open(
+        cls,
+        path: Path | str,
+        unlock: Unlock,
+        *,
+        encoder: Encoder | None = None,
+        secret: DeviceSecret | None = None,
+        witness: Witness | None = None,
+        accept: AcceptRollback | None = None,
+    ) -> "Device":
         """Open the device in ``path`` with the encoder it was made with, or raise `EncoderMismatchError`.
 
-        Raises `WrongKeyError`, `TamperedError`, `BusyError`, `UnknownFormatError` and `StoreMissingError`.
+        Raises what `EncryptedStore.open` raises, `WrongKeyError`, `TamperedError`, `RolledBackError` and others.
         """
-        store = EncryptedStore.open(path, unlock)
+        store = EncryptedStore.open(path, unlock, secret=secret, witness=witness, accept=accept)
         try:
             name, fingerprint = Kept(store).encoder()
             encoder = encoder or load_encoder(name)
@@ -106,15 +105,17 @@ class Device:
             raise
 
     @classmethod
-    def reencode(cls, path: Path | str, unlock: Unlock, *, encoder: Encoder) -> "Device":
+    def reencode(
+        cls, path: Path | str, unlock: Unlock, *, encoder: Encoder, secret: DeviceSecret | None = None
+    ) -> "Device":
         """Open the device in ``path`` and give all memories new vectors of ``encoder``, in one transaction.
 
         Its model starts again from the label names, since models do not carry over between encoders.
         """
-        store = EncryptedStore.open(path, unlock)
+        store = EncryptedStore.open(path, unlock, secret=secret)
         try:
             catalogue = Kept(store).model().catalogue
-            stored = list(store.iter())
+            stored = list(store.iter(history=True))
             vectors = check_vectors(encoder.encode([s.record.text for s in stored]), count=len(stored), encoder=encoder)
             with store.transaction():
                 store.replace_vectors([s.id for s in stored], vectors, encoder.dimension)
@@ -123,85 +124,6 @@ class Device:
         except BaseException:
             store.close()
             raise
-
-    # Memory
-
-    def remember(
-        self,
-        text: str,
-        *,
-        label: str | None = None,
-        time: float | None = None,
-        scope: str = "default",
-        purpose: str = "personalization",
-        source: str = "user",
-    ) -> int:
-        """Keep a memory, sealed; the id given to it, once it is durable. ``time`` in Unix seconds, now by default.
-
-        A ``label`` outside the catalogue becomes a private label that never leaves the device.
-        """
-        memory = Memory(text=text, label=label, time=time, scope=scope, purpose=purpose, source=source)
-        return self.remember_many([memory])[0]
-
-    def remember_many(self, memories: Sequence[Memory]) -> list[int]:
-        """Keep all memories or, if one is refused, none; their ids, in order."""
-        now = clock.time()
-        records = [
-            Record(
-                text=memory.text,
-                label=memory.label,
-                time=now if memory.time is None else memory.time,
-                scope=memory.scope,
-                purpose=memory.purpose,
-                source=memory.source,
-            )
-            for memory in memories
-        ]
-        vectors = self._encode([record.text for record in records])
-        with self._lock, self._store.transaction():
-            self._check_encoder_is_current()
-            return self._store.add_many(records, vectors)
-
-    def feedback(self, text: str, label: str) -> int:
-        """Remember what the user chose for ``text``; the id of the memory."""
-        return self.remember(text, label=label, source="feedback")
-
-    def forget(self, ids: int | Iterable[int]) -> None:
-        """Delete these memories and all that was kept about them; raise `RecordMissingError` and delete none."""
-        wanted = list(ids) if isinstance(ids, Iterable) else [ids]
-        with self._lock, self._store.transaction():
-            self._store.delete_many(wanted)
-            evidence = self._kept.evidence_to_change()
-            evidence.forget(wanted)
-            self._kept.put_evidence(evidence)
-
-    def count(self) -> int:
-        """The number of memories."""
-        with self._lock:
-            return self._store.count()
-
-    def search(self, text: str, k: int = 5, *, scope: str | None = None, purpose: str | None = None) -> list[Found]:
-        """Return the ``k`` memories nearest in meaning, best first, of this scope and purpose if given."""
-        if k < 1:
-            raise ValueError(f"Expected k={k} to be at least 1.")
-        query = self._encode([text])[0]
-        with self._lock:
-            self._check_encoder_is_current()
-            filtered = scope is not None or purpose is not None
-            hits = self._store.search(query, max(self._store.count(), 1) if filtered else k)
-            answer: list[Found] = []
-            for id, similarity in hits:
-                record = self._store.get(id).record
-                if scope in (None, record.scope) and purpose in (None, record.purpose):
-                    answer.append(found(id, record, similarity))
-                if len(answer) == k:
-                    break
-            return answer
-
-    def memories(self) -> list[Found]:
-        """Return all memories in the order they were kept; similarity is 1."""
-        with self._lock:
-            return [found(stored.id, stored.record, 1.0) for stored in self._store.iter()]
 
     # Answers
 
@@ -345,21 +267,14 @@ class Device:
 
     # Inside
 
-    def _encode(self, texts: Sequence[str]) -> Vectors:
-        if not all(map(is_unicode, texts)):
-            raise ValueError("Expected text in valid Unicode, got a lone surrogate.")
-        return check_vectors(self._encoder.encode(texts), count=len(texts), encoder=self._encoder)
-
-    def _check_encoder_is_current(self) -> None:
-        name, fingerprint = self._kept.encoder()
-        if fingerprint != self._encoder.fingerprint:
-            raise EncoderMismatchError(f"This memory was meanwhile encoded again, with {name}. Open the device again.")
-
     def _viewed(self) -> MemoryView:
         def build() -> MemoryView:
             self._check_encoder_is_current()
             model = self.model
-            return build_view(self._store, self._encoder, model.catalogue, model.flat, self._kept.evidence())
+            readable = self._consents.granted(PERSONALIZATION)
+            return build_view(
+                self._store, self._encoder, model.catalogue, model.flat, self._kept.evidence(), readable=readable
+            )
 
         return self._kept.once("view", build)
 
@@ -367,8 +282,14 @@ class Device:
         """Ids (n,), vectors (n, d) and public labels (n,) of the memories that may train."""
         self._check_encoder_is_current()
         catalogue = self.model.catalogue
-        ids, vectors = self._store.vectors()
-        labels = {stored.id: stored.record.label for stored in self._store.iter()}
+        if not self._consents.granted(PERSONALIZATION):
+            return (
+                np.zeros(0, dtype=np.int64),
+                np.zeros((0, self._encoder.dimension), dtype=np.float32),
+                np.zeros(0, dtype=np.int64),
+            )
+        ids, vectors = self._store.vectors(Where(purpose=PERSONALIZATION))
+        labels = {stored.id: stored.record.label for stored in self._store.iter(purpose=PERSONALIZATION)}
         rows = [row for row, id in enumerate(ids) if labels.get(id) in catalogue]
         y = np.array([catalogue.index(str(labels[ids[row]])) for row in rows], dtype=np.int64)
         return np.array(ids, dtype=np.int64)[rows], vectors[rows], y

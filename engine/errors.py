@@ -29,3 +29,15 @@ class ModelError(EngineError):
     """A model or its checkpoint is missing, damaged or does not fit this device."""
 
     exit_code = 23
+
+
+class ConsentError(EngineError):
+    """Consent to a purpose was withdrawn, so that no memory is read for it."""
+
+    exit_code = 24
+
+
+class BackupError(EngineError):
+    """An archive opened but does not hold memories that can be imported."""
+
+    exit_code = 25

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.catalogue import Catalogue
+from engine.consent import PERSONALIZATION
 from engine.encoder import Encoder, Vectors, check_vectors
 from engine.evidence import EvidenceRecord, held_back
 from engine.personalizer import Evidence, Floats, Integers, Personalizer, log_softmax
 from engine.scoring import logits
-from store import EncryptedStore, Record
+from store import EncryptedStore, Record, Where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +60,24 @@ def encode_names(names: Sequence[str], encoder: Encoder) -> Vectors:
 
 
 def build_view(
-    store: EncryptedStore, encoder: Encoder, catalogue: Catalogue, flat: Vectors, evidence: EvidenceRecord
+    store: EncryptedStore,
+    encoder: Encoder,
+    catalogue: Catalogue,
+    flat: Vectors,
+    evidence: EvidenceRecord,
+    *,
+    readable: bool,
 ) -> MemoryView:
-    """Read the store and choose the personalization. ``flat`` (C_public·(d+1),) is the shared model."""
-    all_ids, all_vectors = store.vectors()
-    records = {stored.id: stored.record for stored in store.iter()}
+    """Read the store and choose the personalization. ``flat`` (C_public·(d+1),) is the shared model.
+
+    Only memories kept for the purpose of personalization are read, and none where they are not ``readable``.
+    """
+    all_ids: list[int] = []
+    all_vectors = np.zeros((0, encoder.dimension), dtype=np.float32)
+    records: dict[int, Record] = {}
+    if readable:
+        all_ids, all_vectors = store.vectors(Where(purpose=PERSONALIZATION))
+        records = {stored.id: stored.record for stored in store.iter(purpose=PERSONALIZATION)}
     position = {id: row for row, id in enumerate(all_ids)}
     labelled = [id for id in all_ids if id in records and records[id].label is not None]
     names = [str(records[id].label) for id in labelled]

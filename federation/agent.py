@@ -20,7 +20,7 @@ from engine.training import TrainingPlan
 from federation.config import MOST_LOCAL_STEPS, OPEN_MODE
 from federation.errors import UpdateError
 from federation.update import Floats, clip
-from store import DeviceKey
+from store import DeviceKey, FileSecret
 
 NodeConfig = Mapping[str, bool | int | float | str]
 # An open store takes three file descriptors (the database, its journal, the journal's index); one to spare.
@@ -128,7 +128,8 @@ def agent_of(node_config: NodeConfig) -> Iterator[Agent]:
     """Give the agent of this node: the simulation's, or that of the device the node's owner configured.
 
     In deployment the owner starts the node with ``device`` (its folder) and ``key-file`` (mode 0600) in its node
-    configuration. Raises `UpdateError` where neither is there.
+    configuration, and ``secret-file`` where the device secret does not lie in the user's state folder. Raises
+    `UpdateError` where the first two are missing.
     """
     if _pool is not None:
         yield _pool.agent(str(node_config["device"]))
@@ -136,5 +137,7 @@ def agent_of(node_config: NodeConfig) -> Iterator[Agent]:
     folder, key_file = node_config.get("device"), node_config.get("key-file")
     if not isinstance(folder, str) or not isinstance(key_file, str):
         raise UpdateError('Start the node with --node-config \'device="FOLDER" key-file="FILE"\'.')
-    with Device.open(folder, DeviceKey.from_file(Path(key_file))) as device:
+    secret_file = node_config.get("secret-file")
+    secret = FileSecret(secret_file) if isinstance(secret_file, str) else None
+    with Device.open(folder, DeviceKey.from_file(Path(key_file)), secret=secret) as device:
         yield Agent(device)

@@ -1,7 +1,8 @@
 """A fleet of simulated devices on disk, one for each user of a data set: filled, opened by name, measured.
 
-A fleet lies in a folder: ``devices/device-0001`` holds one sealed store, ``keys/device-0001.key`` its key (mode 0600,
-outside the store's folder). Measuring happens here, by the owner of all devices; no device sends a figure.
+A fleet lies in a folder: ``devices/device-0001`` holds one sealed store, ``keys/device-0001.key`` its key, ``.secret``
+its device secret and ``.anchor`` its witness (mode 0600, outside the store's folder). Measuring happens here, by the
+owner of all devices; no device sends a figure.
 """
 
 import shutil
@@ -21,7 +22,7 @@ from federation.agent import DevicePool
 from federation.config import OPEN_MODE
 from federation.dataset import Row
 from federation.errors import DataError
-from store import DeviceKey, StoreError
+from store import DeviceKey, FileSecret, StoreError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,8 @@ class Fleet:
 
     def open(self, name: str) -> Device:
         """Open a device by its name."""
-        return Device.open(self._store(name), DeviceKey.from_file(self._key(name)), encoder=self._encoder)
+        key = DeviceKey.from_file(self._key(name))
+        return Device.open(self._store(name), key, encoder=self._encoder, secret=self._secret(name))
 
     def pool(self) -> DevicePool:
         """Return a pool that opens these devices; close it, or use it in a ``with`` statement."""
@@ -100,6 +102,9 @@ class Fleet:
     def _key(self, name: str) -> Path:
         return self.folder / "keys" / f"{name}.key"
 
+    def _secret(self, name: str) -> FileSecret:
+        return FileSecret(self.folder / "keys" / f"{name}.secret")
+
     def _is_whole(self, member: Member) -> bool:
         if not self._key(member.name).is_file() or not self._store(member.name).is_dir():
             return False
@@ -112,10 +117,13 @@ class Fleet:
     def _make(self, member: Member) -> None:
         # What an interrupted run left of this device is made again: its rows are still in the data file.
         shutil.rmtree(self._store(member.name), ignore_errors=True)
-        self._key(member.name).unlink(missing_ok=True)
+        for left in (self.folder / "keys").glob(f"{member.name}.*"):
+            left.unlink()
         key = DeviceKey.generate()
         key.write(self._key(member.name))
-        with Device.create(self._store(member.name), key, model=self.start, encoder=self._encoder) as device:
+        with Device.create(
+            self._store(member.name), key, model=self.start, encoder=self._encoder, secret=self._secret(member.name)
+        ) as device:
             device.allow_rounds(OPEN_MODE)
             device.remember_many([Memory(text=row.text, label=row.label, time=row.time) for row in member.train])
 

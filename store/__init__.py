@@ -1,20 +1,30 @@
-"""Tacit's encrypted memory: sealed records with their vectors, exact search, sealed named values.
+"""Tacit's encrypted memory: sealed records with their vectors, search by meaning and by words, sealed values, a ledger.
 
-Nothing derived from the user lies on the disk unsealed, and what was acknowledged survives a crash.
-``FORMAT.md`` gives the layout of the file.
+Nothing derived from the user lies on the disk unsealed, what was acknowledged survives a crash, and what was forgotten
+stays closed, in older copies too. ``FORMAT.md`` gives the layout of the file.
 
 >>> import tempfile, numpy as np
 >>> folder = tempfile.mkdtemp()
->>> with EncryptedStore.create(folder, DeviceKey.generate(), dimension=2) as store:
+>>> secret = FileSecret(folder + "/home.secret")
+>>> with EncryptedStore.create(folder + "/home", DeviceKey.generate(), dimension=2, secret=secret) as store:
 ...     store.add(Record(text="aisle seat", label="book_train", time=0.0), np.array([0, 1], dtype=np.float32))
 1
 """
 
+from store.access import SlotInfo
+from store.columns import Where
+from store.device_secret import DeviceSecret, FileSecret, KeychainSecret
 from store.errors import (
+    ArchiveError,
     BusyError,
+    DeviceSecretError,
     DimensionError,
+    ForgetPending,
+    ForgottenEpoch,
     KeyFileError,
     RecordMissingError,
+    RolledBackError,
+    SlotError,
     StoreError,
     StoreExistsError,
     StoreFullError,
@@ -23,19 +33,40 @@ from store.errors import (
     UnknownFormatError,
     WrongKeyError,
 )
-from store.keys import DeviceKey, Passphrase, Unlock, refuse_key_inside
+from store.keys import DeviceKey, KeychainKey, Passphrase, Unlock, refuse_key_inside
 from store.memory import EncryptedStore
+from store.open_store import AcceptRollback
+from store.receipts import Receipt
 from store.records import Record, StoredRecord
+from store.recovery import RecoveryKey
+from store.witness import AnchorFile, KeychainWitness, MemoryWitness, Witness
 
 __all__ = [
+    "AcceptRollback",
+    "AnchorFile",
+    "ArchiveError",
     "BusyError",
     "DeviceKey",
+    "DeviceSecret",
+    "DeviceSecretError",
     "DimensionError",
     "EncryptedStore",
+    "FileSecret",
+    "ForgetPending",
+    "ForgottenEpoch",
     "KeyFileError",
+    "KeychainKey",
+    "KeychainSecret",
+    "KeychainWitness",
+    "MemoryWitness",
     "Passphrase",
+    "Receipt",
     "Record",
     "RecordMissingError",
+    "RecoveryKey",
+    "RolledBackError",
+    "SlotError",
+    "SlotInfo",
     "StoreError",
     "StoreExistsError",
     "StoreFullError",
@@ -44,6 +75,8 @@ __all__ = [
     "TamperedError",
     "UnknownFormatError",
     "Unlock",
+    "Where",
+    "Witness",
     "WrongKeyError",
     "refuse_key_inside",
 ]

@@ -1,27 +1,32 @@
-"""Sealing: AES-256-GCM, with keys that serve one kind of value each.
+"""Sealing with single-use keys that are committed to: AES-256-GCM, one fresh key for each sealing.
 
-Guarantees: a sealed value opens only under the key, store, kind, id and version that it was sealed for, and
-only if no byte of it changed; everything else raises ``TamperedError``. What is sealed has the layout
+Guarantees: what was sealed opens only under the key, store, space and number that it was sealed for, and only if no
+byte of it changed; anything else raises ``TamperedError``. A ciphertext opens under one key only. Each sealing draws
+a salt of 16 bytes, and from key and salt come a cipher key of its own and a commitment to both and to the place:
 
-    version byte (1) ‖ nonce (12 bytes, random) ‖ ciphertext ‖ tag (16 bytes)
+    stamp = version byte 2 ‖ salt (16) ‖ commitment (32)
+    cipher key (32) ‖ commitment (32) = HMAC-SHA512(key, lp(salt, "tacit", u32(2), store id, space, u64(number)))
 
->>> key = SealKey(bytes(32), store_id=bytes(16), kind="record")
->>> sealed = key.seal(b"hello", object_id=row_id(7), version=1)
->>> key.open(sealed, object_id=row_id(7), version=1)
+Under one stamp several parts may be sealed, each with a nonce that is its place in the list of parts and with its name
+as associated data. So no nonce repeats under one key, not even in a store that was rolled back.
+
+>>> place = Place(bytes(16), "record", 7)
+>>> stamp, (sealed,) = seal(bytes(32), place, {"text": b"hello"})
+>>> open_stamp(bytes(32), place, stamp).open(0, "text", sealed)
 b'hello'
->>> key
-SealKey(***)
 
-Nonces are random, 96 bits. NIST SP 800-38D (section 8.3) allows 2^32 values under one key this way; each
-kind of value in each store has a key of its own. HKDF is RFC 5869 with SHA-256.
+GCM alone commits to nothing: Albertini et al. 2022, "How to Abuse and Fix Authenticated Encryption Without Key
+Commitment"; the derivation of key and commitment from one PRF is the transform UtC of Bellare and Hoang 2022,
+"Efficient Schemes for Committing Authenticated Encryption". HMAC is RFC 2104, HKDF is RFC 5869.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NoReturn, SupportsIndex
 
 from cryptography.exceptions import InvalidTag
@@ -32,14 +37,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from store.errors import TamperedError
 
 MAGIC = b"tacit"
-FORMAT = 1
-SEAL_VERSION = 1
+FORMAT = 2
 KEY_BYTES = 32
-NONCE_BYTES = 12
+SALT_BYTES = 16
 TAG_BYTES = 16
-OVERHEAD_BYTES = 1 + NONCE_BYTES + TAG_BYTES
-SMALLEST_CLASS_BYTES = 256
-MAX_VERSION = 2**63 - 1
+STAMP_BYTES = 1 + SALT_BYTES + 32
+_NONCES = tuple(part.to_bytes(12, "big") for part in range(4))
 
 
 class Secret:
@@ -61,123 +64,104 @@ def hkdf(key: bytes, info: str, *, salt: bytes = b"") -> bytes:
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info.encode("ascii")).derive(key)
 
 
-def row_id(number: int) -> bytes:
-    """The object id of a numbered row: 8 bytes, big-endian (two's complement, so that no forged id fails here)."""
-    return number.to_bytes(8, "big", signed=True)
-
-
 def prefixed(*parts: bytes) -> bytes:
     """The parts, each after its length as 4 bytes big-endian, so that no two lists of parts read alike."""
     return b"".join(struct.pack(">I", len(part)) + part for part in parts)
 
 
-class SealKey(Secret):
-    """A key that seals one kind of value in one store.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sealed value belongs: the store (16 bytes), the space (a table's name), the number within it."""
 
-    The associated data is magic ‖ format ‖ store id ‖ kind ‖ object id ‖ version, each part length-prefixed.
-    """
+    store_id: bytes
+    space: str
+    number: int
 
-    __slots__ = ("_aead", "_kind", "_prefix")
+    def context(self) -> bytes:
+        """The bytes that a commitment binds besides key and salt."""
+        head = prefixed(MAGIC, struct.pack(">I", FORMAT), self.store_id, self.space.encode("ascii"))
+        return head + struct.pack(">IQ", 8, self.number)
 
-    def __init__(self, key: bytes, *, store_id: bytes, kind: str) -> None:
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"Expected a key of {KEY_BYTES} bytes, got {len(key)}.")
-        self._aead = AESGCM(key)
-        self._kind = kind
-        self._prefix = prefixed(MAGIC, struct.pack(">I", FORMAT), store_id, kind.encode("ascii"))
 
-    def seal(self, plaintext: bytes | memoryview, *, object_id: bytes, version: int) -> bytes:
-        """``plaintext`` sealed under a fresh random nonce."""
-        return self._seal_with_nonce(os.urandom(NONCE_BYTES), plaintext, object_id=object_id, version=version)
+class Lock(Secret):
+    """What one stamp opens: the cipher key of one sealing. Made by :func:`open_stamp`."""
 
-    def _seal_with_nonce(self, nonce: bytes, plaintext: bytes | memoryview, *, object_id: bytes, version: int) -> bytes:
-        """The deterministic half of :meth:`seal`, for test vectors only: a nonce used twice breaks the cipher."""
-        header = bytes((SEAL_VERSION,)) + nonce
-        return header + self._aead.encrypt(nonce, plaintext, self._associated(object_id, version))
+    __slots__ = ("_aead", "_space")
 
-    def open(self, sealed: object, *, object_id: bytes, version: int) -> bytes:
-        """The plaintext of ``sealed``. Raises ``TamperedError`` if anything about it is not as it was sealed."""
-        data = self._checked(sealed, version)
+    def __init__(self, cipher_key: bytes, space: str) -> None:
+        self._aead = AESGCM(cipher_key)
+        self._space = space
+
+    def open(self, part: int, name: str, sealed: object) -> bytes:
+        """The plaintext of the part with this place and name. Raises ``TamperedError``."""
+        if not isinstance(sealed, bytes) or len(sealed) < TAG_BYTES:
+            raise tampered(self._space)
         try:
-            return self._aead.decrypt(data[1:13], data[13:], self._associated(object_id, version))
+            return self._aead.decrypt(_NONCES[part], sealed, name.encode("ascii"))
         except InvalidTag:
-            raise self._tampered() from None
+            raise tampered(self._space) from None
 
-    def open_into(self, sealed: object, buffer: memoryview, *, object_id: bytes, version: int) -> None:
-        """Open ``sealed`` into ``buffer``, which must have the plaintext's size. Raises ``TamperedError``.
-
-        On an error the buffer's content is undefined and must not be used.
-        """
-        data = self._checked(sealed, version)
-        if len(data) != len(buffer) + OVERHEAD_BYTES:
-            raise self._tampered()
+    def open_into(self, part: int, name: str, sealed: object, buffer: memoryview) -> None:
+        """Open into ``buffer``, which must have the plaintext's size. On an error its content must not be used."""
+        if not isinstance(sealed, bytes) or len(sealed) != len(buffer) + TAG_BYTES:
+            raise tampered(self._space)
         try:
-            self._aead.decrypt_into(data[1:13], memoryview(data)[13:], self._associated(object_id, version), buffer)
+            self._aead.decrypt_into(_NONCES[part], sealed, name.encode("ascii"), buffer)
         except InvalidTag:
-            raise self._tampered() from None
-
-    def _associated(self, object_id: bytes, version: int) -> bytes:
-        return self._prefix + struct.pack(">I", len(object_id)) + object_id + struct.pack(">IQ", 8, version)
-
-    def _checked(self, sealed: object, version: int) -> bytes:
-        """``sealed`` if it can be a sealed value at all: what lies in a damaged row may have any type."""
-        if type(version) is not int or not 0 < version <= MAX_VERSION:
-            raise self._tampered()
-        if not isinstance(sealed, bytes) or len(sealed) < OVERHEAD_BYTES or sealed[0] != SEAL_VERSION:
-            raise self._tampered()
-        return sealed
-
-    def _tampered(self) -> TamperedError:
-        return TamperedError(
-            f"A sealed {self._kind} was changed since it was written: restore the store from a backup."
-        )
+            raise tampered(self._space) from None
 
 
-class StoreKeys(Secret):
-    """The keys of one store, all derived from its data key by HKDF, one for each kind of value."""
-
-    __slots__ = ("_lookup", "record", "state", "title", "value", "vector")
-
-    def __init__(self, data_key: bytes, store_id: bytes) -> None:
-        self.record = _subkey(data_key, store_id, "record")
-        self.vector = _subkey(data_key, store_id, "vector")
-        self.title = _subkey(data_key, store_id, "title")
-        self.value = _subkey(data_key, store_id, "value")
-        self.state = _subkey(data_key, store_id, "state")
-        self._lookup = hkdf(data_key, "tacit/1/lookup", salt=store_id)
-
-    def lookup(self, kind: str, name: str) -> bytes:
-        """The 32 bytes under which the value ``kind``/``name`` is found (HMAC-SHA256): tells nothing of the name."""
-        message = prefixed(kind.encode("utf-8"), name.encode("utf-8"))
-        return hmac.new(self._lookup, message, hashlib.sha256).digest()
+def seal(key: bytes, place: Place, parts: Mapping[str, bytes]) -> tuple[bytes, list[bytes]]:
+    """A fresh stamp, and each of ``parts`` (name to plaintext, in order, at most four) sealed under it."""
+    return _seal_with_salt(os.urandom(SALT_BYTES), key, place, parts)
 
 
-def _subkey(data_key: bytes, store_id: bytes, kind: str) -> SealKey:
-    return SealKey(hkdf(data_key, f"tacit/1/{kind}", salt=store_id), store_id=store_id, kind=kind)
+def _seal_with_salt(salt: bytes, key: bytes, place: Place, parts: Mapping[str, bytes]) -> tuple[bytes, list[bytes]]:
+    """The deterministic half of :func:`seal`, for test vectors only: a salt used twice breaks the cipher."""
+    derived = _derive(key, salt, place)
+    aead = AESGCM(derived[:32])
+    sealed = [
+        aead.encrypt(nonce, plaintext, name.encode("ascii"))
+        for nonce, (name, plaintext) in zip(_NONCES, parts.items(), strict=False)
+    ]
+    if len(sealed) != len(parts):
+        raise ValueError(f"Expected at most {len(_NONCES)} parts, got {len(parts)}.")
+    return bytes((FORMAT,)) + salt + derived[32:], sealed
 
 
-def size_class(size_bytes: int) -> int:
-    """The padded size for ``size_bytes``: 256, then four classes in each doubling (at most a quarter is padding).
-
-    >>> [size_class(n) for n in (0, 256, 257, 320, 321, 512, 1_000_000)]
-    [256, 256, 320, 320, 384, 512, 1048576]
-    """
-    if size_bytes <= SMALLEST_CLASS_BYTES:
-        return SMALLEST_CLASS_BYTES
-    step = 1 << ((size_bytes - 1).bit_length() - 3)
-    return -(-size_bytes // step) * step
+def open_stamp(key: bytes, place: Place, stamp: object) -> Lock:
+    """The lock behind ``stamp``. Raises ``TamperedError`` unless it was made with this key for this place."""
+    if not isinstance(stamp, bytes) or len(stamp) != STAMP_BYTES or stamp[0] != FORMAT:
+        raise tampered(place.space)
+    derived = _derive(key, stamp[1 : 1 + SALT_BYTES], place)
+    if not hmac.compare_digest(derived[32:], stamp[1 + SALT_BYTES :]):
+        raise tampered(place.space)
+    return Lock(derived[:32], place.space)
 
 
-def pad(content: bytes) -> bytes:
-    """Length of ``content`` (4 bytes, big-endian), ``content``, zeros up to the next size class."""
-    size_bytes = size_class(4 + len(content))
-    return (struct.pack(">I", len(content)) + content).ljust(size_bytes, b"\0")
+def seal_one(key: bytes, place: Place, plaintext: bytes) -> bytes:
+    """``plaintext`` sealed alone: stamp ‖ ciphertext ‖ tag."""
+    stamp, (sealed,) = seal(key, place, {place.space: plaintext})
+    return stamp + sealed
 
 
-def unpad(padded: bytes) -> bytes:
-    """The content inside ``padded``. Raises ``ValueError`` unless :func:`pad` made exactly these bytes."""
-    length = int.from_bytes(padded[:4], "big")
-    content = padded[4 : 4 + length]
-    if len(content) != length or len(padded) != size_class(4 + length) or padded[4 + length :].strip(b"\0"):
-        raise ValueError("Expected content padded with zeros to its size class.")
-    return content
+def open_one(key: bytes, place: Place, sealed: object) -> bytes:
+    """The plaintext that :func:`seal_one` sealed. Raises ``TamperedError``."""
+    if not isinstance(sealed, bytes):
+        raise tampered(place.space)
+    return open_stamp(key, place, sealed[:STAMP_BYTES]).open(0, place.space, sealed[STAMP_BYTES:])
+
+
+def mark(stamp: bytes) -> bytes:
+    """The 8 bytes of a stamp's salt by which a directory tells this sealing from any other of the same place."""
+    return stamp[1:9]
+
+
+def tampered(space: str) -> TamperedError:
+    """The error for a sealed value of ``space`` that is not as it was sealed."""
+    return TamperedError(f"A sealed {space} was changed since it was written: restore the store from a backup.")
+
+
+def _derive(key: bytes, salt: bytes, place: Place) -> bytes:
+    message = struct.pack(">I", SALT_BYTES) + salt + place.context()
+    return hmac.digest(key, message, "sha512")

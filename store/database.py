@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from store.errors import (
     TamperedError,
     UnknownFormatError,
 )
+from store.lockholder import holder_of
 
 Row = tuple[Any, ...]
 
@@ -39,12 +40,11 @@ _SETTINGS = (
 
 
 class Database:
-    """A connection that several threads may share; ``on_rollback`` runs whenever a block was undone."""
+    """A connection that several threads may share."""
 
-    def __init__(self, path: Path, *, busy_timeout_s: float, on_rollback: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
-        self.on_rollback = on_rollback
         self._lock = threading.RLock()
         self.depth = 0
         self._pid = os.getpid()
@@ -80,6 +80,11 @@ class Database:
             with self._typed_errors():
                 self._connection.close()
 
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is open, in the process that opened it, and in no transaction."""
+        return self._pid == os.getpid() and not self._closed and not self.depth
+
     @contextmanager
     def write(self) -> Iterator[None]:
         """A transaction that holds the write lock; blocks may nest, and each is undone alone if it raises."""
@@ -97,7 +102,6 @@ class Database:
             except BaseException:
                 with self._typed_errors():
                     self.utils.rollback()
-                self.on_rollback()
                 raise
             finally:
                 self.depth = 0
@@ -108,9 +112,6 @@ class Database:
         try:
             with self.utils.atomic():
                 yield
-        except BaseException:
-            self.on_rollback()
-            raise
         finally:
             self.depth -= 1
 
@@ -142,6 +143,11 @@ class Database:
         """Run one statement for each row: sqlite-utils inserts half as fast, so this is the hot path."""
         with self._held(), self._typed_errors():
             self._connection.executemany(sql, rows)
+
+    def fold_journal(self) -> bool:
+        """Move the journal into the file and empty it; ``False`` if a reader of an earlier state is in the way."""
+        (busy, _, _), *_ = self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        return bool(busy == 0)
 
     def number(self, sql: str) -> int:
         """The one integer that ``sql`` selects. Raises ``TamperedError`` where there is none."""
@@ -214,7 +220,7 @@ class Database:
         match code & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return BusyError(
-                    f"{path} is busy: another process has been writing for {self._busy_timeout_s:g} s. Let it finish "
+                    f"{path} is busy: {holder_of(path)} has been writing for {self._busy_timeout_s:g} s. Let it finish "
                     "or close it, or raise busy_timeout_s."
                 )
             case sqlite3.SQLITE_FULL:

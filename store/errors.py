@@ -75,3 +75,39 @@ class DimensionError(StoreError):
     """Vectors whose shape is not the one that the store was made for."""
 
     exit_code = 19
+
+
+class DeviceSecretError(StoreError):
+    """The device secret, which is kept outside the store, is missing, unreadable or malformed."""
+
+    exit_code = 30
+
+
+class RolledBackError(StoreError):
+    """The store is older than, or forked from, what a witness outside it last saw."""
+
+    exit_code = 31
+
+
+class ForgottenEpoch(StoreError):  # noqa: N818 - the name that users know it by
+    """A copy from before the last forget: the secret that would open it was destroyed."""
+
+    exit_code = 32
+
+
+class ForgetPending(StoreError):  # noqa: N818 - the name that users know it by
+    """The records are gone from the store, but the old secret lives until a reader lets the journal be folded."""
+
+    exit_code = 33
+
+
+class SlotError(StoreError):
+    """A key slot cannot be added or removed: too many, the last one, or no such number."""
+
+    exit_code = 34
+
+
+class ArchiveError(StoreError):
+    """An archive cannot be written or read where it was asked for."""
+
+    exit_code = 35

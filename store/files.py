@@ -10,12 +10,16 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from store.crypto import StoreKeys
+from store.commit import first_directories
+from store.core import Core, View
+from store.crypto import KEY_BYTES
 from store.database import Database
+from store.device_secret import DeviceSecret, FileSecret, default_secret
 from store.errors import (
     StoreError,
     StoreExistsError,
@@ -24,51 +28,105 @@ from store.errors import (
     TamperedError,
     UnknownFormatError,
 )
+from store.head import Head
 from store.header import Header, make_header
+from store.keyring import Keyring
 from store.keys import Unlock, sync_folder
+from store.manifest import Manifest
 from store.named import NamedValues
-from store.schema import APPLICATION_ID, SCHEMA, migrate
-from store.state import State, write_state
+from store.registry import Registry
+from store.root import Root
+from store.rows import Rows
+from store.schema import APPLICATION_ID, PAGE_BYTES, SCHEMA, migrate
+from store.slots import make_slot_with_key, write_slots
+from store.witness import AnchorFile, Witness, default_anchor
 
 FILE_NAME = "memory.tacit"
-_JOURNALS = ("", "-wal", "-shm", "-journal")
+JOURNALS = ("", "-wal", "-shm", "-journal")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 Values = Mapping[tuple[str, str], bytes]
 
 
-def create_file(folder: Path, unlock: Unlock, dimension: int, values: Values) -> tuple[Header, bytes]:
-    """Make a store of ``values`` alone in ``folder``; its header and data key. Raises ``StoreExistsError``, others."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How a store is opened: what unlocks it, the device secret and the witness (``None``: the usual ones beside each
+    other in the state folder), the time limit for a busy store, the clock (Unix seconds).
+    """
+
+    unlock: Unlock
+    secret: DeviceSecret | None
+    witness: Witness | None
+    busy_timeout_s: float
+    clock: Callable[[], float]
+    accept_rollback: bool = False
+
+    def secret_for(self, store_id: bytes) -> DeviceSecret:
+        """The device secret of this store."""
+        return default_secret(store_id) if self.secret is None else self.secret
+
+    def witness_for(self, store_id: bytes) -> Witness:
+        """The witness of this store: an anchor beside the device secret where that is a file."""
+        if self.witness is not None:
+            return self.witness
+        if isinstance(self.secret, FileSecret):
+            return AnchorFile(self.secret.path.with_suffix(".anchor"))
+        return default_anchor(store_id)
+
+
+def create_file(folder: Path, opening: Opening, dimension: int, values: Values) -> None:
+    """Make a store of ``values`` alone in ``folder``. Raises ``StoreExistsError`` and others."""
     path = folder / FILE_NAME
-    with _typed_errors(path):
+    with typed_errors(path):
         is_new = not folder.exists()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for suffix in _JOURNALS:
+        for suffix in JOURNALS:
             # A journal left by an earlier store would be replayed into the new one.
             if os.path.lexists(f"{path}{suffix}"):
                 raise StoreExistsError(f"{path}{suffix} exists: open that store, or choose another folder.")
-        header, data_key = make_header(unlock)
-        building = folder / f".{FILE_NAME}.{secrets.token_hex(8)}.new"
-        try:
-            _build(building, header, data_key, dimension, values)
-            _publish(building, path)
-        except StoreFullError:
-            # SQLite's own text names the file under construction, which the user never chose.
-            raise _no_space(path) from None
-        finally:
-            for suffix in _JOURNALS:
-                Path(f"{building}{suffix}").unlink(missing_ok=True)
+        with building(path) as new:
+            header = make_header()
+            secret = opening.secret_for(header.store_id)
+            refuse_inside(secret, folder)
+            refuse_inside(opening.witness_for(header.store_id), folder)
+            secret.create(1, first := os.urandom(KEY_BYTES))
+            try:
+                build(new, header, opening, first, dimension, lambda store: _put_all(store, values))
+                publish(new, path)
+            except BaseException:
+                if not path.exists():
+                    secret.destroy()
+                raise
         sync_folder(folder)
         if is_new:
             sync_folder(folder.absolute().parent)
-    return header, data_key
 
 
-def connect(folder: Path, busy_timeout_s: float) -> Database:
-    """A connection to the store's file in ``folder``, its kind and format checked. Raises as ``open`` does."""
+@contextmanager
+def building(path: Path) -> Iterator[Path]:
+    """The name of a file under construction beside ``path``; what is left of it at the end is deleted."""
+    new = path.parent / f".{path.name}.{secrets.token_hex(8)}.new"
+    try:
+        yield new
+    except StoreFullError:
+        # SQLite's own text names the file under construction, which the user never chose.
+        raise _no_space(path) from None
+    finally:
+        for suffix in JOURNALS:
+            Path(f"{new}{suffix}").unlink(missing_ok=True)
+
+
+def refuse_inside(outside: DeviceSecret | Witness, folder: Path) -> None:
+    """Raise ``KeyFileError`` if the device secret or the witness is a file in the store's folder."""
+    if isinstance(outside, (FileSecret, AnchorFile)):
+        outside.refuse_inside(folder)
+
+
+def connect(folder: Path, busy_timeout_s: float) -> tuple[Database, int]:
+    """A connection to the store's file in ``folder``, and the file's format. Raises as ``open`` does."""
     path = folder / FILE_NAME
-    with _typed_errors(path):
+    with typed_errors(path):
         status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UnknownFormatError(f"{path} is no regular file: check the path.")
@@ -81,42 +139,39 @@ def connect(folder: Path, busy_timeout_s: float) -> Database:
         schema = database.number("PRAGMA user_version")
         if schema > SCHEMA:
             raise UnknownFormatError(f"{path} has format {schema}, newer than {SCHEMA}: install a newer Tacit.")
-        if schema < SCHEMA:
+        if schema < 1:
             raise TamperedError(f"{path} has no valid format number: restore it from a backup.")
-        if database.rows("PRAGMA journal_mode") != [("wal",)]:
+        if schema == SCHEMA and database.rows("PRAGMA journal_mode") != [("wal",)]:
             database.rows("PRAGMA journal_mode = WAL")
-        return database
+        return database, schema
     except BaseException:
         database.close()
         raise
 
 
-def read_header(database: Database) -> Header:
-    """The header of the store, its fields not yet checked. Raises ``TamperedError``."""
-    columns = ", ".join(Header.__slots__)
-    rows = database.rows(f"SELECT {columns} FROM header")
-    if len(rows) != 1:
-        raise TamperedError(f"{database.path} lacks its header: restore it from a backup.")
-    return Header(**dict(zip(Header.__slots__, rows[0], strict=True)))
-
-
-def _build(path: Path, header: Header, data_key: bytes, dimension: int, values: Values) -> None:
-    """A whole store in the new file ``path``, durable."""
+def build(
+    path: Path, header: Header, opening: Opening, secret: bytes, dimension: int, fill: Callable[[Filling], None]
+) -> None:
+    """A whole store in the new file ``path``, durable: empty but for what ``fill`` puts into it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         database = Database(path, busy_timeout_s=0)
         try:
             # Nobody sees this file before it is whole, so one sync at the end is enough.
+            database.run(f"PRAGMA page_size = {PAGE_BYTES}")
             database.rows("PRAGMA journal_mode = MEMORY")
             database.run("PRAGMA synchronous = OFF")
+            store_key = os.urandom(KEY_BYTES)
+            slot, kek = make_slot_with_key(1, opening.unlock, store_key=store_key, store_id=header.store_id)
+            root = replace(Root.fresh(), slot_keys=((1, kek),))
             with database.write():
                 migrate(database.utils)
-                database.utils.table("header").insert({"id": 1, **header.columns()})
-                keys = StoreKeys(data_key, header.store_id)
-                write_state(database, keys, State(dimension=dimension))
-                named = NamedValues(database, keys)
-                for (kind, name), value in values.items():
-                    named.put(kind, name, value)
+                database.utils.table("header").insert({"id": 1, **asdict(header)})
+                write_slots(database, [slot])
+                sealed = root.seal(store_key, secret, header.store_id)
+                database.run("INSERT INTO root (id, epoch, sealed) VALUES (1, ?, ?)", (root.epoch, sealed))
+                keys = Keyring(database, header.store_id, store_key, root)
+                fill(Filling(database, keys, opening, dimension))
             database.rows("PRAGMA journal_mode = WAL")
         finally:
             database.close()
@@ -125,21 +180,43 @@ def _build(path: Path, header: Header, data_key: bytes, dimension: int, values: 
         os.close(descriptor)
 
 
-def _publish(building: Path, path: Path) -> None:
+class Filling:
+    """A store under construction: rows and values may be put, then :meth:`finish` seals head and directories."""
+
+    def __init__(self, database: Database, keys: Keyring, opening: Opening, dimension: int) -> None:
+        view = View(Head(dimension=dimension), Manifest(), Registry(), {}, {})
+        secret = opening.secret_for(keys.store_id)
+        self.core = Core(database, keys, secret=secret, witness=None, clock=opening.clock, view=view)
+        self.named = NamedValues(self.core)
+        self.rows = Rows(self.core)
+
+    def finish(self) -> None:
+        """Write what is written once."""
+        self.rows.allocate()
+        first_directories(self.core)
+
+
+def _put_all(store: Filling, values: Values) -> None:
+    for (kind, name), value in values.items():
+        store.named.put(kind, name, value)
+    store.finish()
+
+
+def publish(new: Path, path: Path) -> None:
     """Give the finished file its name, unless another process was faster."""
     try:
-        os.link(building, path)
+        os.link(new, path)
     except FileExistsError:
         raise StoreExistsError(f"{path} exists: open that store, or choose another folder.") from None
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         # A file system without hard links: here two creators at the same instant are not kept apart.
-        building.rename(path)
+        new.rename(path)
 
 
 @contextmanager
-def _typed_errors(path: Path) -> Iterator[None]:
+def typed_errors(path: Path) -> Iterator[None]:
     """Errors of the file system as this package's own."""
     try:
         yield

@@ -1,73 +1,93 @@
-"""Exact search over vectors by inner product, in memory, with FAISS.
+"""Exact search over vectors by inner product, in memory, with FAISS; for stores small enough to hold them all.
 
-Nothing of the index reaches the disk: it is built from opened vectors at the first search. FAISS (Douze et
-al. 2024, https://arxiv.org/abs/2401.08281) runs on one thread a query, which under load is many times
-faster than several.
+FAISS (Douze et al. 2024, https://arxiv.org/abs/2401.08281) runs on one thread a query, which under load is many times
+faster than several. A vector is taken out by moving the last one into its place.
 
 >>> index = ExactIndex(2)
->>> index.put([7, 9], [1, 1], np.array([[1, 0], [0, 1]], dtype=np.float32))
->>> index.search(np.array([0.5, 1], dtype=np.float32), 1)
-[(9, 1.0)]
+>>> index.extend(np.array([7, 9]), np.array([[1, 0], [0, 1]], dtype=np.float32))
+>>> [part[:1].tolist() for part in index.search(np.array([0.5, 1], dtype=np.float32), 1)]
+[[9], [1.0]]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from store.vectors import Vectors
 
 if TYPE_CHECKING:
     import faiss
 
+Slots = npt.NDArray[np.int64]
+
 
 class ExactIndex:
-    """The vectors of rows by id, and which version of each row they belong to. Not safe for several threads."""
+    """The vectors of rows by slot. Not safe for several threads."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
-        self.versions: dict[int, int] = {}
         self._faiss = _flat_index(dimension)
+        self._slots: list[int] = []
+        self._places: dict[int, int] = {}
 
-    def put(self, ids: Sequence[int], versions: Sequence[int], vectors: Vectors) -> None:
-        """Add the rows of ``vectors`` (n, d), in place of what the index holds under the same ids."""
-        self.drop([number for number in ids if number in self.versions])
-        if len(ids):
-            self._faiss.add_with_ids(np.ascontiguousarray(vectors), np.array(ids, dtype=np.int64))
-            self.versions.update(zip(ids, versions, strict=True))
+    def __len__(self) -> int:
+        return len(self._slots)
 
-    def drop(self, ids: Sequence[int]) -> None:
-        """Remove the rows with these ids; unknown ids are passed over."""
-        known = [number for number in ids if number in self.versions]
-        if known:
-            import faiss
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the vectors in memory, and of their slots."""
+        return len(self) * (4 * self.dimension + 8)
 
-            self._faiss.remove_ids(faiss.IDSelectorBatch(np.array(known, dtype=np.int64)))
-            for number in known:
-                del self.versions[number]
+    def extend(self, slots: Slots, vectors: Vectors) -> None:
+        """Add the rows of ``vectors`` (n, d) under ``slots`` (n,), which are new."""
+        if len(slots):
+            self._faiss.add(np.ascontiguousarray(vectors))
+            start = len(self._slots)
+            self._slots += slots.tolist()
+            self._places.update((slot, start + at) for at, slot in enumerate(slots.tolist()))
 
-    def search(self, vector: Vectors, k: int) -> list[tuple[int, float]]:
-        """The ``k`` ids with the highest inner product with ``vector`` (d,), best first, equal scores by lower id."""
-        count = len(self.versions)
+    def remove(self, slots: Iterable[int]) -> None:
+        """Take these rows out; unknown ones are passed over."""
+        import faiss
+
+        for slot in slots:
+            place = self._places.pop(slot, None)
+            if place is None:
+                continue
+            last = len(self._slots) - 1
+            table = faiss.rev_swig_ptr(self._faiss.get_xb(), (last + 1) * self.dimension).reshape(-1, self.dimension)
+            if place != last:
+                table[place] = table[last]
+                self._slots[place] = self._slots[last]
+                self._places[self._slots[place]] = place
+            table[last] = 0
+            del self._slots[last]
+            self._faiss.codes.resize(last * self.dimension * 4)
+            self._faiss.ntotal = last
+
+    def search(self, vector: Vectors, k: int) -> tuple[Slots, Vectors]:
+        """The ``k`` slots with the highest product with ``vector`` (d,), best first, and all that tie the last."""
+        count = len(self._slots)
         k = min(k, count)
         if k == 0:
-            return []
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         # FAISS breaks ties as it likes, so ask for more until the last score is below the k-th.
         wanted = k
         while True:
             wanted = min(count, wanted + 8)
-            scores, ids = self._faiss.search(vector[None, :], wanted)  # (1, wanted) each
+            scores, places = self._faiss.search(vector[None, :], wanted)  # (1, wanted) each
             if wanted == count or scores[0, -1] < scores[0, k - 1]:
                 break
             wanted *= 2
-        order = np.lexsort((ids[0], -scores[0]))[:k]
-        return [(int(ids[0, i]), float(scores[0, i])) for i in order]
+        return np.array([self._slots[place] for place in places[0]], dtype=np.int64), scores[0]
 
 
-def _flat_index(dimension: int) -> faiss.IndexIDMap2:
+def _flat_index(dimension: int) -> faiss.IndexFlatIP:
     import faiss  # Takes 0.2 s, so only a store that is searched pays for it.
 
     faiss.omp_set_num_threads(1)
-    return faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
+    return faiss.IndexFlatIP(dimension)

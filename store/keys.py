@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from store.crypto import KEY_BYTES, Secret, hkdf
 from store.errors import KeyFileError, TamperedError
+from store.recovery import RecoveryKey
 
-SALT_BYTES = 16
+SLOT_SALT_BYTES = 16
 MAX_PASSPHRASE_BYTES = 4096
 
 
@@ -110,7 +111,63 @@ class DeviceKey(Secret):
             raise KeyFileError(f"The key file {path} cannot be written ({error.strerror}): free some space.") from None
 
 
-Unlock = Passphrase | DeviceKey
+class KeychainKey(DeviceKey):
+    """A device key that lies in the operating system's keychain, under the service ``tacit`` and a name.
+
+    Needs the package ``keyring``: ``pip install 'tacit[keychain]'``.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def create(cls, name: str) -> KeychainKey:
+        """A fresh key, put into the keychain under ``name``. Raises ``KeyFileError``; never overwrites."""
+        if _keychain("get_password", name) is not None:
+            raise KeyFileError(f"The keychain holds a key named {name!r} already: choose another name.")
+        key = cls(secrets.token_bytes(KEY_BYTES))
+        _keychain("set_password", name, key._key.hex())
+        return key
+
+    @classmethod
+    def load(cls, name: str) -> KeychainKey:
+        """The key under ``name``. Raises ``KeyFileError``."""
+        text = _keychain("get_password", name)
+        if text is None:
+            raise KeyFileError(f"The keychain holds no key named {name!r}: check the name, or use another slot.")
+        try:
+            return cls(bytes.fromhex(text))
+        except ValueError:
+            raise KeyFileError(f"What the keychain holds under {name!r} is no key of 32 bytes: check it.") from None
+
+    @classmethod
+    def discard(cls, name: str) -> None:
+        """Delete the key under ``name`` from the keychain."""
+        _keychain("delete_password", name)
+
+
+def _keychain(action: str, name: str, *values: str) -> str | None:
+    try:
+        import keyring
+        import keyring.errors
+    except ImportError:
+        raise KeyFileError("The keychain needs the package keyring: pip install 'tacit[keychain]'.") from None
+    try:
+        answer = getattr(keyring, action)("tacit", f"key {name}", *values)
+    except keyring.errors.KeyringError as error:
+        raise KeyFileError(f"The keychain refused ({type(error).__name__}): unlock it, or use another slot.") from None
+    return answer if isinstance(answer, str) else None
+
+
+Unlock = Passphrase | DeviceKey | RecoveryKey
+
+
+def kind_of(unlock: Unlock) -> str:
+    """The kind of slot that ``unlock`` opens. Raises ``TypeError`` for anything else than an unlock."""
+    kinds = {Passphrase: "passphrase", KeychainKey: "keychain", DeviceKey: "device-key", RecoveryKey: "recovery-key"}
+    for kind, name in kinds.items():
+        if isinstance(unlock, kind):
+            return name
+    raise TypeError(f"Expected a Passphrase, DeviceKey or RecoveryKey, got {type(unlock).__name__}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +191,8 @@ class Argon2:
 
 def stretch(unlock: Unlock, salt: bytes, cost: Argon2) -> bytes:
     """The 32-byte key-encryption key that ``unlock`` stands for; ``cost`` counts for passphrases only."""
-    if isinstance(unlock, DeviceKey):
-        return hkdf(unlock._key, "tacit/1/device-key", salt=salt)
+    if isinstance(unlock, (DeviceKey, RecoveryKey)):
+        return hkdf(unlock._key, "tacit/2/device-key", salt=salt)
     argon2 = Argon2id(
         salt=salt, length=KEY_BYTES, iterations=cost.passes, lanes=cost.lanes, memory_cost=cost.memory_kib
     )

@@ -1,63 +1,59 @@
-"""The encrypted memory of one user: sealed records with their vectors, in one SQLite file.
+"""The encrypted memory of one user: sealed records with their vectors, searchable, in one SQLite file.
 
-Guarantees: what ``add``, ``update``, ``put`` and the others acknowledged survives a crash; a call that
-raised changed nothing; no byte of a text, label, time, vector or name lies in the folder unsealed; a
-changed byte raises ``TamperedError`` when it is read. ``FORMAT.md`` gives the layout.
+Guarantees: what a call acknowledged survives a crash; a call that raised changed nothing; no byte of a text, label,
+time, vector, word or name lies in the folder unsealed; a changed, swapped or older byte raises ``TamperedError`` when
+it is read; an older copy of the whole file raises ``RolledBackError``, one from before the last forget never opens.
+What was forgotten cannot be recovered from today's files, nor from an older copy with the passphrase and today's device
+secret.
+``FORMAT.md`` gives the layout, ``docs/threat-model.md`` the limits.
 
 >>> import tempfile, numpy as np
 >>> from store.keys import DeviceKey
->>> folder, key = tempfile.mkdtemp(), DeviceKey.generate()
->>> with EncryptedStore.create(folder, key, dimension=2) as store:
+>>> from store.device_secret import FileSecret
+>>> folder, key = tempfile.mkdtemp() + "/home", DeviceKey.generate()
+>>> secret = FileSecret(tempfile.mkdtemp() + "/home.secret")
+>>> with EncryptedStore.create(folder, key, dimension=2, secret=secret) as store:
 ...     number = store.add(Record(text="window seat", time=0.0), np.array([1, 0], dtype=np.float32))
->>> with EncryptedStore.open(folder, key) as store:
+>>> with EncryptedStore.open(folder, key, secret=secret) as store:
 ...     store.get(number).record.text
 'window seat'
-
-Not covered: who can write to the file can put back an older copy of it, or of a row, unseen, or remove rows.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+import numpy as np
 
 from store import files
-from store.crypto import StoreKeys, row_id
-from store.database import Database
-from store.errors import RecordMissingError, TamperedError
-from store.header import Header
-from store.index import ExactIndex
+from store.columns import Entry, Where
+from store.device_secret import DeviceSecret
+from store.errors import RecordMissingError
+from store.forgetting import all_entries, entries_of, expired, reached
 from store.keys import Unlock
-from store.named import NamedValues
-from store.records import Record, StoredRecord, decode_record, encode_record
-from store.state import State, read_state, write_state
-from store.vectors import Vectors, as_matrix, as_vector, check_dimension, open_vectors, vector_bytes
+from store.open_store import AcceptRollback, OpenStore
+from store.opening import open_core
+from store.receipts import Receipt
+from store.records import Record, StoredRecord, require_records
+from store.search import DEFAULT_CACHE_BYTES, current, ids_of, where_slots
+from store.terms import clear_cache
+from store.vectors import Vectors, as_matrix, as_vector, check_dimension
+from store.witness import Witness
 
 _PAGE_ROWS = 256
-_BEFORE_ALL = -(2**63)  # A row that was moved to a negative id must not hide from the reading by pages.
+_MOST_PENDING = 256
+EVERYTHING = Where()
 
 
-class EncryptedStore:
+class EncryptedStore(OpenStore):
     """A store that is open. Made by :meth:`create` or :meth:`open`; threads may share it.
 
     Ids are never given twice. A memory's version is 1 when added and grows by one with each change.
     """
-
-    def __init__(self, database: Database, header: Header, data_key: bytes) -> None:
-        """Internal: use :meth:`create` or :meth:`open`."""
-        self._database = database
-        self._store_id = header.store_id
-        self._keys = StoreKeys(data_key, header.store_id)
-        self._named = NamedValues(database, self._keys)
-        self._index: ExactIndex | None = None
-        self._index_seen = -1
-        self._index_touched = False
-        database.on_rollback = self._forget_uncommitted
-        self._state_seen, self._state = database.foreign_changes(), read_state(database, self._keys)
 
     @classmethod
     def create(
@@ -67,30 +63,53 @@ class EncryptedStore:
         *,
         dimension: int,
         values: files.Values | None = None,
+        secret: DeviceSecret | None = None,
+        witness: Witness | None = None,
         busy_timeout_s: float = 5.0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        clock: Callable[[], float] = time.time,
     ) -> EncryptedStore:
         """Make a store for vectors of ``dimension`` floats in ``folder`` (made with mode 0700 if missing).
 
-        It holds the named ``values``, by (kind, name), from the first moment that it can be opened.
-        Raises ``StoreExistsError`` if one is there. A call that is cut off at any point leaves no store.
+        It holds the named ``values``, by (kind, name), from the first moment that it can be opened. ``secret`` and
+        ``witness`` lie outside the folder: by default files in the user's state folder. Raises ``StoreExistsError`` if
+        a store is there. A call that is cut off at any point leaves no store.
         """
         check_dimension(dimension)
-        header, data_key = files.create_file(Path(folder), unlock, dimension, values or {})
-        return cls(files.connect(Path(folder), busy_timeout_s), header, data_key)
+        opening = files.Opening(
+            unlock=unlock, secret=secret, witness=witness, busy_timeout_s=busy_timeout_s, clock=clock
+        )
+        files.create_file(Path(folder), opening, dimension, values or {})
+        return cls(*open_core(Path(folder), replace(opening, accept_rollback=True)), cache_bytes)
 
     @classmethod
-    def open(cls, folder: Path | str, unlock: Unlock, *, busy_timeout_s: float = 5.0) -> EncryptedStore:
+    def open(
+        cls,
+        folder: Path | str,
+        unlock: Unlock,
+        *,
+        secret: DeviceSecret | None = None,
+        witness: Witness | None = None,
+        busy_timeout_s: float = 5.0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        clock: Callable[[], float] = time.time,
+        accept: AcceptRollback | None = None,
+    ) -> EncryptedStore:
         """Open the store in ``folder``. A write waits at most ``busy_timeout_s`` for other processes.
 
-        Raises ``StoreMissingError``, ``UnknownFormatError``, ``WrongKeyError``, ``TamperedError``, ``BusyError``.
+        ``cache_bytes`` bounds the memory for opened vectors. Raises ``StoreMissingError``, ``UnknownFormatError``,
+        ``WrongKeyError``, ``DeviceSecretError``, ``ForgottenEpoch``, ``RolledBackError``, ``TamperedError`` and
+        ``BusyError``.
         """
-        database = files.connect(Path(folder), busy_timeout_s)
-        try:
-            header = files.read_header(database)
-            return cls(database, header, header.data_key(unlock))
-        except BaseException:
-            database.close()
-            raise
+        opening = files.Opening(
+            unlock=unlock,
+            secret=secret,
+            witness=witness,
+            busy_timeout_s=busy_timeout_s,
+            clock=clock,
+            accept_rollback=accept is not None,
+        )
+        return cls(*open_core(Path(folder), opening), cache_bytes)
 
     # Records
 
@@ -104,265 +123,264 @@ class EncryptedStore:
         with self.transaction():
             return self._add(list(records), as_matrix(vectors, len(records), self.dimension))
 
+    def _add(self, records: list[Record], matrix: Vectors) -> list[int]:
+        require_records(records)
+        linked = [record for record in records if record.supersedes is not None or record.derived_from]
+        replaced = [self._entry(record.supersedes) for record in linked if record.supersedes is not None]
+        for record in linked:
+            for id in record.derived_from:
+                self._entry(id)
+        ids = self._rows.add([(None, 1, record) for record in records], matrix)
+        if replaced:
+            self._hide({entry.slot for entry in replaced})
+        return ids
+
+    def _hide(self, slots: set[int]) -> None:
+        view = self._core.view
+        view.manifest = replace(view.manifest, superseded=view.manifest.superseded | slots)
+
     def get(self, id: int) -> StoredRecord:
-        """The record with this id. Raises ``RecordMissingError``."""
-        rows = self._database.rows("SELECT id, version, record FROM memory WHERE id = ?", (_number(id),))
-        if not rows:
-            raise _missing(id)
-        return self._open_record(*rows[0])
+        """The record with this id, history and expired ones included. Raises ``RecordMissingError``."""
+        with self._core.snapshot():
+            return self._rows.record(self._entry(id))
 
     def vector(self, id: int) -> Vectors:
         """The vector (d,) of the record with this id. Raises ``RecordMissingError``."""
-        with self._database.snapshot():
-            rows = self._database.rows("SELECT id, version, vector FROM memory WHERE id = ?", (_number(id),))
-            if not rows:
-                raise _missing(id)
-            matrix = open_vectors(rows, self._keys, self.dimension)  # (1, d)
-            return matrix.reshape(-1)
+        with self._core.snapshot():
+            entry = self._entry(id)
+            return self._rows.vectors([entry.slot], [entry.mark]).reshape(-1)
 
-    def vectors(self) -> tuple[list[int], Vectors]:
+    def vectors(self, where: Where = EVERYTHING) -> tuple[list[int], Vectors]:
         """All ids, ascending, and their vectors (n, d)."""
-        with self._database.snapshot():
-            rows = self._database.rows("SELECT id, version, vector FROM memory ORDER BY id")
-            return [row[0] for row in rows], open_vectors(rows, self._keys, self.dimension)
+        with self._core.snapshot():
+            entries = self._current(where)
+            ids = [entry.id for entry in entries]
+            return ids, self._rows.vectors([e.slot for e in entries], [e.mark for e in entries])
 
     def iter(
-        self, *, scope: str | None = None, purpose: str | None = None, source: str | None = None
+        self,
+        *,
+        scope: str | None = None,
+        purpose: str | None = None,
+        source: str | None = None,
+        after: float | None = None,
+        before: float | None = None,
+        history: bool = False,
     ) -> Iterator[StoredRecord]:
-        """The records in id order, only those with the given scope, purpose and source.
+        """The records in id order, only those of the given scope, purpose, source and time.
 
-        Reads in pages: what is added or deleted meanwhile may show or not, each record is whole, and the
-        caller may change the store between two of them.
+        Records that a later one superseded, or whose time is over, show with ``history`` only. Reads in pages: what is
+        added or deleted meanwhile may show or not, each record is whole, and the caller may change the store between
+        two of them.
         """
-        last = _BEFORE_ALL
+        where = Where(scope=scope, purpose=purpose, source=source, after=after, before=before)
+        last = 0
         while True:
-            rows = self._database.rows(
-                "SELECT id, version, record FROM memory WHERE id > ? ORDER BY id LIMIT ?", (last, _PAGE_ROWS)
-            )
-            for row in rows:
-                stored = self._open_record(*row)
-                record = stored.record
-                wanted = ((scope, record.scope), (purpose, record.purpose), (source, record.source))
-                if all(want is None or want == have for want, have in wanted):
-                    yield stored
-            if len(rows) < _PAGE_ROWS:
+            with self._core.snapshot():
+                slots = current(self._core, where, self._core.clock(), history=history)
+                ids = ids_of(self._core, slots)
+                order = np.argsort(ids)
+                first = np.searchsorted(ids[order], last, side="right")
+                page = entries_of(self._core, slots[order[first : first + _PAGE_ROWS]])
+                records = self._rows.records(page)
+            yield from records
+            if len(page) < _PAGE_ROWS:
                 return
-            last = rows[-1][0]
+            last = page[-1].id
+
+    def history(self, id: int) -> list[StoredRecord]:
+        """The record and those it superseded, newest first. Raises ``RecordMissingError``."""
+        with self._core.snapshot():
+            chain: list[Entry] = []
+            entry: Entry | None = self._entry(id)
+            while entry is not None:
+                chain.append(entry)
+                entry = self._core.locate(entry.supersedes) if entry.supersedes else None
+            return self._rows.records(chain)
 
     def update(self, id: int, record: Record, vector: Vectors | None = None) -> int:
-        """Replace the record, and the vector unless it is ``None``; the new version. Raises ``RecordMissingError``."""
+        """Replace the record, and the vector unless it is ``None``; the new version. Raises ``RecordMissingError``.
+
+        The earlier version cannot be read any more at once, and is forgotten for good with the next forget, with 256
+        such versions, or when the store is closed. What the record supersedes stays as it is.
+        """
         with self.transaction():
-            rows = self._database.rows("SELECT id, version, vector FROM memory WHERE id = ?", (_number(id),))
-            if not rows:
-                raise _missing(id)
-            # Opened even where a new one comes: a forged version number must not be built upon.
-            kept = open_vectors(rows, self._keys, self.dimension)[0]
-            matrix = as_vector(kept if vector is None else vector, self.dimension)[None, :]  # (1, d)
-            id, version = rows[0][0], int(rows[0][1]) + 1
-            (row,) = self._sealed([id], [version], [record], matrix)
-            self._database.run("UPDATE memory SET version = ?2, vector = ?3, record = ?4 WHERE id = ?1", row)
-            self._index_put([id], [version], matrix)
-            return version
+            entry = self._entry(id)
+            old = self._rows.vectors([entry.slot], [entry.mark])[0]
+            require_records([record])
+            for source in record.derived_from:
+                self._entry(source)
+            if (record.supersedes or 0) != entry.supersedes:
+                raise ValueError("Expected the record to supersede what it superseded: add a new record instead.")
+            matrix = as_vector(old if vector is None else vector, self.dimension)[None, :]  # (1, d)
+            self._replace([entry], [record], matrix)
+            return entry.version + 1
 
-    def delete(self, id: int) -> None:
-        """Delete the record with this id and its vector. Raises ``RecordMissingError``."""
-        self.delete_many([id])
+    def _replace(self, entries: Sequence[Entry], records: Sequence[Record], matrix: Vectors) -> None:
+        """Store new versions in place of ``entries``; call inside a transaction."""
+        view = self._core.view
+        hidden = {entry.id for entry in entries if entry.slot in view.manifest.superseded}
+        self._rows.kill(entries)
+        rows = [(entry.id, entry.version + 1, record) for entry, record in zip(entries, records, strict=True)]
+        self._rows.add(rows, matrix)
+        if hidden:
+            found = (self._core.locate(id) for id in hidden)
+            self._hide({entry.slot for entry in found if entry is not None})
+        if len(view.manifest.pending) + len(view.head.pending_slots()) > _MOST_PENDING:
+            self._forget_at_commit("purge", [])
 
-    def delete_many(self, ids: Iterable[int]) -> None:
-        """Delete these records and their vectors, all or, if one is missing, none: ``RecordMissingError``."""
-        numbers = sorted({_number(id) for id in ids})
-        with self.transaction():
-            for number in numbers:
-                if self._database.run("DELETE FROM memory WHERE id = ?", (number,)) != 1:
-                    raise _missing(number)
-            if self._index is not None:
-                self._index_touched = True
-                self._index.drop(numbers)
-
-    def count(self) -> int:
+    def count(self, where: Where = EVERYTHING) -> int:
         """The number of records."""
-        return self._database.number("SELECT count(*) FROM memory")
+        with self._core.snapshot() as view:
+            allowed, listed = where_slots(self._core, where, self._core.clock())
+            if allowed is None:
+                return view.head.live
+            return view.head.live - len(view.manifest.superseded) if listed is None else len(listed)
 
     def replace_vectors(self, ids: Sequence[int], vectors: Vectors, dimension: int) -> None:
         """Give every record a new vector (n, dimension), as a new encoder needs, all at once.
 
-        ``ids`` must name every record in the store, once each; each version grows by one. Raises ``ValueError``.
+        ``ids`` must name every record in the store, history included, once each; each version grows by one. Raises
+        ``ValueError``.
         """
         check_dimension(dimension)
         matrix = as_matrix(vectors, len(ids), dimension)
         with self.transaction():
+            view = self._core.view
             place = {_number(id): index for index, id in enumerate(ids)}
-            rows = self._database.rows("SELECT id, version, record FROM memory ORDER BY id")
-            if len(place) != len(ids) or {row[0] for row in rows} != place.keys():
-                raise ValueError(f"Expected the ids of all {len(rows)} records, once each: take them from vectors().")
-            order = [place[row[0]] for row in rows]
-            records = [self._open_record(*row).record for row in rows]
-            sealed = self._sealed([row[0] for row in rows], [row[1] + 1 for row in rows], records, matrix[order])
-            self._database.run_many("UPDATE memory SET version = ?2, vector = ?3, record = ?4 WHERE id = ?1", sealed)
-            self._state = write_state(self._database, self._keys, State(dimension=dimension))
-            self._index, self._index_touched = None, True
+            entries = all_entries(self._core)
+            if len(place) != len(ids) or {entry.id for entry in entries} != place.keys():
+                raise ValueError(f"Expected the ids of all {len(entries)} records, once each: take them from iter().")
+            records = [stored.record for stored in self._rows.records(entries)]
+            self._rows.drop_segments()
+            view.head = replace(view.head, dimension=dimension)
+            self._rows.resize_noise()
+            self._search.drop()
+            self._replace(entries, records, matrix[[place[entry.id] for entry in entries]])
+            self._core.work.touched = True
+            self._forget_at_commit("purge", [])
+
+    # Forgetting
+
+    def forget(self, ids: int | Iterable[int]) -> Receipt | None:
+        """Forget these records for good, with all that was derived from them and all that they superseded.
+
+        The receipt says what is gone; inside a transaction there is none yet (it is in :meth:`receipts` after the
+        block). Raises ``RecordMissingError`` and forgets none if one is missing, ``ForgetPending`` if a reader in
+        another process holds back the last step.
+        """
+        wanted = list(ids) if isinstance(ids, Iterable) else [ids]
+        with self.transaction() as work:
+            entries = reached(self._core, [self._entry(id) for id in wanted])
+            self._kill(entries, "forget")
+        return work.receipt
+
+    def erase(self, where: Where) -> Receipt | None:
+        """Forget all records of a scope, purpose, source or time, history included."""
+        with self.transaction() as work:
+            entries = [entry for entry in all_entries(self._core) if where.fits(entry)]
+            self._kill(reached(self._core, entries), "forget")
+        return work.receipt
+
+    def expire(self) -> Receipt | None:
+        """Forget all records whose time is over; ``None`` if there is none."""
+        with self.transaction() as work:
+            entries = expired(self._core, self._core.clock())
+            if entries:
+                self._kill(reached(self._core, entries), "expire")
+        return work.receipt
+
+    def delete(self, id: int) -> None:
+        """Forget the record with this id: see :meth:`forget`."""
+        self.forget([id])
+
+    def delete_many(self, ids: Iterable[int]) -> None:
+        """Forget these records: see :meth:`forget`."""
+        self.forget(list(ids))
+
+    def receipts(self) -> list[Receipt]:
+        """All receipts of forgetting, oldest first, as the chained ledger holds them. Raises ``TamperedError``."""
+        with self._core.snapshot():
+            return [Receipt.from_bytes(content) for _, _, content in self._ledger.entries("receipt")]
+
+    def _kill(self, entries: Sequence[Entry], reason: str) -> None:
+        if not entries:
+            return
+        self._rows.kill(entries)
+        self._search.forget_cached([entry.slot for entry in entries])
+        clear_cache()
+        self._forget_at_commit(reason, [entry.id for entry in entries])
+
+    def _forget_at_commit(self, reason: str, ids: list[int]) -> None:
+        work = self._core.work
+        work.forgets = True
+        work.what += ids
+        work.reason = reason if not work.what or reason != "purge" else work.reason
 
     # Search
 
-    def search(self, vector: Vectors, k: int) -> list[tuple[int, float]]:
+    def search(self, vector: Vectors, k: int, *, where: Where = EVERYTHING) -> list[tuple[int, float]]:
         """The ids of the ``k`` vectors with the highest inner product with ``vector`` (d,), and the products.
 
-        Best first, equal products by lower id; exact. The first search opens every vector.
+        Best first, equal products by lower id. Exact below 20,000 records, from there on the best of the candidates
+        that the codes name. The first search opens the index.
         """
-        if operator.index(k) < 1:
-            raise ValueError(f"Expected k={k} to be at least 1.")
-        with self._database.snapshot():
+        k = _checked_k(k)
+        with self._core.snapshot():
             query = as_vector(vector, self.dimension)
-            return self._current_index().search(query, operator.index(k))
+            allowed, few = where_slots(self._core, where, self._core.clock())
+            return self._as_ids(self._search.by_vector(query, k, allowed, few))
 
-    def _current_index(self) -> ExactIndex:
-        """The index, brought to the state that this snapshot shows."""
-        seen = self._database.foreign_changes()
-        index = self._index
-        if index is None or index.dimension != self.dimension:
-            index = ExactIndex(self.dimension)
-        elif seen == self._index_seen:
-            return index
-        # Put back only when it is whole: an error on the way leaves no index, and the next search starts over.
-        self._index, self._index_touched = None, True
-        stored: dict[int, int] = dict(self._database.rows("SELECT id, version FROM memory"))
-        index.drop([id for id, version in index.versions.items() if stored.get(id) != version])
-        missing = [id for id in stored if id not in index.versions]
-        for start in range(0, len(missing), _PAGE_ROWS):
-            page = missing[start : start + _PAGE_ROWS]
-            marks = ",".join("?" * len(page))
-            rows = self._database.rows(f"SELECT id, version, vector FROM memory WHERE id IN ({marks})", page)
-            opened = open_vectors(rows, self._keys, self.dimension)
-            index.put([row[0] for row in rows], [row[1] for row in rows], opened)
-        self._index, self._index_seen = index, seen
-        return index
+    def search_text(self, text: str, k: int, *, where: Where = EVERYTHING) -> list[tuple[int, float]]:
+        """The ids of the ``k`` records that match the words of ``text`` best (BM25), and their scores, best first."""
+        k = _checked_k(k)
+        with self._core.snapshot():
+            allowed, _ = where_slots(self._core, where, self._core.clock())
+            slots, scores = self._search.by_words(text, k, allowed)
+            return self._as_ids(list(zip(slots.tolist(), scores.tolist(), strict=True)))
 
-    # Named values
+    def search_hybrid(
+        self, vector: Vectors, text: str, k: int, *, where: Where = EVERYTHING, weight: float = 0.5
+    ) -> list[tuple[int, float]]:
+        """The ids of the ``k`` best by meaning and words together, and their fused scores, best first.
 
-    def put(self, kind: str, name: str, value: bytes) -> None:
-        """Seal ``value`` under ``kind`` and ``name``, in place of an earlier one."""
-        with self.transaction():
-            self._named.put(kind, name, value)
+        ``weight`` from 0 to 1 is the share of the embedding search.
+        """
+        k = _checked_k(k)
+        with self._core.snapshot():
+            query = as_vector(vector, self.dimension)
+            allowed, few = where_slots(self._core, where, self._core.clock())
+            return self._as_ids(self._search.by_both(query, text, k, allowed, few, weight))
 
-    def fetch(self, kind: str, name: str) -> bytes | None:
-        """The value under ``kind`` and ``name``, or ``None`` if there is none."""
-        return self._named.fetch(kind, name)
-
-    def names(self, kind: str) -> list[str]:
-        """The names under ``kind``, sorted."""
-        return self._named.names(kind)
-
-    def discard(self, kind: str, name: str) -> None:
-        """Delete the value under ``kind`` and ``name``; without effect if there is none."""
-        with self.transaction():
-            self._named.discard(kind, name)
-
-    # The store as a whole
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Group changes: all of the block's are durable when it ends, none if it raises. Blocks may nest."""
-        with self._database.write():
-            if self._database.depth == 1:
-                self._index_touched = False
-            yield
-
-    @property
-    def dimension(self) -> int:
-        """How many floats each vector has."""
-        seen = self._database.foreign_changes()
-        if seen != self._state_seen:
-            self._state_seen, self._state = seen, read_state(self._database, self._keys)
-        return self._state.dimension
-
-    @property
-    def store_id(self) -> bytes:
-        """16 random bytes that name this store."""
-        return self._store_id
-
-    def data_version(self) -> int:
-        """A number that changes whenever this connection, another one or another process has committed."""
-        return self._database.version()
-
-    def verify(self) -> int:
-        """Open every sealed value and check the file's structure; how many values. Raises ``TamperedError``."""
-        with self._database.snapshot():
-            if self._database.rows("PRAGMA integrity_check(1)") != [("ok",)]:
-                raise TamperedError(f"{self._database.path} is damaged: restore it from a backup.")
-            read_state(self._database, self._keys)
-            checked, last = 1, _BEFORE_ALL
-            while rows := self._database.rows(
-                "SELECT id, version, vector, record FROM memory WHERE id > ? ORDER BY id LIMIT ?", (last, _PAGE_ROWS)
-            ):
-                open_vectors([row[:3] for row in rows], self._keys, self.dimension)
-                for id, version, _, record in rows:
-                    self._open_record(id, version, record)
-                checked, last = checked + 2 * len(rows), rows[-1][0]
-            return checked + self._named.verify()
-
-    def close(self) -> None:
-        """Close the store; calling it again has no effect."""
-        self._index = None
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"EncryptedStore({str(self._database.path.parent)!r})"
+    def warm(self) -> None:
+        """Load the embedding index, so that the first search finds it in memory."""
+        with self._core.snapshot():
+            self._search.embedding()
 
     # Inside
 
-    def _add(self, records: list[Record], matrix: Vectors) -> list[int]:
-        """Store ``records`` with ``matrix`` (n, d) under the next ids; call inside a transaction."""
-        last = self._database.number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'memory'")
-        ids = list(range(last + 1, last + 1 + len(records)))
-        versions = [1] * len(ids)
-        self._database.run_many(
-            "INSERT INTO memory (id, version, vector, record) VALUES (?, ?, ?, ?)",
-            self._sealed(ids, versions, records, matrix),
-        )
-        self._index_put(ids, versions, matrix)
-        return ids
+    def _as_ids(self, hits: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        """Hits by id in place of slot; equal scores by lower id."""
+        named = [(self._search.id_of(slot), score) for slot, score in hits]
+        return sorted(named, key=lambda hit: (-hit[1], hit[0]))
 
-    def _sealed(
-        self, ids: Sequence[int], versions: Sequence[int], records: Sequence[Record], matrix: Vectors
-    ) -> list[tuple[int, int, bytes, bytes]]:
-        """The rows (id, version, sealed vector, sealed record) for ``records`` and ``matrix`` (n, d)."""
-        rows = []
-        for id, version, record, vector in zip(ids, versions, records, matrix, strict=True):
-            if not isinstance(record, Record):
-                raise TypeError(f"Expected a Record, got {type(record).__name__}.")
-            object_id = row_id(id)
-            sealed_vector = self._keys.vector.seal(vector_bytes(vector), object_id=object_id, version=version)
-            sealed_record = self._keys.record.seal(encode_record(record), object_id=object_id, version=version)
-            rows.append((id, version, sealed_vector, sealed_record))
-        return rows
+    def _entry(self, id: int) -> Entry:
+        """The entry of the record with this id. Raises ``RecordMissingError``."""
+        entry = self._core.locate(_number(id))
+        if entry is None:
+            raise _missing(id)
+        return entry
 
-    def _open_record(self, id: int, version: int, sealed: object) -> StoredRecord:
-        record = decode_record(self._keys.record.open(sealed, object_id=row_id(id), version=version))
-        return StoredRecord(id=id, version=version, record=record)
+    def _current(self, where: Where) -> list[Entry]:
+        """The entries of the records that may be read, by id."""
+        return entries_of(self._core, current(self._core, where, self._core.clock()))
 
-    def _index_put(self, ids: Sequence[int], versions: Sequence[int], matrix: Vectors) -> None:
-        """Tell the index of rows just written; call inside a transaction."""
-        if self._index is None:
-            return
-        self._index_touched = True
-        if self._index.dimension == self.dimension:
-            self._index.put(ids, versions, matrix)
-        else:
-            self._index = None
 
-    def _forget_uncommitted(self) -> None:
-        """After a block was undone: nothing kept in memory may show what it had written."""
-        self._state_seen = -1
-        if self._index_touched:
-            self._index = None
+def _checked_k(k: int) -> int:
+    number = operator.index(k)
+    if number < 1:
+        raise ValueError(f"Expected k={k} to be at least 1.")
+    return number
 
 
 def _number(id: int) -> int:

@@ -1,14 +1,18 @@
-"""Sealed values by kind and name, for the layers above: settings, weights, ledgers, checkpoints.
+"""Sealed values by kind and name, for the layers above: settings, consent, budget, weights, queued updates.
 
-A value is found by a keyed hash of its kind and name, so that the file shows neither. Sizes are padded to
-classes. The store gives these methods to its callers under the same names.
+A value is found by a keyed hash of its kind and name, so that the file shows neither. Sizes are padded to classes. The
+registry names the latest sealing of each, so that an older value put back is noticed. The store gives these methods to
+its callers under the same names.
 """
 
 from __future__ import annotations
 
-from store.crypto import StoreKeys, pad, prefixed, unpad
-from store.database import Database
+import hmac
+
+from store.core import Core
+from store.crypto import Place, mark, open_stamp, prefixed, seal, tampered
 from store.errors import TamperedError
+from store.padding import pad, unpad
 
 MAX_NAME_CHARS = 1_000
 MAX_VALUE_BYTES = 256 * 1024 * 1024
@@ -17,88 +21,115 @@ MAX_VALUE_BYTES = 256 * 1024 * 1024
 class NamedValues:
     """The table ``named`` of one store."""
 
-    def __init__(self, database: Database, keys: StoreKeys) -> None:
-        self._database = database
-        self._keys = keys
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     def put(self, kind: str, name: str, value: bytes) -> None:
-        """Store ``value`` under ``kind`` and ``name``, in place of an earlier one."""
+        """Store ``value`` under ``kind`` and ``name``, in place of an earlier one; call inside a transaction."""
         if not isinstance(value, bytes):
             raise TypeError(f"Expected a value of bytes, got {type(value).__name__}.")
         if len(value) > MAX_VALUE_BYTES:
             raise ValueError(f"Expected a value of at most {MAX_VALUE_BYTES} bytes, got {len(value)}: split it.")
         lookup = self._lookup(kind, name)
         title = pad(prefixed(kind.encode("utf-8"), name.encode("utf-8")))
-        padded = pad(value)
-        with self._database.write():
-            rows = self._database.rows("SELECT version FROM named WHERE lookup = ?", (lookup,))
-            version = rows[0][0] + 1 if rows else 1
-            self._database.run(
-                "INSERT INTO named (lookup, version, title, value) VALUES (?, ?, ?, ?) ON CONFLICT (lookup)"
-                " DO UPDATE SET version = excluded.version, title = excluded.title, value = excluded.value",
-                (
-                    lookup,
-                    version,
-                    self._keys.title.seal(title, object_id=lookup, version=version),
-                    self._keys.value.seal(padded, object_id=lookup, version=version),
-                ),
-            )
+        self.put_padded(lookup, title, pad(value))
+
+    def put_padded(self, lookup: bytes, title: bytes, value: bytes) -> None:
+        """Seal what is padded already under a fresh page."""
+        core = self._core
+        page = core.next_page()
+        parts = {"title": title, "value": value}
+        key = core.keys.page(page, core.view.head)
+        stamp, sealed = seal(key, Place(core.store_id, "value", page), parts)
+        core.database.run("INSERT OR REPLACE INTO named VALUES (?, ?, ?, ?)", (lookup, stamp, *sealed))
+        core.view.registry = core.view.registry.with_value(lookup, page, mark(stamp))
+        core.work.touched = True
+
+    def holds(self, kind: str, name: str) -> bool:
+        """Whether there is a value under ``kind`` and ``name``."""
+        return self._lookup(kind, name) in self._core.view.registry.values
 
     def fetch(self, kind: str, name: str) -> bytes | None:
         """The value under ``kind`` and ``name``, or ``None`` if there is none."""
         lookup = self._lookup(kind, name)
-        rows = self._database.rows("SELECT version, value FROM named WHERE lookup = ?", (lookup,))
-        return self._open_value(lookup, *rows[0]) if rows else None
+        if lookup not in self._core.view.registry.values:
+            return None
+        return self.open_padded(lookup)[1]
 
     def names(self, kind: str) -> list[str]:
         """The names under ``kind``, sorted. Opens the title of every named value in the store."""
         _check_name("kind", kind)
-        rows = self._database.rows("SELECT lookup, version, title FROM named")
-        titles = [self._open_title(*row) for row in rows]
+        titles = [self._open_title(lookup) for lookup in self._core.view.registry.values]
         return sorted(name for its_kind, name in titles if its_kind == kind)
 
     def discard(self, kind: str, name: str) -> None:
         """Delete the value under ``kind`` and ``name``; without effect if there is none."""
         lookup = self._lookup(kind, name)
-        with self._database.write():
-            self._database.run("DELETE FROM named WHERE lookup = ?", (lookup,))
+        core = self._core
+        if lookup in core.view.registry.values:
+            core.database.run("DELETE FROM named WHERE lookup = ?", (lookup,))
+            core.view.registry = core.view.registry.without(lookup)
+            core.work.touched = True
 
     def verify(self) -> int:
         """Open every title and value; how many there were. Raises ``TamperedError``."""
-        checked = 0
-        for (row,) in self._database.rows("SELECT id FROM named"):
-            # One at a time: values may be large.
-            for lookup, version, title, value in self._database.rows(
-                "SELECT lookup, version, title, value FROM named WHERE id = ?", (row,)
-            ):
-                self._open_title(lookup, version, title)
-                self._open_value(lookup, version, value)
-                checked += 2
-        return checked
+        values = self._core.view.registry.values
+        for lookup in values:
+            self._open_title(lookup)
+            self.open_padded(lookup)
+        if self._core.database.number("SELECT count(*) FROM named") != len(values):
+            raise tampered("list of values")
+        return 2 * len(values)
 
-    def _open_value(self, lookup: bytes, version: int, sealed: object) -> bytes:
+    def move_all(self, lookup_key: bytes) -> None:
+        """Seal every value anew, to be found by another key; call inside a transaction."""
+        core = self._core
+        for old in list(core.view.registry.values):
+            kind, name = self._open_title(old)
+            title, value = self.open_padded(old)
+            core.database.run("DELETE FROM named WHERE lookup = ?", (old,))
+            core.view.registry = core.view.registry.without(old)
+            self.put_padded(_hash(lookup_key, kind, name), title, pad(value))
+
+    def open_padded(self, lookup: bytes) -> tuple[bytes, bytes]:
+        """Title (still padded) and value of a lookup in the registry. Raises ``TamperedError``."""
+        title, value = self._open(lookup, "title, value", ("title", "value"))
         try:
-            return unpad(self._keys.value.open(sealed, object_id=lookup, version=version))
+            return title, unpad(value)
         except ValueError:
             raise _malformed() from None
 
-    def _open_title(self, lookup: object, version: int, sealed: object) -> tuple[str, str]:
-        if not isinstance(lookup, bytes):
-            raise _malformed()
+    def _open_title(self, lookup: bytes) -> tuple[str, str]:
+        (title,) = self._open(lookup, "title", ("title",))
         try:
-            content = unpad(self._keys.title.open(sealed, object_id=lookup, version=version))
+            content = unpad(title)
             size = int.from_bytes(content[:4], "big")
             kind, name = content[4 : 4 + size].decode("utf-8"), content[8 + size :].decode("utf-8")
         except ValueError:
             raise _malformed() from None
-        if self._keys.lookup(kind, name) != lookup:
+        if _hash(self._core.keys.root.lookup_key, kind, name) != lookup:
             raise _malformed()
         return kind, name
+
+    def _open(self, lookup: bytes, columns: str, names: tuple[str, ...]) -> list[bytes]:
+        core = self._core
+        page, expected = core.view.registry.values[lookup]
+        rows = core.database.rows(f"SELECT stamp, {columns} FROM named WHERE lookup = ?", (lookup,))
+        if len(rows) != 1 or not isinstance(rows[0][0], bytes) or mark(rows[0][0]) != expected:
+            raise tampered("value")
+        lock = open_stamp(core.keys.page(page, core.view.head), Place(core.store_id, "value", page), rows[0][0])
+        return [
+            lock.open(part, name, sealed) for part, (name, sealed) in enumerate(zip(names, rows[0][1:], strict=True))
+        ]
 
     def _lookup(self, kind: str, name: str) -> bytes:
         _check_name("kind", kind)
         _check_name("name", name)
-        return self._keys.lookup(kind, name)
+        return _hash(self._core.keys.root.lookup_key, kind, name)
+
+
+def _hash(lookup_key: bytes, kind: str, name: str) -> bytes:
+    return hmac.digest(lookup_key, prefixed(kind.encode("utf-8"), name.encode("utf-8")), "sha256")
 
 
 def _check_name(what: str, text: str) -> None:
@@ -111,4 +142,4 @@ def _check_name(what: str, text: str) -> None:
 
 
 def _malformed() -> TamperedError:
-    return TamperedError("A sealed value opened but is not laid out as in format 1: restore the store from a backup.")
+    return TamperedError("A sealed value opened but is not laid out as in format 2: restore the store from a backup.")

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 
-from store.crypto import pad, unpad
 from store.errors import TamperedError
+from store.padding import pad, unpad
 
 MAX_TEXT_CHARS = 1_000_000
 MAX_WORD_CHARS = 1_000
@@ -29,7 +30,9 @@ class Record:
     """One memory: what was said, what it meant, and under which rules it is kept.
 
     ``time`` is in Unix seconds. ``label`` is ``None`` where nothing is known yet. ``scope`` groups memories,
-    ``purpose`` says what the user allowed them for, ``source`` says who wrote them. Raises ``ValueError``.
+    ``purpose`` says what the user allowed them for, ``source`` says who wrote them. From ``expires`` (Unix seconds) on
+    it is not read any more. ``supersedes`` is the id of the memory that this one replaces, which stays as history;
+    ``derived_from`` are the ids that it was made from, with whom it is forgotten. Raises ``ValueError``.
     """
 
     text: str
@@ -38,6 +41,9 @@ class Record:
     scope: str = "default"
     purpose: str = "personalization"
     source: str = "user"
+    expires: float | None = None
+    supersedes: int | None = None
+    derived_from: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_text("text", self.text, MAX_TEXT_CHARS)
@@ -45,7 +51,16 @@ class Record:
             _check_text("label", self.label, MAX_WORD_CHARS)
         for name in ("scope", "purpose", "source"):
             _check_text(name, getattr(self, name), MAX_WORD_CHARS)
-        object.__setattr__(self, "time", _checked_time(self.time))
+            if "\0" in getattr(self, name):
+                raise ValueError(f"Expected {name} without the character NUL.")
+        object.__setattr__(self, "time", _checked_time("time", self.time))
+        if self.expires is not None:
+            object.__setattr__(self, "expires", _checked_time("expires", self.expires))
+        if self.supersedes is not None:
+            _check_id("supersedes", self.supersedes)
+        object.__setattr__(self, "derived_from", tuple(self.derived_from))
+        for id in self.derived_from:
+            _check_id("derived_from", id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +70,13 @@ class StoredRecord:
     id: int
     version: int
     record: Record
+
+
+def require_records(records: Iterable[object]) -> None:
+    """Raise ``TypeError`` if one of them is no record."""
+    for record in records:
+        if not isinstance(record, Record):
+            raise TypeError(f"Expected a Record, got {type(record).__name__}.")
 
 
 def _check_text(name: str, value: object, max_chars: int) -> None:
@@ -69,20 +91,25 @@ def _check_text(name: str, value: object, max_chars: int) -> None:
         raise ValueError(f"Expected {name} in valid Unicode; character {error.start} is a lone surrogate.") from None
 
 
-def _checked_time(value: object) -> float:
+def _check_id(name: str, value: object) -> None:
+    if type(value) is not int or not 0 < value < 2**63:
+        raise ValueError(f"Expected {name} as the id of a memory, got {type(value).__name__}.")
+
+
+def _checked_time(name: str, value: object) -> float:
     """``value`` as a float. Raises ``ValueError`` unless it is a finite number; a truth value is none."""
     try:
         seconds = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     except OverflowError:
         seconds = math.inf
     if not math.isfinite(seconds):
-        raise ValueError(f"Expected time as finite Unix seconds, got {type(value).__name__}: pass time.time().")
+        raise ValueError(f"Expected {name} as finite Unix seconds, got {type(value).__name__}: pass time.time().")
     return seconds
 
 
 def encode_record(record: Record) -> bytes:
     """The padded bytes that are sealed for ``record``."""
-    fields = {
+    fields: dict[str, object] = {
         "label": record.label,
         "purpose": record.purpose,
         "scope": record.scope,
@@ -90,6 +117,12 @@ def encode_record(record: Record) -> bytes:
         "text": record.text,
         "time": record.time,
     }
+    if record.expires is not None:
+        fields["expires"] = record.expires
+    if record.supersedes is not None:
+        fields["supersedes"] = record.supersedes
+    if record.derived_from:
+        fields["derived_from"] = list(record.derived_from)
     return pad(json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8"))
 
 
@@ -100,5 +133,5 @@ def decode_record(padded: bytes) -> Record:
         return Record(**fields)
     except (ValueError, TypeError):
         raise TamperedError(
-            "A sealed record opened but does not hold a record of format 1: restore the store from a backup."
+            "A sealed record opened but does not hold a record of format 2: restore the store from a backup."
         ) from None

@@ -1,6 +1,6 @@
-"""The tables of a store, as sqlite-utils migrations, and the numbers that mark the file as ours.
+"""The tables of a store, and the numbers that mark the file as ours.
 
-A store whose ``user_version`` is :data:`SCHEMA` is current, so that opening it runs no migration at all.
+All tables of format 2 are made at once in a new file; a store of format 1 is written anew by ``upgrade.py``.
 """
 
 from __future__ import annotations
@@ -8,35 +8,41 @@ from __future__ import annotations
 from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x54414349  # "TACI"
-SCHEMA = 1
+SCHEMA = 2
+PAGE_BYTES = 16_384  # Five rows of a 384-d vector and a text of 1 kB fit one page; in 4 kB pages each would fill one.
 
 migrations = Migrations("tacit-store")
 
 
 def _create_tables(db: Database) -> None:
-    """The tables of format 1. The vector comes first in its row: a bulk read then skips the record's pages."""
-    db.execute(
+    """The tables of format 2. The vector comes before the record: reading it alone then skips the record."""
+    for statement in (
         "CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL,"
-        " store_id BLOB NOT NULL, unlock TEXT NOT NULL, salt BLOB NOT NULL, memory_kib INTEGER NOT NULL,"
-        " passes INTEGER NOT NULL, lanes INTEGER NOT NULL, key_check BLOB NOT NULL, wrapped_key BLOB NOT NULL,"
-        " digest BLOB NOT NULL) STRICT"
-    )
-    db.execute(
-        "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL,"
-        " sealed BLOB NOT NULL) STRICT"
-    )
-    # AUTOINCREMENT: an id is never used again, so a sealed row of a deleted memory fits no later one.
-    db.execute(
-        "CREATE TABLE memory (id INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT NULL,"
-        " vector BLOB NOT NULL, record BLOB NOT NULL) STRICT"
-    )
-    db.execute(
-        "CREATE TABLE named (id INTEGER PRIMARY KEY, lookup BLOB NOT NULL UNIQUE, version INTEGER NOT NULL,"
-        " title BLOB NOT NULL, value BLOB NOT NULL) STRICT"
-    )
+        " store_id BLOB NOT NULL, digest BLOB NOT NULL) STRICT",
+        "CREATE TABLE slot (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, salt BLOB NOT NULL,"
+        " memory_kib INTEGER NOT NULL, passes INTEGER NOT NULL, lanes INTEGER NOT NULL, key_check BLOB NOT NULL,"
+        " wrapped BLOB NOT NULL, digest BLOB NOT NULL) STRICT",
+        "CREATE TABLE root (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, sealed BLOB NOT NULL)"
+        " STRICT",
+        "CREATE TABLE node (tree TEXT NOT NULL, generation INTEGER NOT NULL, level INTEGER NOT NULL,"
+        " position INTEGER NOT NULL, sealed BLOB NOT NULL,"
+        " PRIMARY KEY (tree, generation, level, position)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL) STRICT",
+        "CREATE TABLE manifest (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL) STRICT",
+        "CREATE TABLE registry (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL) STRICT",
+        "CREATE TABLE memory (slot INTEGER PRIMARY KEY, stamp BLOB NOT NULL, vector BLOB NOT NULL,"
+        " record BLOB NOT NULL) STRICT",
+        "CREATE TABLE tail (slot INTEGER PRIMARY KEY, stamp BLOB NOT NULL, entry BLOB NOT NULL) STRICT",
+        "CREATE TABLE segment (number INTEGER PRIMARY KEY, stamp BLOB NOT NULL, codes BLOB NOT NULL,"
+        " columns BLOB NOT NULL, postings BLOB NOT NULL) STRICT",
+        "CREATE TABLE named (lookup BLOB PRIMARY KEY, stamp BLOB NOT NULL, title BLOB NOT NULL,"
+        " value BLOB NOT NULL) STRICT",
+        "CREATE TABLE ledger (number INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT",
+    ):
+        db.execute(statement)
 
 
-migrations(name="1-header-state-memory-named")(_create_tables)
+migrations(name="2-tables")(_create_tables)
 
 
 def migrate(db: Database) -> None:

@@ -1,4 +1,4 @@
-"""Vectors as bytes: what is accepted, and opening many at once.
+"""Vectors as bytes: what is accepted.
 
 A vector of d floats is sealed as 4·d bytes, float32, little-endian.
 
@@ -9,13 +9,9 @@ store.errors.DimensionError: Expected a vector of shape (3,), got (2,): encode w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from store.crypto import StoreKeys, row_id
 from store.errors import DimensionError
 
 Vectors = npt.NDArray[np.float32]
@@ -23,7 +19,7 @@ Vectors = npt.NDArray[np.float32]
 MAX_DIMENSION = 65_536
 # Up to here no inner product of two vectors overflows float32: 65,536 · (1e15)² is 7e34, the limit 3e38.
 MAX_COMPONENT = 1e15
-_STORED = np.dtype("<f4")
+STORED = np.dtype("<f4")
 
 
 def check_dimension(dimension: int) -> None:
@@ -58,18 +54,4 @@ def _checked(array: Vectors, shape: tuple[int, ...], what: str) -> Vectors:
 
 def vector_bytes(vector: Vectors) -> bytes:
     """The bytes that are sealed for one vector (d,)."""
-    return vector.astype(_STORED, copy=False).tobytes()
-
-
-def open_vectors(rows: Sequence[tuple[Any, ...]], keys: StoreKeys, dimension: int) -> Vectors:
-    """The vectors (n, d) of ``rows`` (id, version, sealed vector). Raises ``TamperedError``.
-
-    Each is opened straight into its place in one array: fresh buffers would cost several times as much.
-    """
-    matrix = np.empty((len(rows), dimension), dtype=_STORED)
-    places = matrix.view(np.uint8).reshape(-1).data
-    size_bytes = dimension * _STORED.itemsize
-    for start, (id, version, sealed) in enumerate(rows):
-        place = places[start * size_bytes : (start + 1) * size_bytes]
-        keys.vector.open_into(sealed, place, object_id=row_id(id), version=version)
-    return matrix.astype(np.float32, copy=False)
+    return vector.astype(STORED, copy=False).tobytes()

@@ -8,11 +8,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
+import atexit
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
+# Device secrets and witnesses of the stores that tests make, in this process and in those it starts.
+if "tacit-tests-" not in os.environ.get("TACIT_STATE_DIR", ""):
+    os.environ["TACIT_STATE_DIR"] = tempfile.mkdtemp(prefix="tacit-tests-")
+    atexit.register(shutil.rmtree, os.environ["TACIT_STATE_DIR"], ignore_errors=True)
 
 from engine.encoder import Encoder, Vectors, load_encoder
 

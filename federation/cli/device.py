@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from federation.cli.console import print_json
+from federation.cli.device_backup import erase, export, import_
+from federation.cli.device_keys import rotate, slots, verify
 from federation.cli.device_memory import forget, remember, search
 from federation.cli.device_shared import (
     WordsType,
@@ -157,6 +159,12 @@ def _suggestion_as_json(suggestion: "Suggestion") -> dict[str, object]:
 
 command.add_command(search)
 command.add_command(forget)
+command.add_command(erase)
+command.add_command(export)
+command.add_command(import_)
+command.add_command(slots)
+command.add_command(rotate)
+command.add_command(verify)
 
 
 @command.command()

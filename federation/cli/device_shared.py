@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
     from engine.device import Device
     from engine.suggestion import Found
+    from store import EncryptedStore
 
 GENERATED = "generated population"
 
@@ -61,6 +62,16 @@ def opened(path: Path, unlocking: Unlocking, *, many: bool = False) -> Iterator[
             encoder = ShowingEncoder(device.encoder)
             device = stack.enter_context(Device.open(path, unlock, encoder=encoder))
         yield device
+
+
+@contextlib.contextmanager
+def opened_store(path: Path, unlocking: Unlocking) -> Iterator["EncryptedStore"]:
+    """Open the device's sealed store alone for the block: no encoder is loaded."""
+    from store import EncryptedStore
+
+    refuse_missing(path)
+    with EncryptedStore.open(path, unlocking.unlock()) as store:
+        yield store
 
 
 def refuse_missing(path: Path) -> None:

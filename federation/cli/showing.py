@@ -1,6 +1,7 @@
-"""An encoder that shows how far it is: for the commands that encode many texts at once."""
+"""Showing how far a step is: an encoder for commands that encode many texts at once, and a bar by share."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 from engine.encoder import Vectors, WrappedEncoder, encode_in_parts
 from federation.cli.console import progress
@@ -17,3 +18,18 @@ class ShowingEncoder(WrappedEncoder):
             return self.inner.encode(texts)
         with progress(f"Encoding {len(texts)} texts", len(texts)) as tick:
             return encode_in_parts(self.inner, texts, part=_BATCH, tick=tick)
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a step is, in hundredths; gives the function that is told (done, in all)."""
+    shown = 0
+    with progress(title, 100) as tick:
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            while shown < (100 * done // total if total else 100):
+                tick()
+                shown += 1
+
+        yield show

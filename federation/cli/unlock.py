@@ -34,6 +34,8 @@ class Unlocking:
 
     passphrase_file: Path | None
     key_file: Path | None
+    recovery_file: Path | None = None
+    keychain: str | None = None
 
     def unlock(self) -> "Unlock":
         """Return what opens an existing device. Raises `UnlockError` and `KeyFileError`."""
@@ -41,14 +43,22 @@ class Unlocking:
             from store import DeviceKey
 
             return DeviceKey.from_file(self.key_file)
+        if self.recovery_file is not None:
+            from federation.cli.archive_key import key_for_import
+
+            return key_for_import(self.recovery_file)
+        if self.keychain is not None:
+            from store import KeychainKey
+
+            return KeychainKey.load(self.keychain)
         return self._passphrase(twice=False)
 
     @contextlib.contextmanager
-    def unlock_new(self, folder: Path) -> Iterator["Unlock"]:
+    def unlock_new(self, folder: Path, *, keep: bool = True) -> Iterator["Unlock"]:
         """Give what will open the device that the block makes in ``folder``.
 
         A key file that is missing is made, outside the folder; a block that fails and leaves no store there takes
-        the new key file with it.
+        the new key file with it, as does, without ``keep``, any that fails.
         """
         if self.key_file is None:
             yield self._passphrase(twice=True)
@@ -64,13 +74,13 @@ class Unlocking:
         try:
             yield key
         except BaseException:
-            if not store_file(folder).exists():
+            if not keep or not store_file(folder).exists():
                 self.key_file.unlink(missing_ok=True)
             raise
 
     def _passphrase(self, *, twice: bool) -> "Passphrase":
         if self.passphrase_file is not None:
-            return _checked(_first_line(self.passphrase_file), f"The first line of {self.passphrase_file}")
+            return passphrase_from(self.passphrase_file)
         if VARIABLE in os.environ:
             return _checked(os.environ[VARIABLE], f"The environment variable {VARIABLE}")
         if sys.stdin is None or not sys.stdin.isatty():
@@ -92,11 +102,22 @@ def unlock_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help=f"The passphrase is the first line of FILE. Without: {VARIABLE}, or a prompt.",
     )
     @click.option("--key-file", type=click.Path(path_type=Path), metavar="FILE", help="A device key, mode 0600.")
+    @click.option("--unlock-recovery", type=click.Path(path_type=Path), metavar="FILE", help="A recovery key, in FILE.")
+    @click.option("--unlock-keychain", metavar="NAME", help="A key in the system's keychain.")
     @functools.wraps(function)
-    def with_unlocking(*args: Any, passphrase_file: Path | None, key_file: Path | None, **given: Any) -> Any:
-        if passphrase_file is not None and key_file is not None:
+    def with_unlocking(
+        *args: Any,
+        passphrase_file: Path | None,
+        key_file: Path | None,
+        unlock_recovery: Path | None,
+        unlock_keychain: str | None,
+        **given: Any,
+    ) -> Any:
+        if sum(way is not None for way in (passphrase_file, key_file, unlock_recovery, unlock_keychain)) > 1:
             raise click.UsageError("A device opens with a passphrase or a key: give one of the two files.")
-        unlocking = Unlocking(passphrase_file=passphrase_file, key_file=key_file)
+        unlocking = Unlocking(
+            passphrase_file=passphrase_file, key_file=key_file, recovery_file=unlock_recovery, keychain=unlock_keychain
+        )
         return function(*args, unlocking=unlocking, **given)
 
     return with_unlocking
@@ -109,7 +130,8 @@ def store_file(folder: Path) -> Path:
     return folder / FILE_NAME
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """Return the first line of a file, without its end. Raises `UnlockError`."""
     try:
         with path.open("rb") as file:
             line = file.readline(_MOST_BYTES)
@@ -120,6 +142,11 @@ def _first_line(path: Path) -> str:
     except UnicodeDecodeError:
         # The codec's error quotes the bytes, so it is not chained.
         raise UnlockError(f"The first line of {path} is not UTF-8 text.") from None
+
+
+def passphrase_from(file: Path) -> "Passphrase":
+    """Return the passphrase on the first line of ``file``. Raises `UnlockError`."""
+    return _checked(first_line(file), f"The first line of {file}")
 
 
 def _checked(text: str, where: str) -> "Passphrase":

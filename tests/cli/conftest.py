@@ -116,17 +116,20 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a device of three memories, its key and the lines it remembers; copied, never changed."""
     home = tmp_path_factory.mktemp("filled")
     (home / "lines.jsonl").write_text(LINES, encoding="utf-8")
-    made = run_tacit(["device", "create", home / "phone", "--key-file", home / "key"])
+    state = {"TACIT_STATE_DIR": str(home / "state")}
+    made = run_tacit(["device", "create", home / "phone", "--key-file", home / "key"], env=state)
     assert made.code == 0, made.err
-    kept = run_tacit(["device", "remember", home / "phone", "--file", home / "lines.jsonl", "--key-file", home / "key"])
+    remember = ["device", "remember", home / "phone", "--file", home / "lines.jsonl", "--key-file", home / "key"]
+    kept = run_tacit(remember, env=state)
     assert kept.code == 0, kept.err
     return home
 
 
 @pytest.fixture
-def home(filled: Path, tmp_path: Path) -> Path:
-    """This test's own copy of the filled device's folder."""
+def home(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test's own copy of the filled device's folder, with its device secret and witness."""
     shutil.copytree(filled, tmp_path / "home")
+    monkeypatch.setenv("TACIT_STATE_DIR", str(tmp_path / "home" / "state"))
     return tmp_path / "home"
 
 

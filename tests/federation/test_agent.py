@@ -122,12 +122,13 @@ def test_node_configuration_names_the_device_in_deployment(
 ) -> None:
     monkeypatch.setattr("engine.device.load_encoder", lambda name=None: toy)
     folder, key = town.fleet.folder / "devices" / "device-0001", town.fleet.folder / "keys" / "device-0001.key"
-    with agent_of({"device": str(folder), "key-file": str(key)}) as found:
+    secret = str(key.with_suffix(".secret"))
+    with agent_of({"device": str(folder), "key-file": str(key), "secret-file": secret}) as found:
         assert found.device.count() == 12
         device = found.device
     with pytest.raises((StoreError, ValueError, RuntimeError)):
         device.count()  # closed when the round ends
     wrong = tmp_path / "wrong.key"
     DeviceKey.generate().write(wrong)
-    with pytest.raises(StoreError), agent_of({"device": str(folder), "key-file": str(wrong)}):
+    with pytest.raises(StoreError), agent_of({"device": str(folder), "key-file": str(wrong), "secret-file": secret}):
         pass

@@ -15,6 +15,15 @@ import store
 from store import DeviceKey, EncryptedStore, Record
 
 DIMENSION = 8
+sys.path.append(str(Path(__file__).parent))  # For the modules beside this one that tests share, such as `outside`.
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of device secrets and witnesses: this test's own, and that of the processes that it starts."""
+    path = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("TACIT_STATE_DIR", str(path))
+    return path
 
 
 @pytest.fixture

@@ -1,19 +1,17 @@
-"""The index, and the store as a whole, against an oracle of one dict and numpy."""
+"""The index against an oracle of one dict and numpy. Whole sequences of operations: ``test_store_machine.py``."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from store import DeviceKey, EncryptedStore, Record, RecordMissingError
+from store import DeviceKey, EncryptedStore, Record, RecordMissingError, StoredRecord, Where
+from store.columns import Entry
 
 Records = Callable[[int], list[Record]]
 Vectors = Callable[[int], np.ndarray]
@@ -102,15 +100,18 @@ def test_index_is_not_stale_after_inner_rollback(memory: EncryptedStore, records
 def test_failed_delete_does_not_cost_a_rebuild(memory: EncryptedStore, records: Records, vectors: Vectors) -> None:
     memory.add_many(records(5), vectors(5))
     memory.search(vectors(1)[0], 1)
-    index = memory._index
+    index = memory._search._index
     assert index is not None
     with pytest.raises(RecordMissingError):
         memory.delete(99)
     memory.add(records(1)[0], vectors(1)[0])
-    assert memory._index is index
+    memory.search(vectors(1)[0], 1)
+    assert memory._search._index is index
 
 
-def test_index_follows_another_process(memory: EncryptedStore, records: Records, vectors: Vectors, spawn) -> None:
+def test_index_follows_another_process(
+    memory: EncryptedStore, records: Records, vectors: Vectors, spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
     memory.add_many(records(5), vectors(5))
     query = np.ones(8, dtype=np.float32)
     memory.search(query, 10)
@@ -124,87 +125,113 @@ with EncryptedStore.open(folder, key) as other:
     memory.add(records(1)[0], np.full(8, 25, dtype=np.float32))
     found = memory.search(query, 10)
     assert found == oracle_search(stored(memory), query, 10)
-    assert [number for number, _ in found[:3]] == [6, 7, 2]
+    assert [number for number, _ in found[:3]] == [6, 8, 2]  # Slot 7 is the new version of 2.
     assert 3 not in [number for number, _ in found]
 
 
-class StoreAgainstDict(RuleBasedStateMachine):
-    """Any order of operations, on two connections, with rollbacks and reopening, equals a dict."""
-
-    root: Path
-    counter = itertools.count()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = self.root / str(next(self.counter))
-        self.key = DeviceKey(bytes(32))
-        self.stores = [EncryptedStore.create(self.folder, self.key, dimension=3)]
-        self.stores.append(EncryptedStore.open(self.folder, self.key))
-        self.model: dict[int, tuple[int, Record, np.ndarray]] = {}
-
-    texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
-    triples = st.tuples(*[st.integers(-3, 3)] * 3)
-    which = st.integers(0, 1)
-
-    @rule(which=which, rows=st.lists(st.tuples(texts, triples), max_size=4), fails=st.booleans())
-    def add_many(self, which: int, rows: list[tuple[str, tuple[int, ...]]], fails: bool) -> None:
-        memory = self.stores[which]
-        records = [Record(text=text, time=1.0) for text, _ in rows]
-        matrix = np.array([triple for _, triple in rows], dtype=np.float32).reshape(-1, 3)
-        if fails:
-            with undone(memory):
-                memory.add_many(records, matrix)
-                memory.search(np.ones(3, dtype=np.float32), 2)
-        else:
-            for number, record, vector in zip(memory.add_many(records, matrix), records, matrix, strict=True):
-                assert number not in self.model
-                self.model[number] = (1, record, vector)
-
-    @precondition(lambda self: self.model)
-    @rule(which=which, data=st.data(), text=texts, triple=st.none() | triples)
-    def update(self, which: int, data: st.DataObject, text: str, triple: tuple[int, ...] | None) -> None:
-        number = data.draw(st.sampled_from(sorted(self.model)))
-        version, _, vector = self.model[number]
-        record = Record(text=text, time=2.0)
-        new = None if triple is None else np.array(triple, dtype=np.float32)
-        assert self.stores[which].update(number, record, new) == version + 1
-        self.model[number] = (version + 1, record, vector if new is None else new)
-
-    @precondition(lambda self: self.model)
-    @rule(which=which, data=st.data())
-    def delete(self, which: int, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.model)))
-        self.stores[which].delete(number)
-        del self.model[number]
-        with pytest.raises(RecordMissingError):
-            self.stores[1 - which].get(number)
-
-    @rule(which=which)
-    def reopen(self, which: int) -> None:
-        self.stores[which].close()
-        self.stores[which] = EncryptedStore.open(self.folder, self.key)
-
-    @rule(which=which, query=triples, k=st.integers(1, 6))
-    def search(self, which: int, query: tuple[int, ...], k: int) -> None:
-        vector = np.array(query, dtype=np.float32)
-        vectors = {number: row for number, (_, _, row) in self.model.items()}
-        assert self.stores[which].search(vector, k) == oracle_search(vectors, vector, k)
-
-    @invariant()
-    def both_connections_show_the_model(self) -> None:
-        for memory in self.stores:
-            assert {s.id: (s.version, s.record) for s in memory.iter()} == {
-                number: row[:2] for number, row in self.model.items()
-            }
-            vectors = stored(memory)
-            assert vectors.keys() == self.model.keys()
-            assert all(np.array_equal(vectors[number], row[2]) for number, row in self.model.items())
-
-    def teardown(self) -> None:
-        for memory in self.stores:
-            memory.close()
+WORK = Where(scope="work")
 
 
-def test_any_sequence_of_operations_equals_the_oracle(tmp_path: Path) -> None:
-    machine = type("Machine", (StoreAgainstDict,), {"root": tmp_path})
-    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None))
+def test_equal_products_at_the_cut_go_to_the_lowest_ids_not_slots(memory: EncryptedStore) -> None:
+    same = np.ones((5, 8), dtype=np.float32)
+    memory.add_many([Record(text="x", time=0.0, scope="work")] * 5, same)
+    memory.update(1, Record(text="y", time=0.0, scope="work"))  # Now in slot 6.
+    for where in (Where(), WORK):
+        assert memory.search(same[0], 2, where=where) == [(1, 8.0), (2, 8.0)]
+
+
+def test_opened_vectors_are_not_stale_after_rollback(memory: EncryptedStore) -> None:
+    query, record = np.ones(8, dtype=np.float32), Record(text="x", time=0.0, scope="work")
+    with undone(memory):
+        memory.add(record, 9 * query)
+        assert memory.search(query, 1, where=WORK) == [(1, 72.0)]
+    memory.add(record, 5 * query)  # In the same slot.
+    assert memory.search(query, 1, where=WORK) == [(1, 40.0)]
+
+
+def test_filtered_search_follows_another_connections_change_of_dimension(
+    memory: EncryptedStore, folder: Path, key: DeviceKey
+) -> None:
+    ids = memory.add_many([Record(text="x", time=0.0, scope="work")] * 2, np.ones((2, 8), dtype=np.float32))
+    with EncryptedStore.open(folder, key) as other:
+        assert len(other.search(np.ones(8, dtype=np.float32), 2, where=WORK)) == 2
+        memory.replace_vectors(ids, np.ones((2, 12), dtype=np.float32), 12)
+        assert other.search(np.ones(12, dtype=np.float32), 2, where=WORK) == [(1, 12.0), (2, 12.0)]
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[list[Record], np.ndarray]:
+    rng = np.random.default_rng(11)
+    records = [Record(text=f"note {i}", time=float(i), scope="work" if i % 3 else "home") for i in range(2_500)]
+    return records, rng.integers(-3, 4, (2_500, 8)).astype(np.float32)
+
+
+def test_folding_keeps_search_and_reading_exact(
+    memory: EncryptedStore, folder: Path, key: DeviceKey, large: tuple[list[Record], np.ndarray]
+) -> None:
+    records, matrix = large
+    memory.add_many(records[:1_000], matrix[:1_000])
+    query = np.array([1, -2, 3, 0, 1, 2, -1, 1], dtype=np.float32)
+    memory.search(query, 1)
+    memory.search_text("note", 1)
+    memory.add_many(records[1_000:], matrix[1_000:])  # Two segments fold while the indexes are warm.
+    assert len(memory._core.view.manifest.segments) == 2
+    memory.forget([1, 1_024, 1_025, 2_049])
+    memory.update(5, records[5], 50 * query)
+    with EncryptedStore.open(folder, key) as cold:
+        for opened in (memory, cold):
+            assert opened.search(query, 30) == oracle_search(stored(opened), query, 30)
+            assert opened.search(query, 1)[0][0] == 5
+            ids, _ = opened.vectors(WORK)
+            assert ids == [i + 1 for i, record in enumerate(opened_scopes(opened, records)) if record == "work"]
+            assert opened.search(query, 30, where=WORK) == oracle_search(
+                {id: vector for id, vector in stored(opened).items() if id in set(ids)}, query, 30
+            )
+            assert [id for id, _ in opened.search_text("1499", 5)] == [1_500]
+            assert opened.count() == 2_496
+        assert memory.verify() == cold.verify()
+
+
+def opened_scopes(memory: EncryptedStore, records: list[Record]) -> list[str]:
+    """The scope of each record by place, as the test added them; empty where it was forgotten or given another."""
+    scopes = [record.scope for record in records]
+    for gone in (1, 1_024, 1_025, 2_049):
+        scopes[gone - 1] = ""
+    scopes[4] = records[5].scope
+    return scopes
+
+
+def test_iterating_many_records_reads_each_page_once(
+    memory: EncryptedStore, large: tuple[list[Record], np.ndarray]
+) -> None:
+    records, matrix = large
+    memory.add_many(records, matrix)
+    calls: list[int] = []
+    inner = memory._rows.records
+
+    def counting(entries: Sequence[Entry]) -> list[StoredRecord]:
+        calls.append(len(entries))
+        return inner(entries)
+
+    memory._rows.records = counting  # type: ignore[method-assign]
+    assert [s.record for s in memory.iter(scope="home", history=True)] == [r for r in records if r.scope == "home"]
+    assert sum(calls) == sum(record.scope == "home" for record in records)
+
+
+def test_search_above_the_exact_limit_ranks_candidates_exactly(
+    tmp_path: Path, key: DeviceKey, monkeypatch: pytest.MonkeyPatch, large: tuple[list[Record], np.ndarray]
+) -> None:
+    monkeypatch.setattr("store.search.EXACT_BELOW", 500)
+    rng = np.random.default_rng(5)
+    matrix = rng.standard_normal((2_500, 64)).astype(np.float32)
+    with EncryptedStore.create(tmp_path / "codes", key, dimension=64) as memory:
+        memory.add_many(large[0], matrix)
+        memory.forget(range(100, 200))
+        rest = stored(memory)
+        found = memory.search(matrix[300], 10)
+        assert found[0][0] == 301
+        assert not {id for id, _ in found} & set(range(100, 200))
+        for id, score in found:
+            assert score == pytest.approx(float(rest[id] @ matrix[300]), rel=1e-3)
+        best = {id for id, _ in oracle_search(rest, matrix[300], 10)}
+        assert len(best & {id for id, _ in found}) >= 8

@@ -5,19 +5,38 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 
-from store import DeviceKey, KeyFileError, Passphrase, TamperedError, refuse_key_inside
-from store.crypto import SealKey, StoreKeys
-from store.keys import Argon2, stretch
+from store import DeviceKey, KeychainKey, KeyFileError, Passphrase, RecoveryKey, TamperedError, refuse_key_inside
+from store.crypto import Lock, Place
+from store.keys import Argon2, kind_of, stretch
+from store.keytree import Branch, KeyTree, no_nodes
+from store.root import Generation, Root
 
+HUNTER = b"hunter2hunter2hunter2hunter2hunt"
+BRANCH = Branch.seed(HUNTER)
+GENERATION = Generation(number=1, rows=BRANCH, pages=BRANCH)
 SECRETS = [
     Passphrase("hunter2hunter2"),
-    DeviceKey(b"hunter2hunter2hunter2hunter2hunt"),
-    SealKey(b"hunter2hunter2hunter2hunter2hunt", store_id=bytes(16), kind="record"),
-    StoreKeys(b"hunter2hunter2hunter2hunter2hunt", bytes(16)),
+    DeviceKey(HUNTER),
+    KeychainKey(HUNTER),
+    RecoveryKey(HUNTER),
+    Lock(HUNTER, "record"),
+    BRANCH,
+    KeyTree(no_nodes(), Place(bytes(16), "row tree 1", 0), BRANCH),
+    GENERATION,
+    Root(
+        epoch=1,
+        key=HUNTER,
+        anchor_key=HUNTER,
+        log_key=HUNTER,
+        lookup_key=HUNTER,
+        generations=(GENERATION,),
+        slot_keys=((1, HUNTER),),
+    ),
 ]
 
 
@@ -25,7 +44,7 @@ SECRETS = [
 def test_secret_prints_without_its_value(secret: object) -> None:
     for text in (repr(secret), str(secret), f"{secret}", f"{[secret]}"):
         assert "hunter2" not in text
-        assert f"{type(secret).__name__}(***)" in text
+        assert re.search(rf"{type(secret).__name__}\((epoch=1, )?\*\*\*\)", text)
     assert not hasattr(secret, "__dict__")
 
 
@@ -56,6 +75,17 @@ def test_passphrase_refuses_empty_huge_and_invalid() -> None:
             Passphrase(text)
     with pytest.raises(TypeError):
         Passphrase(b"bytes")  # type: ignore[arg-type]
+
+
+def test_each_unlock_has_its_kind_and_a_key_of_its_own() -> None:
+    cost = Argon2(memory_kib=8 * 1024, passes=1)
+    unlocks = [Passphrase("hunter2"), DeviceKey(HUNTER), KeychainKey(HUNTER), RecoveryKey(HUNTER)]
+    assert [kind_of(unlock) for unlock in unlocks] == ["passphrase", "device-key", "keychain", "recovery-key"]
+    assert len({stretch(unlock, bytes(16), cost) for unlock in unlocks}) == 2  # The bound kind keeps the rest apart.
+    assert stretch(unlocks[1], bytes(16), cost) != stretch(unlocks[1], bytes(15) + b"\1", cost)
+    for wrong in ("text", HUNTER, None):
+        with pytest.raises(TypeError):
+            kind_of(wrong)  # type: ignore[arg-type]
 
 
 def test_passphrase_is_the_same_composed_and_decomposed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import store
 from store import (
+    AcceptRollback,
+    AnchorFile,
+    BusyError,
     DeviceKey,
+    DeviceSecretError,
     EncryptedStore,
+    FileSecret,
+    KeyFileError,
+    MemoryWitness,
     Passphrase,
     Record,
+    RolledBackError,
     StoreError,
     StoreExistsError,
     StoreMissingError,
@@ -24,6 +34,7 @@ from store import (
     errors,
     files,
 )
+from store.header import digest_of
 
 Records = Callable[[int], list[Record]]
 Vectors = Callable[[int], np.ndarray]
@@ -32,7 +43,22 @@ Vectors = Callable[[int], np.ndarray]
 def test_each_error_has_its_own_exit_code() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, StoreError)]
     assert StoreError.exit_code == 1
-    assert sorted(kind.exit_code for kind in kinds) == [1, *range(10, 20)]
+    assert sorted(kind.exit_code for kind in kinds) == [1, *range(10, 20), *range(30, 36)]
+
+
+def test_no_exit_code_of_the_store_is_one_of_the_layers_above() -> None:
+    own = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, StoreError)}
+    for layer in ("engine", "federation"):
+        source = (Path(errors.__file__).parents[1] / layer / "errors.py").read_text()
+        codes = {int(code) for code in re.findall(r"exit_code = (\d+)", source)}
+        assert codes
+        assert own & codes <= {1}
+
+
+def test_every_error_is_public() -> None:
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, StoreError):
+            assert getattr(store, name) is kind
 
 
 def test_wrong_device_key_and_wrong_kind_raise_wrong_key(memory: EncryptedStore, folder: Path) -> None:
@@ -47,8 +73,8 @@ def test_wrong_device_key_and_wrong_kind_raise_wrong_key(memory: EncryptedStore,
 def test_passphrase_opens_and_a_wrong_one_raises_wrong_key(tmp_path: Path, records: Records, vectors: Vectors) -> None:
     with EncryptedStore.create(tmp_path, Passphrase("right"), dimension=8) as memory:
         memory.add(records(1)[0], vectors(1)[0])
-        assert memory._database.rows("SELECT unlock, memory_kib, passes, lanes FROM header") == [
-            ("passphrase", 65536, 3, 1)
+        assert memory._database.rows("SELECT number, kind, memory_kib, passes, lanes FROM slot") == [
+            (1, "passphrase", 65536, 3, 1)
         ]
     with pytest.raises(WrongKeyError, match="passphrase") as caught:
         EncryptedStore.open(tmp_path, Passphrase("wrong"))
@@ -75,14 +101,15 @@ def test_create_refuses_a_journal_of_an_earlier_store(tmp_path: Path, key: Devic
     assert [path.name for path in tmp_path.iterdir()] == ["memory.tacit-wal"]
 
 
-@pytest.mark.parametrize("step", ["_build", "_publish", "migrate", "write_state"])
+@pytest.mark.parametrize("step", ["build", "publish", "migrate", "write_slots", "first_directories"])
 def test_create_that_fails_midway_leaves_no_store_and_can_be_repeated(
-    folder: Path, key: DeviceKey, monkeypatch: pytest.MonkeyPatch, step: str
+    folder: Path, state: Path, key: DeviceKey, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     real = getattr(files, step)
 
     def fail(*arguments: object) -> None:
-        if step in ("migrate", "_build"):
+        assert len(list(state.iterdir())) == 1
+        if step in ("migrate", "build"):
             real(*arguments)
         raise KeyboardInterrupt
 
@@ -90,7 +117,7 @@ def test_create_that_fails_midway_leaves_no_store_and_can_be_repeated(
         patched.setattr(files, step, fail)
         with pytest.raises(KeyboardInterrupt):
             EncryptedStore.create(folder, key, dimension=8)
-    assert list(folder.iterdir()) == []
+    assert list(folder.iterdir()) == list(state.iterdir()) == []
     with pytest.raises(StoreMissingError):
         EncryptedStore.open(folder, key)
     EncryptedStore.create(folder, key, dimension=8).close()
@@ -160,20 +187,36 @@ def test_database_of_another_program_raises_unknown_format(folder: Path, key: De
     assert (folder / "memory.tacit").read_bytes() == before
 
 
-@pytest.mark.parametrize(("number", "error"), [(2, UnknownFormatError), (99, UnknownFormatError), (0, TamperedError)])
+@pytest.mark.parametrize(
+    ("number", "error"), [(3, UnknownFormatError), (99, UnknownFormatError), (1, BusyError), (0, TamperedError)]
+)
 def test_other_format_number_raises(
     memory: EncryptedStore, folder: Path, key: DeviceKey, number: int, error: type[StoreError]
 ) -> None:
     memory._database.run(f"PRAGMA user_version = {number}")
     with pytest.raises(error):
+        EncryptedStore.open(folder, key, busy_timeout_s=0.1)
+    memory._database.run("PRAGMA user_version = 2")
+
+
+def test_a_store_that_only_says_it_is_of_format_1_raises_tampered(
+    memory: EncryptedStore, folder: Path, state: Path, key: DeviceKey
+) -> None:
+    memory._database.run("PRAGMA user_version = 1")
+    memory.close()
+    before = (folder / "memory.tacit").read_bytes()
+    with pytest.raises(TamperedError):
         EncryptedStore.open(folder, key)
+    with sqlite3.connect(folder / "memory.tacit") as raw:
+        raw.execute("PRAGMA user_version = 2")
+    raw.close()
+    assert len(before) == (folder / "memory.tacit").stat().st_size
+    EncryptedStore.open(folder, key).close()
+    assert len(list(state.glob("*.secret"))) == 1
 
 
 def test_newer_header_format_raises_unknown_format(memory: EncryptedStore, folder: Path, key: DeviceKey) -> None:
-    from dataclasses import replace
-
-    newer = replace(files.read_header(memory._database), format=2)
-    memory._database.run("UPDATE header SET format = 2, digest = ?", (newer._digest(),))
+    memory._database.run("UPDATE header SET format = 3, digest = ?", (digest_of(3, memory.store_id),))
     with pytest.raises(UnknownFormatError, match="newer"):
         EncryptedStore.open(folder, key)
 
@@ -196,10 +239,12 @@ def test_truncated_file_raises_tampered_and_never_less_data(
     memory: EncryptedStore, folder: Path, key: DeviceKey, records: Records, vectors: Vectors
 ) -> None:
     memory.add_many(records(100), vectors(100))
+    verified = memory.verify()
+    assert verified == 4 + 100 + 200
     memory.close()
     path = folder / "memory.tacit"
     whole = path.read_bytes()
-    for size in [4096, 4097, 8192, len(whole) // 2, len(whole) - 4096, len(whole) - 1]:
+    for size in [16384, 16385, 32768, len(whole) // 2, len(whole) - 16384, len(whole) - 1]:
         path.write_bytes(whole[:size])
         with pytest.raises(TamperedError):
             read_all(folder, key)
@@ -208,7 +253,7 @@ def test_truncated_file_raises_tampered_and_never_less_data(
         EncryptedStore.open(folder, key)
     path.write_bytes(whole)
     with EncryptedStore.open(folder, key) as again:
-        assert again.verify() == 201
+        assert again.verify() == verified
 
 
 def test_path_with_characters_that_mean_something_in_an_address_works(tmp_path: Path, key: DeviceKey) -> None:
@@ -226,3 +271,53 @@ def test_relative_path_survives_a_change_of_folder(
         monkeypatch.chdir("/")
         memory.put("a", "b", b"c")
     assert (tmp_path / "home" / "memory.tacit").is_file()
+
+
+def test_secret_and_witness_of_the_callers_choice_are_used(
+    folder: Path, state: Path, key: DeviceKey, tmp_path: Path
+) -> None:
+    secret, witness = FileSecret(tmp_path / "own" / "home.secret"), MemoryWitness()
+    with EncryptedStore.create(folder, key, dimension=2, secret=secret, witness=witness) as memory:
+        memory.put("a", "b", b"c")
+    assert list(state.iterdir()) == []
+    assert [path.name for path in secret.path.parent.iterdir()] == ["home.secret"]
+    assert witness.value is not None
+    EncryptedStore.open(folder, key, secret=secret, witness=MemoryWitness(witness.value)).close()
+    with pytest.raises(DeviceSecretError):
+        EncryptedStore.open(folder, key)
+    with pytest.raises(RolledBackError, match="missing"):
+        EncryptedStore.open(folder, key, secret=secret)
+    with EncryptedStore.open(folder, key, secret=secret, accept=AcceptRollback()) as memory:
+        memory.put("d", "e", b"f")
+    assert sorted(path.name for path in secret.path.parent.iterdir()) == ["home.anchor", "home.secret"]
+
+
+def test_secret_inside_the_folder_is_refused_and_leaves_nothing(folder: Path, key: DeviceKey) -> None:
+    with pytest.raises(KeyFileError, match="inside"):
+        EncryptedStore.create(folder, key, dimension=2, secret=FileSecret(folder / "home.secret"))
+    assert list(folder.iterdir()) == []
+
+
+def test_witness_inside_the_folder_is_refused(folder: Path, state: Path, key: DeviceKey) -> None:
+    with pytest.raises(KeyFileError, match="inside"):
+        EncryptedStore.create(folder, key, dimension=2, witness=AnchorFile(folder / "home.anchor"))
+    assert list(folder.iterdir()) == list(state.iterdir()) == []
+
+
+def test_a_secret_that_exists_is_never_overwritten(folder: Path, key: DeviceKey, tmp_path: Path) -> None:
+    secret = FileSecret(tmp_path / "home.secret")
+    secret.create(1, bytes(32))
+    with pytest.raises(DeviceSecretError):
+        EncryptedStore.create(folder, key, dimension=2, secret=secret)
+    assert secret.read() == {1: bytes(32)}
+    assert list(folder.iterdir()) == []
+
+
+def test_a_copied_folder_without_its_secret_stays_closed(
+    memory: EncryptedStore, folder: Path, key: DeviceKey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    memory.close()
+    monkeypatch.setenv("TACIT_STATE_DIR", str(tmp_path / "elsewhere"))
+    with pytest.raises(DeviceSecretError, match="missing") as caught:
+        EncryptedStore.open(folder, key)
+    assert "\n" not in str(caught.value)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import Record, TamperedError
-from store.crypto import pad, size_class, unpad
+from store.padding import count_class, pad, pad_to, size_class, unpad
 from store.records import decode_record, encode_record
 
-words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)
 
 
 @given(
@@ -23,6 +23,9 @@ words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4
     scope=words,
     purpose=words,
     source=words,
+    expires=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    supersedes=st.none() | st.integers(1, 2**63 - 1),
+    derived_from=st.lists(st.integers(1, 2**63 - 1), max_size=5).map(tuple),
 )
 def test_record_round_trip_returns_equal_record(**fields: object) -> None:
     record = Record(**fields)  # type: ignore[arg-type]
@@ -34,7 +37,28 @@ def test_padding_round_trip_and_size_is_a_class(content: bytes) -> None:
     padded = pad(content)
     assert unpad(padded) == content
     assert len(padded) == size_class(len(padded))
-    assert len(content) + 4 <= len(padded) <= max(256, math.ceil(1.25 * (len(content) + 4)))
+    assert len(content) + 4 <= len(padded) <= max(256, math.ceil(1.125 * (len(content) + 4)))
+
+
+def test_size_classes_are_eight_in_each_doubling_and_are_checked() -> None:
+    classes = sorted({size_class(size) for size in range(1, 4097)})
+    assert classes[:9] == [256, 288, 320, 352, 384, 416, 448, 480, 512]
+    assert [len([c for c in classes if low < c <= 2 * low]) for low in (256, 512, 1024, 2048)] == [8, 8, 8, 8]
+    for bad in (pad(b"x" * 300)[:-1], pad(b"x") + bytes(32), pad(b"x")[:-1] + b"\1", b"\xff" * 256, b"", bytes(300)):
+        with pytest.raises(ValueError, match="padded"):
+            unpad(bad)
+    assert unpad(pad_to(b"x", 1024), 1024) == b"x"
+    with pytest.raises(ValueError, match="padded"):
+        unpad(pad_to(b"x", 1024))
+    with pytest.raises(ValueError, match="at most"):
+        pad_to(bytes(1021), 1024)
+
+
+def test_count_classes_rise_and_hold_what_they_are_for() -> None:
+    classes = [count_class(count) for count in range(3000)]
+    assert sorted(classes) == classes
+    assert all(count_class(count) >= count for count in range(3000))
+    assert sorted(set(classes)) == [16, 32, 64, 128, *range(256, 3073, 256)]
 
 
 def test_texts_of_one_class_have_one_size() -> None:
@@ -60,6 +84,16 @@ def test_texts_of_one_class_have_one_size() -> None:
         ("scope", ""),
         ("purpose", None),
         ("source", "y" * 1001),
+        ("scope", "with\0nul"),
+        ("source", "\0"),
+        ("expires", math.nan),
+        ("expires", "soon"),
+        ("supersedes", 0),
+        ("supersedes", -1),
+        ("supersedes", True),
+        ("supersedes", 2**63),
+        ("derived_from", (1, 0)),
+        ("derived_from", ("1",)),
     ],
 )
 def test_record_refuses_bad_field_and_names_it(field: str, value: object) -> None:

@@ -1,0 +1,226 @@
+"""Keeping memories: the half of a `Device` that remembers, finds, exports and forgets.
+
+Texts become vectors by the device's encoder and lie sealed in its store; consent is asked at reading.
+"""
+
+import threading
+import time as clock
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from engine.consent import Consents
+from engine.encoder import Encoder, Vectors, check_vectors
+from engine.errors import EncoderMismatchError
+from engine.kept import Kept
+from engine.suggestion import Found, found
+from engine.text import is_unicode
+from store import EncryptedStore, Receipt, Record, Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Something to remember: a text, the label it belongs to (or none), and the terms it is kept under.
+
+    ``time`` is in Unix seconds; ``None`` is now. From ``expires`` (Unix seconds) on it is not read any more.
+    ``supersedes`` is the id of a memory that this one replaces and that stays as history; ``derived_from`` are ids of
+    memories that it was made from, and with which it is forgotten.
+    """
+
+    text: str
+    label: str | None = None
+    time: float | None = None
+    scope: str = "default"
+    purpose: str = "personalization"
+    source: str = "user"
+    expires: float | None = None
+    supersedes: int | None = None
+    derived_from: tuple[int, ...] = ()
+
+    def record(self, now: float) -> Record:
+        """Return the store's record of it. Raises ValueError."""
+        return Record(
+            text=self.text,
+            label=self.label,
+            time=now if self.time is None else self.time,
+            scope=self.scope,
+            purpose=self.purpose,
+            source=self.source,
+            expires=self.expires,
+            supersedes=self.supersedes,
+            derived_from=self.derived_from,
+        )
+
+
+class MemoryKeeper:
+    """An open store with the encoder that fills it. Use `Device`."""
+
+    def __init__(self, store: EncryptedStore, encoder: Encoder) -> None:
+        """Internal: use `Device.create` or `Device.open`."""
+        self._store, self._encoder = store, encoder
+        self._lock = threading.RLock()
+        self._kept = Kept(store)
+        self._consents = Consents(store)
+
+    @property
+    def store(self) -> EncryptedStore:
+        """The sealed store, for its slots, ledger, receipts, rotation and checks."""
+        return self._store
+
+    def remember(
+        self,
+        text: str,
+        *,
+        label: str | None = None,
+        time: float | None = None,
+        scope: str = "default",
+        purpose: str = "personalization",
+        source: str = "user",
+        expires: float | None = None,
+        supersedes: int | None = None,
+        derived_from: Sequence[int] = (),
+    ) -> int:
+        """Keep a memory, sealed; the id given to it, once it is durable. Terms as in `Memory`.
+
+        A ``label`` outside the catalogue becomes a private label that never leaves the device.
+        """
+        memory = Memory(
+            text=text,
+            label=label,
+            time=time,
+            scope=scope,
+            purpose=purpose,
+            source=source,
+            expires=expires,
+            supersedes=supersedes,
+            derived_from=tuple(derived_from),
+        )
+        return self.remember_many([memory])[0]
+
+    def remember_many(self, memories: Sequence[Memory]) -> list[int]:
+        """Keep all memories or, if one is refused, none; their ids, in order."""
+        now = clock.time()
+        records = [memory.record(now) for memory in memories]
+        vectors = self._encode([record.text for record in records])
+        with self._lock, self._store.transaction():
+            self._check_encoder_is_current()
+            return self._store.add_many(records, vectors)
+
+    def feedback(self, text: str, label: str) -> int:
+        """Remember what the user chose for ``text``; the id of the memory."""
+        return self.remember(text, label=label, source="feedback")
+
+    def forget(self, ids: int | Iterable[int]) -> Receipt | None:
+        """Forget these memories for good, what was derived from them, and all that was kept about them.
+
+        The receipt says what is gone; ``None`` if ``ids`` is empty. Raises `RecordMissingError` and forgets none if one
+        is missing, `ForgetPending` if another process holds back the last step.
+        """
+        wanted = list(ids) if isinstance(ids, Iterable) else [ids]
+        with self._lock:
+            with self._store.transaction() as work:
+                self._store.forget(wanted)
+                self._drop_evidence(work.what)
+            return work.receipt
+
+    def erase(self, where: Where) -> Receipt | None:
+        """Forget all memories of a scope, purpose, source or time; ``None`` if there is none."""
+        with self._lock:
+            with self._store.transaction() as work:
+                self._store.erase(where)
+                self._drop_evidence(work.what)
+            return work.receipt
+
+    def expire(self) -> Receipt | None:
+        """Forget the memories whose time is over; ``None`` if there is none."""
+        with self._lock:
+            with self._store.transaction() as work:
+                self._store.expire()
+                self._drop_evidence(work.what)
+            return work.receipt
+
+    def count(self) -> int:
+        """The number of memories that may be read now."""
+        with self._lock:
+            return self._store.count()
+
+    def search(
+        self,
+        text: str,
+        k: int = 5,
+        *,
+        scope: str | None = None,
+        purpose: str | None = None,
+        source: str | None = None,
+        after: float | None = None,
+        before: float | None = None,
+        by: str = "both",
+    ) -> list[Found]:
+        """Return the ``k`` memories that fit ``text`` best, best first: ``by`` "meaning", "words", or "both" together.
+
+        Only of this scope, purpose, source and time (Unix seconds, ``before`` excluded) if given. ``similarity`` is the
+        cosine of the vectors, by which "meaning" alone sorts. Raises `ConsentError` if consent to ``purpose`` was
+        withdrawn.
+        """
+        if k < 1:
+            raise ValueError(f"Expected k={k} to be at least 1.")
+        if by not in ("meaning", "words", "both"):
+            raise ValueError(f"Expected by={by!r} to be 'meaning', 'words' or 'both'.")
+        query = self._encode([text])[0]
+        where = Where(scope=scope, purpose=purpose, source=source, after=after, before=before)
+        with self._lock:
+            self._check_encoder_is_current()
+            if purpose is not None:
+                self._consents.require(purpose)
+            if by == "meaning":
+                hits = self._store.search(query, k, where=where)
+            elif by == "words":
+                hits = self._store.search_text(text, k, where=where)
+            else:
+                hits = self._store.search_hybrid(query, text, k, where=where)
+            return [found(id, self._store.get(id).record, float(self._store.vector(id) @ query)) for id, _ in hits]
+
+    def history(self, id: int) -> list[Found]:
+        """Return a memory and those that it superseded, newest first; similarity is 1."""
+        with self._lock:
+            return [found(stored.id, stored.record, 1.0) for stored in self._store.history(id)]
+
+    def memories(self) -> list[Found]:
+        """Return all memories in the order they were kept; similarity is 1."""
+        with self._lock:
+            return [found(stored.id, stored.record, 1.0) for stored in self._store.iter()]
+
+    def allow_purpose(self, purpose: str) -> None:
+        """Give consent (again) to reading memories of this purpose for it."""
+        with self._lock:
+            self._consents.set(purpose, True, time=clock.time())
+
+    def withdraw_purpose(self, purpose: str) -> None:
+        """Withdraw consent to this purpose: from now on no memory is read for it."""
+        with self._lock:
+            self._consents.set(purpose, False, time=clock.time())
+
+    @property
+    def withdrawn_purposes(self) -> list[str]:
+        """The purposes whose consent was withdrawn."""
+        with self._lock:
+            return self._consents.withdrawn()
+
+    # Inside
+
+    def _drop_evidence(self, ids: Iterable[int]) -> None:
+        """Drop what was kept about these memories; call inside the transaction that forgets them."""
+        gone = list(ids)
+        if gone:
+            evidence = self._kept.evidence_to_change()
+            evidence.forget(gone)
+            self._kept.put_evidence(evidence)
+
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        if not all(map(is_unicode, texts)):
+            raise ValueError("Expected text in valid Unicode, got a lone surrogate.")
+        return check_vectors(self._encoder.encode(texts), count=len(texts), encoder=self._encoder)
+
+    def _check_encoder_is_current(self) -> None:
+        name, fingerprint = self._kept.encoder()
+        if fingerprint != self._encoder.fingerprint:
+            raise EncoderMismatchError(f"This memory was meanwhile encoded again, with {name}. Open the device again.")

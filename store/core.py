@@ -1,0 +1,299 @@
+"""What the parts of an open store share: its connection, its keys, and a view of the latest commit.
+
+A view is never changed in place but for the tail's dictionaries, which each transaction copies first; so what a block
+did is undone by putting the earlier view back. The head, the manifest and the registry are written once, at the end of
+the outermost transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from store.columns import Columns, Entry, decode_entry
+from store.crypto import KEY_BYTES, STAMP_BYTES, Place, mark, open_one, open_stamp, seal_one, tampered
+from store.database import Database
+from store.device_secret import DeviceSecret
+from store.errors import DeviceSecretError, ForgottenEpoch, RolledBackError, TamperedError, WrongKeyError
+from store.head import SEGMENT_ROWS, Head, chained
+from store.keyring import Keyring
+from store.manifest import Manifest, SegmentRef
+from store.padding import unpad
+from store.receipts import Receipt
+from store.registry import Registry
+from store.root import Root, open_root
+from store.slots import read_slots
+from store.witness import Witness
+
+
+@dataclass(slots=True)
+class View:
+    """The store at one commit, or inside a transaction. ``tail`` holds entries by slot, ``tail_ids`` slots by id."""
+
+    head: Head
+    manifest: Manifest
+    registry: Registry
+    tail: dict[int, Entry]
+    tail_ids: dict[int, int]
+
+    def copy(self) -> View:
+        """A view that shares what is immutable."""
+        return View(self.head, self.manifest, self.registry, dict(self.tail), dict(self.tail_ids))
+
+
+@dataclass(slots=True)
+class Work:
+    """What the running transaction still owes: see ``commit.py``."""
+
+    touched: bool = False
+    forgets: bool = False
+    witnesses: bool = False
+    what: list[int] = field(default_factory=list)
+    reason: str = "forget"
+    change_root: Callable[[Root], Root] | None = None
+    new_slot: tuple[int, bytes] | None = None
+    receipt: Receipt | None = None
+
+    def copy(self) -> Work:
+        """What is owed at this point."""
+        return replace(self, what=list(self.what))
+
+    def restore(self, before: Work) -> None:
+        """Owe again what was owed then."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(before, name))
+
+
+class Core:
+    """The shared middle of an open store. Not for callers of the package."""
+
+    def __init__(
+        self,
+        database: Database,
+        keys: Keyring,
+        *,
+        secret: DeviceSecret,
+        witness: Witness | None,
+        clock: Callable[[], float],
+        view: View | None = None,
+    ) -> None:
+        self.database, self.keys, self.secret, self.witness, self.clock = database, keys, secret, witness, clock
+        self.work = Work()
+        self.witnessed_at = 0
+        self.rollbacks = 0
+        self.committed = 0  # The latest commit that this connection knows of.
+        self._root_mark = b""
+        self._columns: dict[int, tuple[tuple[int, bytes], Columns]] = {}
+        self._seen = database.foreign_changes()
+        self.view = self._read() if view is None else view
+        self.written = (self.view.manifest, self.view.registry)
+
+    @property
+    def store_id(self) -> bytes:
+        """16 random bytes that name this store."""
+        return self.keys.store_id
+
+    # Reading the latest commit
+
+    @contextmanager
+    def snapshot(self) -> Iterator[View]:
+        """A block in which all reads see one commit, the latest at its start."""
+        with self.database.snapshot():
+            self.sync()
+            yield self.view
+
+    def sync(self, *, begins: bool = False) -> None:
+        """Follow what other connections and processes have committed; inside a transaction only where it begins."""
+        if self.database.depth and not begins:
+            return
+        seen = self.database.foreign_changes()
+        if seen != self._seen:
+            self.view = self._read()
+            self.written = (self.view.manifest, self.view.registry)
+            self._seen = seen
+
+    def reread(self) -> None:
+        """Forget what is in memory and read the latest commit again, its root and all entries included."""
+        self._seen, self._root_mark = -1, b""
+
+    def _read(self) -> View:
+        head = self._read_head()
+        if head.counter < self.committed:
+            raise RolledBackError(
+                f"The store was put back from commit {self.committed} to {head.counter} while open: use the latest one."
+            )
+        manifest, registry = self._read_manifest(head), self._read_registry(head)
+        tail = self._read_tail(head, {} if self._seen < 0 or self.committed == 0 else self.view.tail)
+        self.committed = head.counter
+        return View(head, manifest, registry, tail, {entry.id: slot for slot, entry in tail.items()})
+
+    def _read_head(self) -> Head:
+        epoch, sealed_root = self.one("SELECT epoch, sealed FROM root", 2)
+        if not isinstance(sealed_root, bytes) or mark(sealed_root[:STAMP_BYTES]) != self._root_mark:
+            self._follow_store_key()
+            self.keys.adopt(read_root(epoch, sealed_root, self.keys.store_key, self.secret, self.store_id))
+            self._root_mark = mark(bytes(sealed_root[:STAMP_BYTES])) if isinstance(sealed_root, bytes) else b""
+        (sealed,) = self.one("SELECT sealed FROM head", 1)
+        if type(epoch) is not int:
+            raise tampered("root")
+        key = self.keys.root.head_key(self.store_id)
+        head = Head.from_bytes(open_one(key, Place(self.store_id, "head", epoch), sealed))
+        if head.epoch != epoch:
+            raise tampered("head")
+        return head
+
+    def _follow_store_key(self) -> None:
+        """The store key as this store's own slot holds it now. Raises ``WrongKeyError`` if the slot is gone."""
+        if self.keys.slot is None:
+            return
+        number, kek = self.keys.slot
+        for slot in read_slots(self.database):
+            if slot.number == number and slot.belongs_to(kek, self.store_id):
+                self.keys.store_key = slot.unwrap(kek, self.store_id)
+                return
+        raise WrongKeyError("The key slot that opened this store was removed meanwhile: open it with another one.")
+
+    def _read_manifest(self, head: Head) -> Manifest:
+        return Manifest.from_bytes(self._open_page("manifest", head, head.manifest_page, head.manifest_mark))
+
+    def _read_registry(self, head: Head) -> Registry:
+        return Registry.from_bytes(self._open_page("registry", head, head.registry_page, head.registry_mark))
+
+    def _open_page(self, table: str, head: Head, page: int, expected: bytes) -> bytes:
+        (sealed,) = self.one(f"SELECT sealed FROM {table}", 1)
+        if not isinstance(sealed, bytes) or mark(sealed[:STAMP_BYTES]) != expected:
+            raise tampered(table)
+        return open_one(self.keys.page(page, head), Place(self.store_id, table, page), sealed)
+
+    def _read_tail(self, head: Head, known: dict[int, Entry]) -> dict[int, Entry]:
+        """The entries of the tail. Rows that were read before and carry the same mark are not opened again."""
+        live = set(head.tail_slots())
+        rows = self.database.rows(
+            "SELECT slot, stamp, entry FROM tail WHERE slot >= ? AND slot < ? ORDER BY slot",
+            (head.tail_first, head.next_slot),
+        )
+        tail: dict[int, Entry] = {}
+        digest = bytes(32)
+        for slot, stamp, sealed in rows:
+            if slot not in live:
+                continue
+            if not isinstance(stamp, bytes):
+                raise tampered("entry")
+            entry = known.get(slot)
+            if entry is None or entry.mark != mark(stamp):
+                lock = open_stamp(self.keys.row(slot, head), Place(self.store_id, "row", slot), stamp)
+                entry = decode_entry(lock.open(2, "entry", sealed), slot=slot, mark=mark(stamp))
+            tail[slot] = entry
+            digest = chained(digest, slot, entry.mark)
+        if len(tail) != len(live) or digest != head.tail_digest:
+            raise tampered("list of new records")
+        return tail
+
+    def one(self, sql: str, width: int) -> tuple[object, ...]:
+        """The one row that ``sql`` selects. Raises ``TamperedError``."""
+        rows = self.database.rows(sql)
+        if len(rows) != 1 or len(rows[0]) != width:
+            raise TamperedError(f"{self.database.path} lacks a row that every store has: restore it from a backup.")
+        return rows[0]
+
+    # Segments and their columns
+
+    def columns(self, ref: SegmentRef) -> Columns:
+        """The columns of a segment; kept in memory while the segment stays as it is."""
+        known = self._columns.get(ref.number)
+        if known is not None and known[0] == ref.identity:
+            return known[1]
+        columns = Columns.from_bytes(self.open_segment(ref, 1, "columns"), ref.number)
+        if len(columns) < ref.live:
+            raise tampered("segment")
+        self._columns[ref.number] = (ref.identity, columns)
+        return columns
+
+    def drop_columns(self) -> None:
+        """Drop all columns kept in memory."""
+        self._columns.clear()
+
+    @property
+    def columns_bytes(self) -> int:
+        """Bytes of the columns kept in memory."""
+        return sum(columns.size_bytes for _, columns in self._columns.values())
+
+    def open_segment(self, ref: SegmentRef, part: int, name: str) -> bytes:
+        """One part of a segment: 0 codes, 1 columns, 2 postings."""
+        rows = self.database.rows(f"SELECT stamp, {name} FROM segment WHERE number = ?", (ref.number,))
+        if len(rows) != 1 or not isinstance(rows[0][0], bytes) or mark(rows[0][0]) != ref.mark:
+            raise tampered("segment")
+        place = Place(self.store_id, "segment", ref.page)
+        return open_stamp(self.keys.page(ref.page, self.view.head), place, rows[0][0]).open(part, name, rows[0][1])
+
+    def locate(self, id: int) -> Entry | None:
+        """The entry (without code and terms, unless it is in the tail) of the record with this id."""
+        view = self.view
+        slot = view.tail_ids.get(id)
+        if slot is not None:
+            return view.tail[slot]
+        ref = view.manifest.segments.get((id - 1) // SEGMENT_ROWS)
+        if ref is not None and id not in view.manifest.pending:
+            columns = self.columns(ref)
+            at = columns.position(id)
+            if at is not None:
+                return columns.entry(at) if columns.ids[at] == id else None
+        for ref in view.manifest.segments.values():
+            columns = self.columns(ref)
+            at = columns.moved.get(id)
+            if at is not None and int(columns.slots[at]) not in view.manifest.pending:
+                return columns.entry(at)
+        return None
+
+    # Pages
+
+    def next_page(self) -> int:
+        """A page number that was never used; call inside a transaction."""
+        page = self.view.head.next_page
+        self.view.head = replace(self.view.head, next_page=page + 1)
+        return page
+
+    def seal_page(self, table: str, content: bytes) -> tuple[int, bytes]:
+        """Write the one row of ``table`` anew; its page and mark."""
+        page = self.next_page()
+        sealed = seal_one(self.keys.page(page, self.view.head), Place(self.store_id, table, page), content)
+        self.database.run(f"INSERT OR REPLACE INTO {table} (id, sealed) VALUES (1, ?)", (sealed,))
+        return page, mark(sealed[:STAMP_BYTES])
+
+    def write_head(self) -> None:
+        """Seal the head of the view."""
+        root = self.keys.root
+        sealed = seal_one(
+            root.head_key(self.store_id), Place(self.store_id, "head", root.epoch), self.view.head.to_bytes()
+        )
+        self.database.run("INSERT OR REPLACE INTO head (id, sealed) VALUES (1, ?)", (sealed,))
+
+    def open_padded(self, content: bytes, what: str) -> bytes:
+        """``content`` without its padding. Raises ``TamperedError``."""
+        try:
+            return unpad(content)
+        except ValueError:
+            raise TamperedError(f"A sealed {what} opened but is not padded as in format 2: restore it.") from None
+
+
+def read_root(epoch: object, sealed: object, store_key: bytes, secret: DeviceSecret, store_id: bytes) -> Root:
+    """The root of ``epoch``, opened with the device secret.
+
+    Raises ``ForgottenEpoch`` if that secret was destroyed, ``DeviceSecretError`` if it never was here.
+    """
+    secrets = secret.read()
+    if type(epoch) is not int or epoch < 1:
+        raise tampered("root")
+    if epoch not in secrets:
+        if epoch < min(secrets):
+            raise ForgottenEpoch(
+                "This copy of the store is from before the last forget and never opens again: use the store itself, or "
+                "import an archive made by export."
+            )
+        raise DeviceSecretError(
+            "The device secret is older than the store: it was put back from a backup. Put the latest one in its place."
+        )
+    if len(secrets[epoch]) != KEY_BYTES:
+        raise DeviceSecretError("The device secret has a wrong size: put the right one in its place.")
+    return open_root(sealed, epoch, store_key=store_key, secret=secrets[epoch], store_id=store_id)

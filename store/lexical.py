@@ -1,0 +1,353 @@
+"""The lexical index: postings of a segment as bytes, and BM25 over many segments and single entries.
+
+BM25 as in Robertson and Zaragoza 2009 ("The Probabilistic Relevance Framework: BM25 and Beyond", section 3), with an
+inverse document frequency that is never negative, ln(1 + (N - n + 0.5) / (n + 0.5)), and k1 = 0.9 and b = 0.4 as in
+Trotman, Puurula and Burgess 2014 ("Improvements to BM25 and Language Models Examined"), which suit short texts better
+than 1.2 and 0.75. A document is a record; its length is the number of its words that are terms. A count above 63 weighs
+as 63, where a term's weight is close to its limit, so that a posting fits into 16 bits.
+
+>>> from store.terms import encode_terms, terms_of
+>>> index = LexicalIndex()
+>>> index.put_entry(7, encode_terms(terms_of("Booked the flight to Oslo")))
+>>> index.put_entry(9, encode_terms(terms_of("Lunch with Ada")))
+>>> index.search(terms_of("booking"), 5)[0].tolist()
+[7]
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from store.errors import TamperedError
+from store.terms import TERM_BYTES, decode_terms
+
+K1 = 0.9
+B = 0.4
+MAX_DOCS = 1024
+_TF_BITS = 6
+_TF_MAX = (1 << _TF_BITS) - 1
+_HEAD = struct.Struct("<II")  # Documents and terms.
+Slots = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
+Packed = npt.NDArray[np.uint16]
+Counts = npt.NDArray[np.uint32]
+
+
+def build_postings(slots: Slots, entries: Sequence[bytes]) -> bytes:
+    """The postings of at most 1,024 documents; ``entries`` are as from ``encode_terms``, ``slots`` (n,) ascend.
+
+    Little-endian: documents n and terms t (4 bytes each); the slots (8 each); the term hashes, ascending (8 each);
+    how many documents have each term (2 each); the postings, term by term (2 each), ascending, each the document's
+    position times 64 plus the term's count there, at most 63. Raises ``ValueError`` for slots
+    out of order, ``TamperedError`` for a malformed entry.
+    """
+    if len(slots) != len(entries) or len(slots) > MAX_DOCS or (len(slots) and int(slots[0]) < 0):
+        raise ValueError(f"Expected at most {MAX_DOCS} slots from 0 up with an entry each, got {len(slots)} slots.")
+    if (slots[1:] <= slots[:-1]).any():
+        raise ValueError("Expected ascending slots. Sort the entries by slot.")
+    hashes, docs, counts = _join(entries)
+    order = np.argsort(hashes, kind="stable")  # Equal terms stay in the order of their documents.
+    ascending = hashes[order]
+    starts = np.ones(len(hashes), dtype=np.bool_)
+    starts[1:] = ascending[1:] != ascending[:-1]
+    packed = ((docs << _TF_BITS) | np.minimum(counts, _TF_MAX))[order]
+    having = np.diff(np.append(np.flatnonzero(starts), len(hashes)))
+    return _to_bytes(slots, ascending[starts], having, packed)
+
+
+def drop_from_postings(data: bytes, slots: Collection[int]) -> bytes:
+    """The postings of the other documents, as :func:`build_postings` would make them; unknown slots are passed over.
+
+    Raises ``TamperedError`` unless :func:`build_postings` made exactly these bytes.
+    """
+    segment = _parse(data)
+    keep = ~np.isin(segment.slots, np.array(sorted(slots), dtype=np.int64))
+    kept = keep[segment.packed >> _TF_BITS]
+    moved = (np.cumsum(keep) - 1).astype(np.uint16) << np.uint16(_TF_BITS)
+    packed = segment.packed[kept]
+    packed = moved[packed >> _TF_BITS] | (packed & np.uint16(_TF_MAX)) if len(packed) else packed
+    having = np.diff(np.concatenate(([0], np.cumsum(kept)))[segment.offsets])  # (t,): documents that still have it
+    return _to_bytes(segment.slots[keep], segment.terms[having > 0], having[having > 0], packed)
+
+
+class LexicalIndex:
+    """BM25 over the documents of segments and over single ones, the *tail*; not safe for several threads.
+
+    Statistics are exact: those of the documents that are neither dropped nor hidden. A slot is in one segment or in the
+    tail. Segments stay as the bytes they came in, with arrays over them.
+    """
+
+    def __init__(self) -> None:
+        self._segments: dict[int, _Segment] = {}
+        self._entries: dict[int, bytes] = {}
+        self._rows: _Rows | None = None
+        self._tail: _Tail | None = None
+
+    def __len__(self) -> int:
+        return self._folded().count + len(self._entries)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory: postings and entries, and the arrays made of them."""
+        held = sum(segment.size_bytes for segment in self._segments.values()) + sum(map(len, self._entries.values()))
+        return held + (self._rows.size_bytes if self._rows else 0) + (self._tail.size_bytes if self._tail else 0)
+
+    def put_segment(self, number: int, postings: bytes) -> None:
+        """Take segment ``number`` in place of an earlier one; none of its documents is hidden.
+
+        Raises ``TamperedError`` unless :func:`build_postings` made exactly these bytes.
+        """
+        self._segments[number] = _parse(postings)
+        self._rows = None
+
+    def drop_segment(self, number: int) -> None:
+        """Drop a segment, if it is there."""
+        if self._segments.pop(number, None) is not None:
+            self._rows = None
+
+    def put_entry(self, slot: int, entry: bytes) -> None:
+        """Take a single document in place of an earlier one in ``slot``. Raises ``TamperedError``."""
+        decode_terms(entry)
+        self._entries[slot] = entry
+        self._tail = None
+
+    def drop_entry(self, slot: int) -> None:
+        """Drop a single document, if it is there."""
+        if self._entries.pop(slot, None) is not None:
+            self._tail = None
+
+    def hide(self, slots: Iterable[int]) -> None:
+        """Leave these documents of segments out of answers and statistics; slots in no segment are passed over."""
+        gone = np.fromiter(slots, dtype=np.int64)
+        if len(gone):
+            rows = self._folded()
+            at, known = rows.find(gone)
+            rows.live[at[known]] = False
+            rows.recount()
+
+    def search(
+        self, terms: Mapping[int, int], k: int, allowed: Callable[[Slots], Bools] | None = None
+    ) -> tuple[Slots, Floats]:
+        """The ``k`` best slots (n,) that have any of ``terms`` and their scores (n,), best first, ties by lower slot.
+
+        ``terms`` is as from ``terms_of``; a term counts as often as it occurs. ``allowed`` tells which of the slots
+        (n,) that it is given may be answered.
+        """
+        scores = self._score(terms)
+        found = np.flatnonzero(scores)
+        slots = np.concatenate((self._folded().slots, self._single().slots))[found]
+        scores = scores[found]
+        wanted = k if allowed is None else max(4 * k, 256)
+        while True:
+            best = _best(slots, scores, wanted)
+            kept = best if allowed is None else best[allowed(slots[best])]
+            if len(kept) >= k or wanted >= len(slots):
+                return slots[kept[: max(k, 0)]], scores[kept[: max(k, 0)]]
+            wanted *= 8
+
+    def scores(self, terms: Mapping[int, int], slots: Slots) -> Floats:
+        """The scores (n,) of ``slots`` (n,): 0 for one that has none of ``terms``, is hidden or is not here."""
+        scores, rows, tail = self._score(terms), self._folded(), self._single()
+        at, known = rows.find(slots)
+        result = np.where(known, scores[at], 0.0) if len(rows.slots) else np.zeros(len(slots))
+        if len(tail.slots):
+            at = np.minimum(np.searchsorted(tail.slots, slots), len(tail.slots) - 1)
+            result = np.where(tail.slots[at] == slots, scores[len(rows.slots) + at], result)
+        return result
+
+    def _folded(self) -> _Rows:
+        if self._rows is None:
+            self._rows = _Rows(self._segments.values())
+        return self._rows
+
+    def _single(self) -> _Tail:
+        if self._tail is None:
+            self._tail = _Tail(self._entries)
+        return self._tail
+
+    def _score(self, terms: Mapping[int, int]) -> Floats:
+        """BM25 of all documents, (folded + tail,); exactly 0 where no term occurs."""
+        rows, tail = self._folded(), self._single()
+        scores = np.zeros(len(rows.slots) + len(tail.slots), dtype=np.float64)
+        folded, single = scores[: len(rows.slots)], scores[len(rows.slots) :]
+        count, length = rows.count + len(tail.slots), rows.length + int(tail.lengths.sum())
+        wanted = sorted(terms)
+        for term, (docs, tf) in zip(wanted, rows.postings(np.array(wanted, dtype=np.uint64)), strict=True):
+            tail_docs, tail_tf = tail.postings(term)
+            having = len(docs) + len(tail_docs)
+            if not having:
+                continue
+            weight = terms[term] * (K1 + 1) * np.log1p((count - having + 0.5) / (having + 0.5))
+            slope = K1 * B * count / length
+            folded[docs] += weight * tf / (tf + (K1 * (1 - B) + slope * rows.lengths[docs]))
+            single[tail_docs] += weight * tail_tf / (tail_tf + (K1 * (1 - B) + slope * tail.lengths[tail_docs]))
+        return scores
+
+
+@dataclass(slots=True)
+class _Segment:
+    """Arrays over a segment's bytes; ``lengths`` and ``live`` (n,) are its own."""
+
+    slots: Slots  # (n,)
+    terms: Hashes  # (t,)
+    offsets: Counts  # (t + 1,)
+    packed: Packed  # (p,)
+    lengths: Counts  # (n,)
+    live: Bools  # (n,)
+
+    @property
+    def size_bytes(self) -> int:
+        arrays = (self.slots, self.terms, self.offsets, self.packed, self.lengths)
+        return 2 * len(self.terms) + sum(array.nbytes for array in arrays)
+
+
+class _Rows:
+    """The documents of all segments in one order, by their segments' first slots."""
+
+    def __init__(self, segments: Iterable[_Segment]) -> None:
+        self.segments = sorted((segment for segment in segments if len(segment.slots)), key=_first_slot)
+        sizes = np.array([len(segment.slots) for segment in self.segments], dtype=np.int64)
+        self.bases = np.cumsum(sizes) - sizes  # (segments,)
+        none = np.zeros(0)
+        self.slots: Slots = np.concatenate([none.astype(np.int64), *(its.slots for its in self.segments)])
+        self.lengths: Counts = np.concatenate([none.astype(np.uint32), *(its.lengths for its in self.segments)])
+        self.live: Bools = np.concatenate([none.astype(np.bool_), *(its.live for its in self.segments)])
+        # What is hidden here is hidden in the segments too, and so in the arrays that follow these.
+        for segment, base in zip(self.segments, self.bases.tolist(), strict=True):
+            segment.live = self.live[base : base + len(segment.slots)]
+        self.order = None if (self.slots[1:] > self.slots[:-1]).all() else np.argsort(self.slots)
+        if self.order is not None and (np.diff(self.slots[self.order]) == 0).any():
+            raise ValueError("A slot is in two segments. Drop the older segment first.")
+        self.recount()
+
+    @property
+    def size_bytes(self) -> int:
+        arrays = (self.bases, self.slots, self.lengths, self.live)
+        return sum(array.nbytes for array in arrays) + (0 if self.order is None else self.order.nbytes)
+
+    def recount(self) -> None:
+        """Count the documents that are not hidden, and their words."""
+        self.count = int(self.live.sum())
+        self.length = int(self.lengths.sum(where=self.live, dtype=np.int64))
+
+    def find(self, slots: Slots) -> tuple[Slots, Bools]:
+        """Positions (n,) of ``slots`` (n,), and which of them are here and not hidden."""
+        if not len(self.slots):
+            return np.zeros(len(slots), dtype=np.int64), np.zeros(len(slots), dtype=np.bool_)
+        at = np.minimum(np.searchsorted(self.slots, slots, sorter=self.order), len(self.slots) - 1)
+        at = at if self.order is None else self.order[at]
+        return at, (self.slots[at] == slots) & self.live[at]
+
+    def postings(self, terms: Hashes) -> list[tuple[Slots, Packed]]:
+        """For each of ``terms`` (ascending) the positions of the documents that have it, and its counts there."""
+        shape = (len(self.segments), len(terms))
+        starts, ends = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for at, segment in enumerate(self.segments):
+            starts[at] = segment.offsets[segment.terms.searchsorted(terms)]
+            ends[at] = segment.offsets[segment.terms.searchsorted(terms, "right")]
+        return [self._gather(starts[:, at], ends[:, at]) for at in range(len(terms))]
+
+    def _gather(self, starts: Slots, ends: Slots) -> tuple[Slots, Packed]:
+        which = np.flatnonzero(ends > starts)
+        if not len(which):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint16)
+        parts = zip(which.tolist(), starts[which].tolist(), ends[which].tolist(), strict=True)
+        packed = np.concatenate([self.segments[at].packed[start:end] for at, start, end in parts])
+        docs = (packed >> _TF_BITS) + np.repeat(self.bases[which], (ends - starts)[which])
+        tf = packed & np.uint16(_TF_MAX)
+        if self.count < len(self.slots):
+            live = self.live[docs]
+            return docs[live], tf[live]
+        return docs, tf
+
+
+class _Tail:
+    """Single documents, by slot; a term is looked for among all of theirs."""
+
+    def __init__(self, entries: Mapping[int, bytes]) -> None:
+        self.slots: Slots = np.array(sorted(entries), dtype=np.int64)
+        self.terms, self.docs, counts = _join([entries[slot] for slot in self.slots.tolist()])
+        self.tf = np.minimum(counts, _TF_MAX)
+        self.lengths = _lengths(self.docs, self.tf, len(self.slots))
+
+    @property
+    def size_bytes(self) -> int:
+        arrays = (self.slots, self.terms, self.docs, self.tf, self.lengths)
+        return sum(array.nbytes for array in arrays)
+
+    def postings(self, term: int) -> tuple[Slots, Packed]:
+        at = np.flatnonzero(self.terms == np.uint64(term))
+        return self.docs[at], self.tf[at]
+
+
+def _first_slot(segment: _Segment) -> int:
+    return int(segment.slots[0])
+
+
+def _best(slots: Slots, scores: Floats, k: int) -> Slots:
+    """The positions of the ``k`` highest scores, best first, ties by lower slot."""
+    if k <= 0 or not len(scores):
+        return np.zeros(0, dtype=np.int64)
+    among = np.arange(len(scores))
+    if k < len(scores):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        among = np.flatnonzero(scores >= least)
+    return among[np.lexsort((slots[among], -scores[among]))[:k]]
+
+
+def _lengths(docs: npt.NDArray[np.integer], tf: Packed, count: int) -> Counts:
+    return np.bincount(docs, weights=tf, minlength=count).astype(np.uint32)
+
+
+def _join(entries: Sequence[bytes]) -> tuple[Hashes, Slots, npt.NDArray[np.uint8]]:
+    """All terms of ``entries``: hashes, each one's document by position, and counts. Raises ``TamperedError``."""
+    sizes = [len(entry) // TERM_BYTES for entry in entries]
+    pairs = list(zip(entries, sizes, strict=True))
+    hashes = np.frombuffer(b"".join([entry[: 8 * size] for entry, size in pairs]), dtype="<u8")
+    counts = np.frombuffer(b"".join([entry[8 * size :] for entry, size in pairs]), dtype=np.uint8)
+    docs = np.repeat(np.arange(len(entries)), sizes)
+    falls = (hashes[1:] <= hashes[:-1]) & (docs[1:] == docs[:-1])
+    if any(len(entry) % TERM_BYTES for entry in entries) or falls.any() or not counts.all():
+        raise TamperedError("A sealed entry's terms are not laid out as in format 2: restore the store from a backup.")
+    return hashes, docs, counts
+
+
+def _to_bytes(slots: Slots, terms: Hashes, having: npt.NDArray[np.integer], packed: npt.NDArray[np.integer]) -> bytes:
+    arrays = (slots.astype("<i8"), terms.astype("<u8"), having.astype("<u2"), packed.astype("<u2"))
+    return _HEAD.pack(len(slots), len(terms)) + b"".join([array.tobytes() for array in arrays])
+
+
+def _parse(data: bytes) -> _Segment:
+    """Arrays over ``data``. Raises ``TamperedError`` unless ``build_postings`` made exactly these bytes."""
+    count, terms = _HEAD.unpack_from(data) if len(data) >= _HEAD.size else (MAX_DOCS + 1, 0)
+    fixed = _HEAD.size + 8 * count + 10 * terms
+    if count > MAX_DOCS or fixed > len(data) or len(data) % 2:
+        raise _malformed()
+    slots = np.frombuffer(data, "<i8", count, _HEAD.size)
+    hashes = np.frombuffer(data, "<u8", terms, _HEAD.size + 8 * count)
+    having = np.frombuffer(data, "<u2", terms, fixed - 2 * terms)
+    packed = np.frombuffer(data, "<u2", offset=fixed)
+    docs, tf = packed >> _TF_BITS, packed & np.uint16(_TF_MAX)
+    ascend = (slots[1:] > slots[:-1]).all() and (hashes[1:] > hashes[:-1]).all() and (count == 0 or slots[0] >= 0)
+    if not ascend or not having.all() or int(having.sum(dtype=np.int64)) != len(packed) or not (docs < count).all():
+        raise _malformed()
+    offsets = np.zeros(terms + 1, dtype=np.uint32)
+    np.cumsum(having, out=offsets[1:])
+    rises = docs[1:] > docs[:-1]
+    rises[offsets[1:-1].astype(np.int64) - 1] = True  # From one term's last document to the next term's first.
+    if not rises.all() or not tf.all():
+        raise _malformed()
+    return _Segment(slots, hashes, offsets, packed, _lengths(docs, tf, count), np.ones(count, dtype=np.bool_))
+
+
+def _malformed() -> TamperedError:
+    return TamperedError(
+        "A sealed segment's postings are not laid out as in format 2: restore the store from a backup."
+    )

@@ -1,0 +1,124 @@
+"""The manifest: which segments there are, and what is hidden or still to be punctured. Sealed, one row.
+
+It is written when a segment is, and when a record that lies in a segment is replaced or forgotten: never by an add.
+
+>>> manifest = Manifest().with_segment(SegmentRef(number=0, page=3, mark=bytes(8), live=1024, soonest=float("inf")))
+>>> Manifest.from_bytes(manifest.to_bytes()) == manifest
+True
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from store.crypto import prefixed
+from store.errors import TamperedError
+from store.head import SEGMENT_ROWS
+from store.padding import pad, unpad
+from store.parts import split_parts
+from store.ranges import NO_RANGES, Ranges
+
+_REF = struct.Struct(">QQ8sHdB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRef:
+    """Segment ``number`` holds the slots from 1,024·number + 1 on: sealed as ``page`` with ``mark``.
+
+    ``live``: records in it. ``soonest``: the first time (Unix seconds) at which one of them expires, or infinity.
+    ``linked``: whether one of them supersedes another or was derived from others.
+    """
+
+    number: int
+    page: int
+    mark: bytes
+    live: int
+    soonest: float
+    linked: bool = False
+
+    @property
+    def identity(self) -> tuple[int, bytes]:
+        """What tells this sealing of the segment from any other."""
+        return self.page, self.mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """``pending``: slots inside segments that are dead and whose keys are still to be punctured. ``superseded``: slots
+    that a later record replaced and that stay as history. ``garbage``: replaced pages, still to be punctured.
+    """
+
+    segments: dict[int, SegmentRef] = field(default_factory=dict)
+    pending: frozenset[int] = frozenset()
+    superseded: frozenset[int] = frozenset()
+    garbage: Ranges = NO_RANGES
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Manifest) and self.to_bytes() == other.to_bytes()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def with_segment(self, ref: SegmentRef) -> Manifest:
+        """This manifest with ``ref`` in place of the segment of that number, whose page becomes garbage."""
+        before = self.segments.get(ref.number)
+        garbage = self.garbage if before is None else self.garbage.with_number(before.page)
+        return replace(self, segments={**self.segments, ref.number: ref}, garbage=garbage)
+
+    def without_segment(self, number: int) -> Manifest:
+        """This manifest without a segment in which nothing lives."""
+        rest = {key: ref for key, ref in self.segments.items() if key != number}
+        return replace(self, segments=rest, garbage=self.garbage.with_number(self.segments[number].page))
+
+    def pending_in(self, number: int) -> list[int]:
+        """The pending slots of one segment."""
+        return [slot for slot in self.pending if (slot - 1) // SEGMENT_ROWS == number]
+
+    def to_bytes(self) -> bytes:
+        """The plaintext of the table ``manifest``."""
+        refs = b"".join(
+            _REF.pack(ref.number, ref.page, ref.mark, ref.live, ref.soonest, ref.linked)
+            for _, ref in sorted(self.segments.items())
+        )
+        return pad(prefixed(refs, _slots(self.pending), _slots(self.superseded), self.garbage.to_bytes()))
+
+    @classmethod
+    def from_bytes(cls, padded: bytes) -> Manifest:
+        """The manifest in ``padded``. Raises ``TamperedError``."""
+        try:
+            refs, pending, superseded, garbage = split_parts(unpad(padded), 4)
+            rows = list(_REF.iter_unpack(refs))
+        except (ValueError, struct.error):
+            raise _malformed() from None
+        segments = {
+            number: SegmentRef(number=number, page=page, mark=mark, live=live, soonest=soonest, linked=bool(linked))
+            for number, page, mark, live, soonest, linked in rows
+        }
+        if list(segments) != sorted(segments) or len(segments) != len(rows):
+            raise _malformed()
+        if any(not 1 <= ref.live <= SEGMENT_ROWS or math.isnan(ref.soonest) for ref in segments.values()):
+            raise _malformed()
+        return cls(
+            segments=segments,
+            pending=_read_slots(pending),
+            superseded=_read_slots(superseded),
+            garbage=Ranges.from_bytes(garbage),
+        )
+
+
+def _slots(slots: Iterable[int]) -> bytes:
+    return np.array(sorted(slots), dtype=">u8").tobytes()
+
+
+def _read_slots(data: bytes) -> frozenset[int]:
+    if len(data) % 8:
+        raise _malformed()
+    return frozenset(np.frombuffer(data, dtype=">u8").tolist())
+
+
+def _malformed() -> TamperedError:
+    return TamperedError("The manifest opened but is not laid out as in format 2: restore the store from a backup.")

@@ -1,0 +1,77 @@
+"""A bounded cache of opened vectors, so that a warm search opens few rows. Counted as memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from store.vectors import Vectors
+
+Slots = npt.NDArray[np.int64]
+Fetch = Callable[[Sequence[int]], Vectors]
+
+
+class OpenedVectors:
+    """Vectors by slot in one array of at most ``size_bytes``; the oldest place is taken over first."""
+
+    def __init__(self, dimension: int, size_bytes: int) -> None:
+        self.dimension = dimension
+        self._most = size_bytes // (4 * dimension)
+        self._table = np.zeros((0, dimension), dtype=np.float32)
+        self._places: dict[int, int] = {}
+        self._slots: list[int] = []
+        self._hand = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory."""
+        return self._table.nbytes + 16 * len(self._slots)
+
+    def get(self, slots: Sequence[int], fetch: Fetch) -> Vectors:
+        """The vectors (n, d) in ``slots``; ``fetch`` opens those that are missing."""
+        places = [self._places.get(slot, -1) for slot in slots]
+        missing = [slot for slot, place in zip(slots, places, strict=True) if place < 0]
+        if not missing:
+            return self._table[places]
+        opened = fetch(missing)
+        matrix = np.empty((len(slots), opened.shape[1]), dtype=np.float32)
+        known = [at for at, place in enumerate(places) if place >= 0]
+        matrix[known] = self._table[[places[at] for at in known]]
+        matrix[[at for at, place in enumerate(places) if place < 0]] = opened
+        self._keep(missing, opened)
+        return matrix
+
+    def drop(self, slots: Sequence[int]) -> None:
+        """Overwrite these vectors with zeros."""
+        for slot in slots:
+            place = self._places.pop(slot, None)
+            if place is not None:
+                self._table[place] = 0
+                self._slots[place] = -1
+
+    def drop_others(self, slots: Slots) -> None:
+        """Overwrite all vectors but those in ``slots`` (n,) with zeros."""
+        self.drop(list(self._places.keys() - set(slots.tolist())))
+
+    def _keep(self, slots: Sequence[int], vectors: Vectors) -> None:
+        for slot, vector in zip(slots[-self._most :] if self._most else (), vectors[-self._most :], strict=False):
+            if len(self._slots) < self._most:
+                place = len(self._slots)
+                self._grow(place + 1)
+                self._slots.append(slot)
+            else:
+                place = self._hand
+                self._hand = (self._hand + 1) % self._most
+                self._places.pop(self._slots[place], None)
+                self._slots[place] = slot
+            self._places[slot] = place
+            self._table[place] = vector
+
+    def _grow(self, rows: int) -> None:
+        if rows > len(self._table):
+            size = min(self._most, max(256, 2 * len(self._table), rows))
+            table = np.zeros((size, self._table.shape[1]), dtype=np.float32)
+            table[: len(self._table)] = self._table
+            self._table = table

@@ -1,0 +1,324 @@
+"""The rows of the table ``memory``: sealing, opening, replacing by noise; and folding the tail into a segment.
+
+A row holds one version of one record: its vector and its text, sealed under the key of its slot. A row that holds
+nothing, because it was not used yet or its record is gone, holds random bytes of a usual size, so that the table shows
+neither how many records there are nor which were forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from store.codes import Quantizer
+from store.columns import NEVER, Columns, Entry, encode_entry
+from store.core import Core
+from store.crypto import FORMAT, STAMP_BYTES, TAG_BYTES, Place, mark, open_stamp, seal, tampered
+from store.head import SEGMENT_ROWS, chained, with_bit
+from store.lexical import build_postings
+from store.manifest import SegmentRef
+from store.padding import count_class, pad
+from store.parts import prefixed
+from store.records import Record, StoredRecord, decode_record, encode_record
+from store.terms import encode_terms, terms_of
+from store.vectors import STORED, Vectors, vector_bytes
+
+_PAGE_ROWS = 256
+_FIRST_BYTES = (256 + TAG_BYTES, 512 + TAG_BYTES)  # Of a record and an entry in a store that holds none yet.
+_LEDGER_OF_SIZES = 64
+
+
+class Rows:
+    """The record rows of one store."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._quantizers: dict[int, Quantizer] = {}
+
+    def quantizer(self) -> Quantizer:
+        """The quantizer for the store's dimension."""
+        dimension = self._core.view.head.dimension
+        if dimension not in self._quantizers:
+            self._quantizers[dimension] = Quantizer(dimension)
+        return self._quantizers[dimension]
+
+    # Writing; all inside a transaction
+
+    def add(self, records: Sequence[tuple[int | None, int, Record]], matrix: Vectors) -> list[int]:
+        """Store rows (id or ``None`` for a new one, version, record) with ``matrix`` (n, d); the ids."""
+        core, head = self._core, self._core.view.head
+        if not records:
+            return []
+        codes = self.quantizer().encode(matrix)  # (n, code_bytes)
+        last_first = (head.next_slot + len(records) - 1) // SEGMENT_ROWS * SEGMENT_ROWS + 1
+        rows, tails, ids = [], [], []
+        for (id, version, record), vector, code in zip(records, matrix, codes, strict=True):
+            slot = core.view.head.next_slot
+            row, tail, entry = self._sealed(slot, slot if id is None else id, version, record, vector, code.tobytes())
+            rows.append(row)
+            if slot >= last_first:
+                tails.append(tail)
+            ids.append(entry.id)
+            self._append(entry)
+        core.database.run_many("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", rows)
+        core.database.run_many("INSERT OR REPLACE INTO tail VALUES (?, ?, ?)", tails)
+        core.work.touched = True
+        return ids
+
+    def _sealed(
+        self, slot: int, id: int, version: int, record: Record, vector: Vectors, code: bytes
+    ) -> tuple[tuple[object, ...], tuple[object, ...], Entry]:
+        core = self._core
+        bare = Entry(
+            slot=slot,
+            mark=b"",
+            id=id,
+            version=version,
+            time=record.time,
+            expires=NEVER if record.expires is None else record.expires,
+            supersedes=record.supersedes or 0,
+            scope=record.scope,
+            purpose=record.purpose,
+            source=record.source,
+            derived_from=record.derived_from,
+            code=code,
+            terms=encode_terms(terms_of(record.text)),
+        )
+        parts = {"vector": vector_bytes(vector), "record": encode_record(record), "entry": encode_entry(bare)}
+        place = Place(core.store_id, "row", slot)
+        stamp, sealed = seal(core.keys.row(slot, core.view.head), place, parts)
+        return (slot, stamp, sealed[0], sealed[1]), (slot, stamp, sealed[2]), replace(bare, mark=mark(stamp))
+
+    def _append(self, entry: Entry) -> None:
+        """Take ``entry`` into the view as the newest, and fold the tail when it is full."""
+        view = self._core.view
+        view.tail[entry.slot] = entry
+        view.tail_ids[entry.id] = entry.slot
+        full = entry.slot % SEGMENT_ROWS == 0
+        if full:
+            self._fold()
+        head = view.head
+        digest = bytes(32) if full else chained(head.tail_digest, entry.slot, entry.mark)
+        view.head = replace(head, next_slot=entry.slot + 1, live=head.live + 1, tail_digest=digest)
+
+    def _fold(self) -> None:
+        """Write the tail, which is full, as a segment. The head still counts it as the tail."""
+        core, view = self._core, self._core.view
+        head, entries = view.head, [view.tail[slot] for slot in sorted(view.tail)]
+        view.manifest = replace(view.manifest, pending=view.manifest.pending | set(head.pending_slots()))
+        if entries:
+            self.write_segment((head.tail_first - 1) // SEGMENT_ROWS, entries)
+        core.database.run("DELETE FROM tail WHERE slot < ?", (head.tail_first + SEGMENT_ROWS,))
+        view.tail, view.tail_ids = {}, {}
+        blank = bytes(len(head.dead))
+        view.head = replace(view.head, dead=blank, pending=blank)
+
+    def skip(self) -> None:
+        """Leave the next slot empty for ever: an id that an upgraded store had given and forgotten."""
+        view = self._core.view
+        head = view.head
+        self._write_noise([head.next_slot])
+        view.head = replace(head, dead=with_bit(head.dead, head.next_slot - head.tail_first))
+        if head.next_slot % SEGMENT_ROWS == 0:
+            self._fold()
+        view.head = replace(view.head, next_slot=head.next_slot + 1)
+        if view.head.next_slot % SEGMENT_ROWS == 1:
+            view.head = replace(view.head, tail_digest=bytes(32))
+
+    def write_segment(self, number: int, entries: Sequence[Entry]) -> None:
+        """Seal ``entries``, which ascend by slot and carry codes and terms, as a segment."""
+        slots = np.array([entry.slot for entry in entries], dtype=np.int64)
+        columns = Columns.of(entries)
+        self.seal_segment(
+            number,
+            columns,
+            codes=b"".join(entry.code for entry in entries),
+            postings=build_postings(slots, [entry.terms for entry in entries]),
+        )
+
+    def seal_segment(self, number: int, columns: Columns, *, codes: bytes, postings: bytes) -> None:
+        """Seal a segment's three parts under a fresh page, in place of an earlier segment of this number."""
+        core = self._core
+        page = core.next_page()
+        offsets = (columns.slots - number * SEGMENT_ROWS - 1).astype("<u2").tobytes()
+        parts = {"codes": pad(prefixed(offsets, codes)), "columns": columns.to_bytes(), "postings": pad(postings)}
+        key = core.keys.page(page, core.view.head)
+        stamp, sealed = seal(key, Place(core.store_id, "segment", page), parts)
+        core.database.run(
+            "INSERT OR REPLACE INTO segment (number, stamp, codes, columns, postings) VALUES (?, ?, ?, ?, ?)",
+            (number, stamp, *sealed),
+        )
+        ref = SegmentRef(
+            number=number,
+            page=page,
+            mark=mark(stamp),
+            live=len(columns),
+            soonest=float(columns.expires.min()),
+            linked=columns.linked,
+        )
+        core.view.manifest = core.view.manifest.with_segment(ref)
+
+    def kill(self, entries: Iterable[Entry]) -> None:
+        """Overwrite these rows with noise; their keys are punctured at the next forget."""
+        core, view = self._core, self._core.view
+        for entry in entries:
+            self._overwrite(entry.slot)
+            head = view.head
+            view.head = replace(head, live=head.live - 1)
+            if entry.slot >= head.tail_first:
+                index = entry.slot - head.tail_first
+                dead, pending = with_bit(head.dead, index), with_bit(head.pending, index)
+                view.head = replace(view.head, dead=dead, pending=pending)
+                del view.tail[entry.slot]
+                view.tail_ids.pop(entry.id, None)
+            else:
+                view.manifest = replace(view.manifest, pending=view.manifest.pending | {entry.slot})
+            if entry.slot in view.manifest.superseded:
+                view.manifest = replace(view.manifest, superseded=view.manifest.superseded - {entry.slot})
+        self.redo_digest()
+        core.work.touched = True
+
+    def drop_segments(self) -> None:
+        """Delete all segments, whose rows are about to be replaced; their keys are punctured at the next forget."""
+        view = self._core.view
+        pending = set(view.manifest.pending)
+        for number, ref in list(view.manifest.segments.items()):
+            pending |= set(self._core.columns(ref).slots.tolist())
+            self._core.database.run("DELETE FROM segment WHERE number = ?", (number,))
+            view.manifest = view.manifest.without_segment(number)
+        view.manifest = replace(view.manifest, pending=frozenset(pending))
+
+    def redo_digest(self) -> None:
+        """Compute the tail's digest from its entries."""
+        view, digest = self._core.view, bytes(32)
+        for slot in sorted(view.tail):
+            digest = chained(digest, slot, view.tail[slot].mark)
+        view.head = replace(view.head, tail_digest=digest)
+
+    def _overwrite(self, slot: int) -> None:
+        database, stamp = self._core.database, _noise_stamp()
+        database.run(
+            "UPDATE memory SET stamp = ?, vector = randomblob(length(vector)), record = randomblob(length(record))"
+            " WHERE slot = ?",
+            (stamp, slot),
+        )
+        # The same stamp in both tables, as a row has it that holds something.
+        database.run("UPDATE tail SET stamp = ?, entry = randomblob(length(entry)) WHERE slot = ?", (stamp, slot))
+
+    def resize_noise(self) -> None:
+        """Give every row a vector of today's dimension: noise of another would stand out. All rows must be replaced."""
+        size = self._core.view.head.dimension * STORED.itemsize + TAG_BYTES
+        self._core.database.run("UPDATE memory SET vector = randomblob(?) WHERE length(vector) != ?", (size, size))
+
+    def allocate(self) -> None:
+        """Fill the table with noise up to the next class of row counts."""
+        core, head = self._core, self._core.view.head
+        used = head.next_slot - 1
+        target = count_class(used)
+        if target <= head.allocated and used <= head.allocated:
+            return
+        start = max(head.allocated, used) + 1
+        self._write_noise(range(start, target + 1))
+        core.view.head = replace(head, allocated=max(target, used))
+
+    def _write_noise(self, slots: Iterable[int]) -> None:
+        """Insert rows that hold nothing, of usual sizes."""
+        core, head = self._core, self._core.view.head
+        vector_size = head.dimension * STORED.itemsize + TAG_BYTES
+        rng = random.Random(os.urandom(16))  # Picks which size noise has; the noise is the system's.
+        sizes = self._usual_sizes()
+        picked = [(slot, _noise_stamp(), *rng.choice(sizes)) for slot in slots]
+        core.database.run_many(
+            "INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)",
+            [(slot, stamp, os.urandom(vector_size), os.urandom(record)) for slot, stamp, record, _ in picked],
+        )
+        core.database.run_many(
+            "INSERT OR REPLACE INTO tail VALUES (?, ?, ?)",
+            [(slot, stamp, os.urandom(entry)) for slot, stamp, _, entry in picked if slot >= head.tail_first],
+        )
+
+    def _usual_sizes(self) -> list[tuple[int, int]]:
+        """Sizes (of a sealed record, of a sealed entry) as the latest rows have them."""
+        rows = self._core.database.rows(
+            "SELECT length(record), coalesce(length(entry), 0) FROM memory LEFT JOIN tail USING (slot)"
+            " ORDER BY slot DESC LIMIT ?",
+            (_LEDGER_OF_SIZES,),
+        )
+        entries = [entry for _, entry in rows if entry] or [_FIRST_BYTES[1]]
+        return [(record, entry or entries[0]) for record, entry in rows] or [_FIRST_BYTES]
+
+    # Reading
+
+    def record(self, entry: Entry) -> StoredRecord:
+        """The record behind ``entry``. Raises ``TamperedError``."""
+        (stored,) = self.records([entry])
+        return stored
+
+    def records(self, entries: Sequence[Entry]) -> list[StoredRecord]:
+        """The records behind ``entries``, in their order. Raises ``TamperedError``."""
+        sealed = self._select("record", [entry.slot for entry in entries])
+        answer = []
+        for entry in entries:
+            stamp, record = sealed.get(entry.slot, (None, None))
+            lock = self._lock(entry.slot, entry.mark, stamp)
+            opened = decode_record(lock.open(1, "record", record))
+            answer.append(StoredRecord(id=entry.id, version=entry.version, record=opened))
+        return answer
+
+    def vectors(self, slots: Sequence[int], marks: Sequence[bytes]) -> Vectors:
+        """The vectors (n, d) in these slots, whose rows were sealed with these marks. Raises ``TamperedError``.
+
+        Each is opened straight into its place in one array: fresh buffers would cost several times as much.
+        """
+        dimension = self._core.view.head.dimension
+        matrix = np.empty((len(slots), dimension), dtype=STORED)
+        places = matrix.view(np.uint8).reshape(-1).data
+        size_bytes = dimension * STORED.itemsize
+        for start in range(0, len(slots), _PAGE_ROWS):
+            page = slots[start : start + _PAGE_ROWS]
+            sealed = self._select("vector", page)
+            for at, slot in enumerate(page, start):
+                stamp, vector = sealed.get(slot, (None, None))
+                place = places[at * size_bytes : (at + 1) * size_bytes]
+                self._lock(slot, marks[at], stamp).open_into(0, "vector", vector, place)
+        return matrix.astype(np.float32, copy=False)
+
+    def codes(self, ref: SegmentRef) -> tuple[np.ndarray, np.ndarray]:
+        """The slots (n,) int64 and codes (n, code_bytes) of a segment. Raises ``TamperedError``."""
+        from store.parts import split_parts
+
+        content = self._core.open_padded(self._core.open_segment(ref, 0, "codes"), "segment")
+        try:
+            offsets, codes = split_parts(content, 2)
+            slots = np.frombuffer(offsets, dtype="<u2").astype(np.int64) + ref.number * SEGMENT_ROWS + 1
+            table = np.frombuffer(codes, dtype=np.uint8).reshape(-1, self.quantizer().code_bytes)
+        except ValueError:
+            raise tampered("segment") from None
+        if len(slots) != ref.live or len(table) != ref.live:
+            raise tampered("segment")
+        return slots, table
+
+    def _select(self, column: str, slots: Sequence[int]) -> dict[int, tuple[object, object]]:
+        rows: dict[int, tuple[object, object]] = {}
+        for start in range(0, len(slots), _PAGE_ROWS):
+            page = slots[start : start + _PAGE_ROWS]
+            marks = ",".join("?" * len(page))
+            for slot, stamp, sealed in self._core.database.rows(
+                f"SELECT slot, stamp, {column} FROM memory WHERE slot IN ({marks})", page
+            ):
+                rows[slot] = (stamp, sealed)
+        return rows
+
+    def _lock(self, slot: int, expected: bytes, stamp: object):  # type: ignore[no-untyped-def]
+        if not isinstance(stamp, bytes) or mark(stamp) != expected:
+            raise tampered("record")
+        core = self._core
+        return open_stamp(core.keys.row(slot, core.view.head), Place(core.store_id, "row", slot), stamp)
+
+
+def _noise_stamp() -> bytes:
+    return bytes((FORMAT,)) + os.urandom(STAMP_BYTES - 1)

@@ -1,0 +1,366 @@
+"""Search: by embedding, by words, and by both.
+
+Below 20,000 memories the embedding search is exact over all vectors. From there on it scans codes (``codes.py``), opens
+the sealed vectors of the best candidates, and ranks these exactly. The lexical search is BM25 (``lexical.py``). Nothing
+is opened before the first search asks for it, and each follows the store by difference: what one commit changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from store.codes import CodeIndex, candidates_for
+from store.columns import Where
+from store.core import Core
+from store.crypto import tampered
+from store.fusion import fuse
+from store.head import SEGMENT_ROWS
+from store.index import ExactIndex
+from store.lexical import LexicalIndex
+from store.manifest import SegmentRef
+from store.opened import OpenedVectors
+from store.rows import Rows
+from store.terms import clear_cache, terms_of
+from store.vectors import Vectors
+
+EXACT_BELOW = 20_000
+DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
+_FEW = 4_096
+_FUSED = 100
+Slots = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Hits = list[tuple[int, float]]
+Offsets = npt.NDArray[np.uint16]
+
+
+class Follower:
+    """Which segments and tail rows an index holds, so that it can be brought to another commit by difference."""
+
+    def __init__(self) -> None:
+        self.segments: dict[int, tuple[tuple[int, bytes], Offsets]] = {}  # number to (identity, slots within it)
+        self.tail: dict[int, bytes] = {}
+
+    def changes(self, core: Core) -> tuple[list[int], list[SegmentRef], list[int], list[int]]:
+        """Segments that are gone or changed, segments to load, tail slots that are gone, tail slots to load."""
+        view = core.view
+        fresh = []
+        for number, ref in view.manifest.segments.items():
+            known = self.segments.get(number)
+            if known is None or known[0] != ref.identity:
+                fresh.append(ref)
+        stale = [
+            number for number, known in self.segments.items() if not _is(known[0], view.manifest.segments.get(number))
+        ]
+        gone = [slot for slot, its in self.tail.items() if slot not in view.tail or view.tail[slot].mark != its]
+        new = [slot for slot, entry in view.tail.items() if self.tail.get(slot) != entry.mark]
+        return stale, fresh, gone, new
+
+
+def _is(identity: tuple[int, bytes], ref: SegmentRef | None) -> bool:
+    return ref is not None and ref.identity == identity
+
+
+def _slots_of(number: int, offsets: Offsets) -> list[int]:
+    slots: list[int] = (offsets.astype(np.int64) + number * SEGMENT_ROWS + 1).tolist()
+    return slots
+
+
+class Searcher:
+    """The in-memory side of searching one store. Call inside ``core.snapshot()`` or a transaction."""
+
+    def __init__(self, core: Core, rows: Rows, cache_bytes: int) -> None:
+        self._core, self._rows, self._cache_bytes = core, rows, cache_bytes
+        self._index: ExactIndex | CodeIndex | None = None
+        self._followed = Follower()
+        self._removed: set[int] = set()
+        self._lexical: LexicalIndex | None = None
+        self._followed_words = Follower()
+        self._hidden_words: set[int] = set()
+        self._opened: OpenedVectors | None = None
+        self._dimension = 0
+        self._rollbacks, self._learnt_inside = core.rollbacks, False
+        self._epoch = core.view.head.epoch
+
+    def _distrust(self) -> None:
+        """Drop what was learnt inside a transaction that was undone: slots it used may be used again."""
+        if self._learnt_inside and self._core.rollbacks != self._rollbacks:
+            self.drop()
+        if self._core.rollbacks != self._rollbacks or not self._core.database.depth:
+            self._learnt_inside = False
+        self._rollbacks = self._core.rollbacks
+        self._learnt_inside = self._learnt_inside or self._core.database.depth > 0
+        epoch = self._core.view.head.epoch
+        if epoch != self._epoch:
+            # Something was forgotten, perhaps by another process.
+            clear_cache()
+            if self._opened is not None:
+                self._opened.drop_others(current(self._core, Where(), -np.inf, history=True))
+        self._epoch = epoch
+
+    def drop(self) -> None:
+        """Drop all that is in memory."""
+        self._index = self._lexical = self._opened = None
+
+    def forget_cached(self, slots: Sequence[int]) -> None:
+        """Drop what is kept in memory of these slots."""
+        if self._opened is not None:
+            self._opened.drop(slots)
+        if self._index is not None:
+            self.embedding()
+        if self._lexical is not None:
+            self.lexical()
+
+    def id_of(self, slot: int) -> int:
+        """The id of the record in ``slot``."""
+        view = self._core.view
+        entry = view.tail.get(slot)
+        if entry is not None:
+            return entry.id
+        columns = self._core.columns(view.manifest.segments[(slot - 1) // SEGMENT_ROWS])
+        at = columns.position(slot)
+        if at is None:
+            raise tampered("segment")
+        return int(columns.ids[at])
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes in memory by part."""
+        return {
+            "embedding": 0 if self._index is None else self._index.size_bytes,
+            "vectors": 0 if self._opened is None else self._opened.size_bytes,
+            "lexical": 0 if self._lexical is None else self._lexical.size_bytes,
+            "columns": self._core.columns_bytes,
+        }
+
+    # By embedding
+
+    def by_vector(self, query: Vectors, k: int, allowed: Callable[[Slots], Bools] | None, few: Slots | None) -> Hits:
+        """The ``k`` best (slot, product), best first, equal products by lower id where they are cut off.
+
+        ``allowed`` tells which slots may be answered; ``few``, if given, lists them all.
+        """
+        if few is not None and len(few) <= _FEW:
+            slots, scores = few, self._vectors(few) @ query
+        else:
+            slots, scores = self._scan(query, k, allowed)
+        order = np.lexsort((slots, -scores))
+        if len(order) > k and scores[order[k - 1]] == scores[order[k]]:
+            # Of equal products the lower ids are wanted, which are not the lower slots where records were changed.
+            order = np.lexsort((ids_of(self._core, slots), -scores))
+        return [(int(slots[at]), float(scores[at])) for at in order[:k]]
+
+    def _scan(self, query: Vectors, k: int, allowed: Callable[[Slots], Bools] | None) -> tuple[Slots, Vectors]:
+        """Slots and exact products that hold the ``k`` best."""
+        index = self.embedding()
+        exact = isinstance(index, ExactIndex)
+        wanted = k if exact else candidates_for(k)
+        while True:
+            slots, scores = index.search(query, wanted)
+            kept = slots if allowed is None else slots[allowed(slots)]
+            if len(kept) >= min(k if exact else candidates_for(k), len(index)) or wanted >= len(index):
+                break
+            wanted *= 4
+        if exact:
+            keep = np.ones(len(slots), dtype=np.bool_) if allowed is None else allowed(slots)
+            return slots[keep], scores[keep]
+        return kept, self._vectors(kept) @ query
+
+    def score(self, query: Vectors, slots: Slots) -> Vectors:
+        """The exact products (n,) of ``query`` (d,) with the vectors in ``slots``."""
+        return self._vectors(slots) @ query
+
+    def _vectors(self, slots: Slots) -> Vectors:
+        self._distrust()
+        dimension = self._core.view.head.dimension
+        if self._opened is None or self._opened.dimension != dimension:
+            self._opened = OpenedVectors(dimension, self._cache_bytes)
+        return self._opened.get(slots.tolist(), lambda missing: self._rows.vectors(missing, self._marks(missing)))
+
+    def _marks(self, slots: Sequence[int]) -> list[bytes]:
+        view = self._core.view
+        marks = []
+        for slot in slots:
+            entry = view.tail.get(slot)
+            if entry is not None:
+                marks.append(entry.mark)
+                continue
+            columns = self._core.columns(view.manifest.segments[(slot - 1) // SEGMENT_ROWS])
+            at = columns.position(slot)
+            marks.append(b"" if at is None else columns.marks[at])
+        return marks
+
+    def embedding(self) -> ExactIndex | CodeIndex:
+        """The embedding index at the present commit."""
+        self._distrust()
+        view = self._core.view
+        wants_exact = view.head.live < EXACT_BELOW
+        index = self._index
+        if index is None or isinstance(index, ExactIndex) is not wants_exact or self._dimension != view.head.dimension:
+            quantizer = self._rows.quantizer()
+            index = ExactIndex(view.head.dimension) if wants_exact else CodeIndex(quantizer)
+            self._followed, self._removed, self._dimension = Follower(), set(), view.head.dimension
+            self._opened = None
+        # Put back only when it is whole: an error on the way leaves no index, and the next search starts over.
+        self._index = None
+        self._bring(index)
+        self._index = index
+        return index
+
+    def _bring(self, index: ExactIndex | CodeIndex) -> None:
+        core, followed = self._core, self._followed
+        stale, fresh, gone, new = followed.changes(core)
+        if isinstance(index, CodeIndex) and len(fresh) > 1:
+            index.reserve(len(index) + sum(ref.live for ref in fresh) + len(new))
+        moved = self._keep_moved(stale, fresh, gone)
+        for number in stale:
+            index.remove(set(_slots_of(number, followed.segments.pop(number)[1])) - moved)
+        index.remove([slot for slot in gone if slot not in moved])
+        for slot in gone:
+            del followed.tail[slot]
+        for ref in fresh:
+            slots, codes = self._rows.codes(ref)
+            followed.segments[ref.number] = (ref.identity, (slots - ref.number * SEGMENT_ROWS - 1).astype(np.uint16))
+            keep = np.array([slot not in moved for slot in slots.tolist()], dtype=np.bool_)
+            if keep.any():
+                self._extend(index, slots[keep], codes[keep], ref)
+        if new:
+            entries = [core.view.tail[slot] for slot in new]
+            codes = np.frombuffer(b"".join(entry.code for entry in entries), dtype=np.uint8).reshape(len(new), -1)
+            self._extend(index, np.array(new, dtype=np.int64), codes, None)
+            followed.tail.update((entry.slot, entry.mark) for entry in entries)
+        index.remove(core.view.manifest.pending - self._removed)
+        self._removed = set(core.view.manifest.pending)
+
+    def _keep_moved(self, stale: list[int], fresh: list[SegmentRef], gone: list[int]) -> set[int]:
+        """The slots that only moved, from the tail into a segment or with a segment that lost others."""
+        held = {slot for number in stale for slot in _slots_of(number, self._followed.segments[number][1])} | set(gone)
+        if not held:
+            return set()
+        moved = set()
+        for ref in fresh:
+            columns = self._core.columns(ref)
+            marks = dict(zip(columns.slots.tolist(), columns.marks, strict=True))
+            for slot in held & marks.keys():
+                if self._followed.tail.get(slot, marks[slot]) == marks[slot] and slot not in self._removed:
+                    moved.add(slot)
+        return moved
+
+    def _extend(
+        self, index: ExactIndex | CodeIndex, slots: Slots, codes: npt.NDArray[np.uint8], ref: SegmentRef | None
+    ) -> None:
+        if isinstance(index, CodeIndex):
+            index.extend(slots, codes)
+            return
+        pending = self._core.view.manifest.pending
+        live = np.array([slot not in pending for slot in slots.tolist()], dtype=np.bool_)
+        marks = self._marks(slots[live].tolist())
+        index.extend(slots[live], self._rows.vectors(slots[live].tolist(), marks))
+
+    # By words
+
+    def by_words(
+        self, text: str, k: int, allowed: Callable[[Slots], Bools] | None
+    ) -> tuple[Slots, npt.NDArray[np.float64]]:
+        """The ``k`` best slots (n,) by BM25 and their scores (n,), best first."""
+        return self.lexical().search(terms_of(text), k, allowed)
+
+    def by_both(
+        self,
+        query: Vectors,
+        text: str,
+        k: int,
+        allowed: Callable[[Slots], Bools] | None,
+        few: Slots | None,
+        weight: float,
+    ) -> Hits:
+        """The ``k`` best of both searches, fused; ``weight`` is the embedding's share."""
+        most = max(_FUSED, k)
+        dense = np.array([slot for slot, _ in self.by_vector(query, most, allowed, few)], dtype=np.int64)
+        words, _ = self.by_words(text, most, allowed)
+        slots = np.union1d(dense, words).astype(np.int64)
+        if not len(slots):
+            return []
+        lexical = self.lexical().scores(terms_of(text), slots)
+        return fuse((slots, self.score(query, slots)), (slots, lexical), k, weight)
+
+    def lexical(self) -> LexicalIndex:
+        """The lexical index at the present commit."""
+        self._distrust()
+        core, view = self._core, self._core.view
+        index = self._lexical
+        if index is None:
+            index, self._followed_words, self._hidden_words = LexicalIndex(), Follower(), set()
+        self._lexical = None
+        followed = self._followed_words
+        stale, fresh, gone, new = followed.changes(core)
+        for slot in gone:
+            index.drop_entry(slot)
+            del followed.tail[slot]
+        for number in stale:
+            index.drop_segment(number)
+            del followed.segments[number]
+        for ref in fresh:
+            postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
+            index.put_segment(ref.number, postings)
+            followed.segments[ref.number] = (ref.identity, np.zeros(0, dtype=np.uint16))
+        for slot in new:
+            index.put_entry(slot, view.tail[slot].terms)
+            followed.tail[slot] = view.tail[slot].mark
+        reloaded = {(ref.number) for ref in fresh}
+        again = {slot for slot in view.manifest.pending if (slot - 1) // SEGMENT_ROWS in reloaded}
+        index.hide((view.manifest.pending - self._hidden_words) | again)
+        self._hidden_words = set(view.manifest.pending)
+        self._lexical = index
+        return index
+
+
+def ids_of(core: Core, slots: Slots) -> Slots:
+    """The ids (n,) of the records in ``slots`` (n,), each of which holds one."""
+    view, order = core.view, np.argsort(slots, kind="stable")
+    ascending = slots[order]
+    numbers, starts = np.unique((ascending - 1) // SEGMENT_ROWS, return_index=True)
+    ids = np.zeros(len(slots), dtype=np.int64)
+    for number, start, end in zip(numbers.tolist(), starts, np.append(starts, len(slots))[1:], strict=True):
+        part, ref = ascending[start:end], view.manifest.segments.get(number)
+        if ref is None:
+            ids[order[start:end]] = [view.tail[slot].id for slot in part.tolist()]
+        else:
+            columns = core.columns(ref)
+            ids[order[start:end]] = columns.ids[np.searchsorted(columns.slots, part)]
+    return ids
+
+
+def where_slots(core: Core, where: Where, now: float) -> tuple[Callable[[Slots], Bools] | None, Slots | None]:
+    """Which slots a reading may answer: a test for arrays of slots, and their list if it had to be made.
+
+    Superseded and expired records are never answered. ``None`` twice means that all are.
+    """
+    view = core.view
+    hidden = view.manifest.superseded
+    soonest = min((ref.soonest for ref in view.manifest.segments.values()), default=np.inf)
+    soonest = min(soonest, min((entry.expires for entry in view.tail.values()), default=np.inf))
+    if where.is_all() and now < soonest:
+        if not hidden:
+            return None, None
+        gone = np.array(sorted(hidden), dtype=np.int64)
+        return (lambda slots: ~np.isin(slots, gone)), None
+    table = current(core, where, now)
+    return (lambda slots: np.isin(slots, table)), table
+
+
+def current(core: Core, where: Where, now: float, *, history: bool = False) -> Slots:
+    """The slots (n,), ascending, of the records that ``where`` is about; past ones for ``history`` only."""
+    from store.columns import Columns
+
+    view = core.view
+    found = []
+    parts = [core.columns(ref) for _, ref in sorted(view.manifest.segments.items())]
+    if view.tail:
+        parts.append(Columns.of([view.tail[slot] for slot in sorted(view.tail)]))
+    for columns in parts:
+        found.append(columns.slots[columns.mask(where) & (history | (columns.expires > now))])
+    slots = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+    gone = view.manifest.pending if history else view.manifest.superseded | view.manifest.pending
+    return slots[~np.isin(slots, np.array(sorted(gone), dtype=np.int64))] if gone else slots
