@@ -99,7 +99,9 @@ def kill(root: Path, runs: int) -> None:
                 faultlib.write_tree(root, {})
                 state = workload.State()
             (root / "ack").write_bytes(b"")
-            server.stdin.write(f"{number} {rng.uniform(0, 0.1):.4f}\n")
+            server.stdin.write(
+                f"{number} {rng.randrange(2, 30) * (rng.random() < 0.75):d} {rng.uniform(0, 0.02):.4f}\n"
+            )
             server.stdin.flush()
             ended = server.stdout.readline()
             # The log is a file that is read after the end, so it is read to its last line.

@@ -185,15 +185,24 @@ def _random_step(rng: random.Random, state: State, fresh: str) -> Step:
 
 
 def serve(root: Path) -> None:
-    """For each line ``seed seconds``: fork a victim, kill it after that time, print how it ended (-9 if by us)."""
-    for line in sys.stdin:
-        seed, seconds = int(line.split()[0]), float(line.split()[1])
+    """For each line ``seed lines seconds``: fork a victim, wait for so many lines in its log and then so long, kill it,
+    print how it ended (-9 if by us).
+    """
+    for command in sys.stdin:
+        seed, lines, seconds = command.split()
         child = os.fork()
         if not child:
-            _victim(root, seed)
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            _victim(root, int(seed))
+        ended = 0
+        # On a busy machine time alone would find most victims while they open the store.
+        while not ended and (root / "ack").read_bytes().count(b"\n") < int(lines):
+            time.sleep(0.001)
+            ended, status = os.waitpid(child, os.WNOHANG)
+        if not ended:
+            time.sleep(float(seconds))
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 def _victim(root: Path, seed: int) -> None:
