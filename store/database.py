@@ -51,7 +51,7 @@ class Database:
         self._closed = False
         self._own_commits = 0
         self._foreign_changes = 0
-        with self._typed_errors():
+        with self.typed_errors():
             uri = f"{path.absolute().as_uri()}?mode=rw"  # Never makes a file that is missing.
             connection = sqlite3.connect(
                 uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
@@ -77,7 +77,7 @@ class Database:
             if self.depth:
                 raise StoreError("The store cannot close inside its own transaction: leave the block first.")
             self._closed = True
-            with self._typed_errors():
+            with self.typed_errors():
                 self._connection.close()
 
     @property
@@ -100,7 +100,7 @@ class Database:
                 self._own_commits += 1
                 self.run("COMMIT")
             except BaseException:
-                with self._typed_errors():
+                with self.typed_errors():
                     self.utils.rollback()
                 raise
             finally:
@@ -126,22 +126,22 @@ class Database:
                 self.run("BEGIN")
                 yield
             finally:
-                with self._typed_errors():
+                with self.typed_errors():
                     self.utils.rollback()
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows that ``sql`` selects."""
-        with self._held(), self._typed_errors():
+        with self._held(), self.typed_errors():
             return self._connection.execute(sql, parameters).fetchall()
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Run one statement; the number of rows that it changed."""
-        with self._held(), self._typed_errors():
+        with self._held(), self.typed_errors():
             return self._connection.execute(sql, parameters).rowcount
 
     def run_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row: sqlite-utils inserts half as fast, so this is the hot path."""
-        with self._held(), self._typed_errors():
+        with self._held(), self.typed_errors():
             self._connection.executemany(sql, rows)
 
     def fold_journal(self) -> bool:
@@ -158,7 +158,7 @@ class Database:
 
     def foreign_changes(self) -> int:
         """A count that grows whenever another connection or process was seen to have committed."""
-        with self._held(), self._typed_errors():
+        with self._held(), self.typed_errors():
             now = self._pragma_data_version()
             if now != self._seen:
                 self._seen = now
@@ -191,7 +191,8 @@ class Database:
             raise StoreError("The transaction was undone by an earlier error: start it again.")
 
     @contextmanager
-    def _typed_errors(self) -> Iterator[None]:
+    def typed_errors(self) -> Iterator[None]:
+        """A block in which SQLite's errors leave as this package's own."""
         try:
             yield
         except sqlite3.Error as error:

@@ -165,8 +165,9 @@ def build(
             slot, kek = make_slot_with_key(1, opening.unlock, store_key=store_key, store_id=header.store_id)
             root = replace(Root.fresh(), slot_keys=((1, kek),))
             with database.write():
-                migrate(database.utils)
-                database.utils.table("header").insert({"id": 1, **asdict(header)})
+                with database.typed_errors():
+                    migrate(database.utils)
+                    database.utils.table("header").insert({"id": 1, **asdict(header)})
                 write_slots(database, [slot])
                 sealed = root.seal(store_key, secret, header.store_id)
                 database.run("INSERT INTO root (id, epoch, sealed) VALUES (1, ?, ?)", (root.epoch, sealed))
