@@ -20,8 +20,8 @@ from store.crypto import KEY_BYTES
 from store.errors import ForgetPending
 from store.head import SEGMENT_ROWS
 from store.ledger import Ledger
-from store.lexical import drop_from_postings
 from store.manifest import SegmentRef
+from store.ranges import NO_RANGES
 from store.receipts import KIND as RECEIPT
 from store.receipts import Receipt
 from store.root import Root
@@ -99,20 +99,10 @@ class Commits:
         if view.manifest is not core.written[0]:
             garbage = view.manifest.garbage.with_number(view.head.manifest_page)
             view.manifest = replace(view.manifest, garbage=garbage)
-            self._write_manifest()
+            core.write_manifest()
         if view.registry is not core.written[1]:
             view.registry = view.registry.with_garbage(view.head.registry_page)
-            self._write_registry()
-
-    def _write_manifest(self) -> None:
-        core, view = self._core, self._core.view
-        page, its_mark = core.seal_page("manifest", view.manifest.to_bytes())
-        view.head = replace(view.head, manifest_page=page, manifest_mark=its_mark)
-
-    def _write_registry(self) -> None:
-        core, view = self._core, self._core.view
-        page, its_mark = core.seal_page("registry", view.registry.to_bytes())
-        view.head = replace(view.head, registry_page=page, registry_mark=its_mark)
+            core.write_registry()
 
     # Forgetting
 
@@ -137,29 +127,19 @@ class Commits:
             "INSERT OR REPLACE INTO root (id, epoch, sealed) VALUES (1, ?, ?)",
             (root.epoch, root.seal(core.keys.store_key, secret, core.store_id)),
         )
-        view.manifest = replace(view.manifest, pending=frozenset(), garbage=type(view.manifest.garbage)())
-        view.registry = replace(view.registry, garbage=type(view.registry.garbage)())
+        view.manifest = replace(view.manifest, pending=frozenset(), garbage=NO_RANGES)
+        view.registry = replace(view.registry, garbage=NO_RANGES)
         view.head = replace(view.head, epoch=root.epoch, pending=bytes(len(view.head.pending)))
-        self._write_manifest()
-        self._write_registry()
+        core.write_manifest()
+        core.write_registry()
 
     def _rewrite(self, ref: SegmentRef, gone: set[int]) -> None:
         """Seal a segment anew without these slots; drop it if nothing is left."""
-        core = self._core
-        columns = core.columns(ref)
-        rest = columns.without(gone)
-        if rest is None:
-            core.database.run("DELETE FROM segment WHERE number = ?", (ref.number,))
-            core.view.manifest = core.view.manifest.without_segment(ref.number)
-            return
-        if len(rest) == len(columns):
-            return
-        slots, codes = self._rows.codes(ref)
-        kept = [at for at, slot in enumerate(slots.tolist()) if slot not in gone]
-        postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
-        self._rows.seal_segment(
-            ref.number, rest, codes=codes[kept].tobytes(), postings=drop_from_postings(postings, gone)
-        )
+        columns, codes, postings = self._rows.segment_without(ref, gone)
+        if columns is None:
+            self._rows.drop_segment(ref.number)
+        elif len(columns) < len(self._core.columns(ref)):
+            self._rows.seal_segment(ref.number, columns, codes=codes, postings=postings)
 
     def _note_receipt(self, work: Work, before: Root, after: Root) -> None:
         core = self._core
@@ -221,12 +201,7 @@ class Commits:
 
 def first_directories(core: Core) -> None:
     """Write manifest, registry and head of a store under construction; call inside a transaction."""
-    for table, content in (("manifest", core.view.manifest.to_bytes()), ("registry", core.view.registry.to_bytes())):
-        page, its_mark = core.seal_page(table, content)
-        directory = core.view.head
-        if table == "manifest":
-            core.view.head = replace(directory, manifest_page=page, manifest_mark=its_mark)
-        else:
-            core.view.head = replace(directory, registry_page=page, registry_mark=its_mark)
+    core.write_manifest()
+    core.write_registry()
     core.view.head = replace(core.view.head, counter=1, epoch=core.keys.root.epoch)
     core.write_head()

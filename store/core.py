@@ -261,6 +261,16 @@ class Core:
         self.database.run(f"INSERT OR REPLACE INTO {table} (id, sealed) VALUES (1, ?)", (sealed,))
         return page, mark(sealed[:STAMP_BYTES])
 
+    def write_manifest(self) -> None:
+        """Seal the manifest of the view, and name it in the view's head."""
+        page, its_mark = self.seal_page("manifest", self.view.manifest.to_bytes())
+        self.view.head = replace(self.view.head, manifest_page=page, manifest_mark=its_mark)
+
+    def write_registry(self) -> None:
+        """Seal the registry of the view, and name it in the view's head."""
+        page, its_mark = self.seal_page("registry", self.view.registry.to_bytes())
+        self.view.head = replace(self.view.head, registry_page=page, registry_mark=its_mark)
+
     def write_head(self) -> None:
         """Seal the head of the view."""
         root = self.keys.root

@@ -17,13 +17,16 @@ import os
 import secrets
 import stat
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from store.crypto import KEY_BYTES, Secret, hkdf
-from store.errors import KeyFileError, TamperedError
+from store.errors import DeviceSecretError, KeyFileError, TamperedError
+from store.keychain import drop_entry, get_entry, put_entry
 from store.recovery import RecoveryKey
 
 SLOT_SALT_BYTES = 16
@@ -122,16 +125,18 @@ class KeychainKey(DeviceKey):
     @classmethod
     def create(cls, name: str) -> KeychainKey:
         """A fresh key, put into the keychain under ``name``. Raises ``KeyFileError``; never overwrites."""
-        if _keychain("get_password", name) is not None:
-            raise KeyFileError(f"The keychain holds a key named {name!r} already: choose another name.")
-        key = cls(secrets.token_bytes(KEY_BYTES))
-        _keychain("set_password", name, key._key.hex())
-        return key
+        with _keychain_errors():
+            if get_entry(f"key {name}") is not None:
+                raise KeyFileError(f"The keychain holds a key named {name!r} already: choose another name.")
+            key = cls(secrets.token_bytes(KEY_BYTES))
+            put_entry(f"key {name}", key._key.hex())
+            return key
 
     @classmethod
     def load(cls, name: str) -> KeychainKey:
         """The key under ``name``. Raises ``KeyFileError``."""
-        text = _keychain("get_password", name)
+        with _keychain_errors():
+            text = get_entry(f"key {name}")
         if text is None:
             raise KeyFileError(f"The keychain holds no key named {name!r}: check the name, or use another slot.")
         try:
@@ -142,20 +147,17 @@ class KeychainKey(DeviceKey):
     @classmethod
     def discard(cls, name: str) -> None:
         """Delete the key under ``name`` from the keychain."""
-        _keychain("delete_password", name)
+        with _keychain_errors():
+            drop_entry(f"key {name}")
 
 
-def _keychain(action: str, name: str, *values: str) -> str | None:
+@contextmanager
+def _keychain_errors() -> Iterator[None]:
+    """What the keychain refuses as an error about a key; the keychain itself is ``keychain.py``'s."""
     try:
-        import keyring
-        import keyring.errors
-    except ImportError:
-        raise KeyFileError("The keychain needs the package keyring: pip install 'tacit[keychain]'.") from None
-    try:
-        answer = getattr(keyring, action)("tacit", f"key {name}", *values)
-    except keyring.errors.KeyringError as error:
-        raise KeyFileError(f"The keychain refused ({type(error).__name__}): unlock it, or use another slot.") from None
-    return answer if isinstance(answer, str) else None
+        yield
+    except DeviceSecretError as error:
+        raise KeyFileError(str(error)) from None
 
 
 Unlock = Passphrase | DeviceKey | RecoveryKey

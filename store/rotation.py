@@ -22,7 +22,6 @@ from store.errors import StoreError
 from store.forgetting import entries_of
 from store.head import SEGMENT_ROWS
 from store.ledger import Ledger
-from store.lexical import drop_from_postings
 from store.named import NamedValues
 from store.root import Generation, Root
 from store.rows import Rows
@@ -93,22 +92,16 @@ class Rotation:
         if ref is None:
             view.head = replace(view.head, rotated_to=end)
             return
-        gone = set(view.manifest.pending_in(number))
-        columns = core.columns(ref).without(gone)
+        columns, codes, postings = self._rows.segment_without(ref, set(view.manifest.pending_in(number)))
         if columns is None:
-            core.database.run("DELETE FROM segment WHERE number = ?", (number,))
-            view.manifest = view.manifest.without_segment(number)
+            self._rows.drop_segment(number)
             view.head = replace(view.head, rotated_to=end)
             return
         entries = sorted(entries_of(core, columns.slots), key=lambda entry: entry.slot)
-        slots, codes = self._rows.codes(ref)
-        kept = [at for at, slot in enumerate(slots.tolist()) if slot not in gone]
-        postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
         opened = self._opened(entries)
         view.head = replace(view.head, rotated_to=end)
         fresh = Columns.of(self._sealed(entries, opened))
-        postings = drop_from_postings(postings, gone) if gone else postings
-        self._rows.seal_segment(number, fresh, codes=codes[kept].tobytes(), postings=postings)
+        self._rows.seal_segment(number, fresh, codes=codes, postings=postings)
 
     def _opened(self, entries: list[Entry]) -> list[tuple[bytes, bytes]]:
         """The plaintexts (vector, record) of rows, as they are under their present keys."""

@@ -19,7 +19,7 @@ from store.columns import NEVER, Columns, Entry, encode_entry
 from store.core import Core
 from store.crypto import FORMAT, STAMP_BYTES, TAG_BYTES, Place, mark, open_stamp, seal, tampered
 from store.head import SEGMENT_ROWS, chained, with_bit
-from store.lexical import build_postings
+from store.lexical import build_postings, drop_from_postings
 from store.manifest import SegmentRef
 from store.padding import count_class, pad
 from store.parts import prefixed
@@ -182,14 +182,30 @@ class Rows:
         self.redo_digest()
         core.work.touched = True
 
+    def segment_without(self, ref: SegmentRef, gone: set[int]) -> tuple[Columns | None, bytes, bytes]:
+        """A segment's columns (``None`` if no record is left), codes and postings without the slots that are gone."""
+        core = self._core
+        columns = core.columns(ref).without(gone)
+        if columns is None:
+            return None, b"", b""
+        slots, codes = self.codes(ref)
+        kept = [at for at, slot in enumerate(slots.tolist()) if slot not in gone]
+        postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
+        return columns, codes[kept].tobytes(), drop_from_postings(postings, gone) if gone else postings
+
+    def drop_segment(self, number: int) -> None:
+        """Delete a segment; its page is punctured at the next forget."""
+        view = self._core.view
+        self._core.database.run("DELETE FROM segment WHERE number = ?", (number,))
+        view.manifest = view.manifest.without_segment(number)
+
     def drop_segments(self) -> None:
         """Delete all segments, whose rows are about to be replaced; their keys are punctured at the next forget."""
         view = self._core.view
         pending = set(view.manifest.pending)
         for number, ref in list(view.manifest.segments.items()):
             pending |= set(self._core.columns(ref).slots.tolist())
-            self._core.database.run("DELETE FROM segment WHERE number = ?", (number,))
-            view.manifest = view.manifest.without_segment(number)
+            self.drop_segment(number)
         view.manifest = replace(view.manifest, pending=frozenset(pending))
 
     def redo_digest(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.codes import CodeIndex, candidates_for
-from store.columns import Where
+from store.columns import Columns, Where
 from store.core import Core
 from store.crypto import tampered
 from store.fusion import fuse
@@ -308,7 +308,7 @@ class Searcher:
         for slot in new:
             index.put_entry(slot, view.tail[slot].terms)
             followed.tail[slot] = view.tail[slot].mark
-        reloaded = {(ref.number) for ref in fresh}
+        reloaded = {ref.number for ref in fresh}
         again = {slot for slot in view.manifest.pending if (slot - 1) // SEGMENT_ROWS in reloaded}
         index.hide((view.manifest.pending - self._hidden_words) | again)
         self._hidden_words = set(view.manifest.pending)
@@ -352,8 +352,6 @@ def where_slots(core: Core, where: Where, now: float) -> tuple[Callable[[Slots],
 
 def current(core: Core, where: Where, now: float, *, history: bool = False) -> Slots:
     """The slots (n,), ascending, of the records that ``where`` is about; past ones for ``history`` only."""
-    from store.columns import Columns
-
     view = core.view
     found = []
     parts = [core.columns(ref) for _, ref in sorted(view.manifest.segments.items())]

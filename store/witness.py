@@ -36,11 +36,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from store.crypto import FORMAT, MAGIC, SALT_BYTES, TAG_BYTES, prefixed
 from store.device_secret import make_folder, new_file, refuse_inside, state_folder
 from store.errors import StoreError, TamperedError
+from store.head import MAX_RATCHET_BYTES
 from store.keychain import check_name, get_entry, put_entry
 from store.keys import sync_folder
 
 WITNESS_BYTES = 384
-MAX_RATCHET_BYTES = 192
 _HASH_BYTES = 32
 _HEAD = struct.Struct(">Q32sH")
 _PLAIN_BYTES = WITNESS_BYTES - SALT_BYTES - 32 - TAG_BYTES

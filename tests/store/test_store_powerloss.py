@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+import faultlib
 import pytest
+import workload
 
 from store import EncryptedStore, ForgottenEpoch, StoreError
 
 HERE = Path(__file__).parent
-
-
-def _load(name: str) -> ModuleType:
-    """A helper beside this file, which has no package, once for all tests."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-if TYPE_CHECKING:
-    import faultlib
-    import workload
-else:
-    faultlib, workload = _load("faultlib"), _load("workload")
 
 root = faultlib.root  # A fixture.
 Script = list["workload.Step"]
