@@ -54,7 +54,10 @@ class BackedUpKeeper(MemoryKeeper):
         if header != _HEADER:
             raise BackupError("This archive does not hold memories as this version writes them: install a newer Tacit.")
         # Read to its end first: only then is it known to be whole.
-        memories = [_as_memory(row) for row in rows]
+        memories = [_as_memory(number, row) for number, row in enumerate(rows, 1)]
+        known = {old for old, _ in memories}
+        if len(known) < len(memories):
+            raise BackupError("Two memories in the archive have the same id: correct the file, or export again.")
         vectors = self._encode([memory.text for _, memory in memories])
         fresh: dict[int, int] = {}
         waiting: list[tuple[int, Record, int]] = []
@@ -70,8 +73,18 @@ class BackedUpKeeper(MemoryKeeper):
             for at, (old, memory) in enumerate(memories):
                 if memory.supersedes is not None or memory.derived_from:
                     write()  # What it points to must have its new id.
+                    if memory.supersedes in known and memory.supersedes not in fresh:
+                        raise BackupError(
+                            f"Memory {at + 1} of the archive replaces one that does not come before it: check the file."
+                        )
                 waiting.append((old, _relinked(memory, fresh).record(0.0), at))
             write()
+            for old, memory in memories:
+                if memory.derived_from:
+                    # A change may have linked it to a later one, which had no new id yet.
+                    whole = _relinked(memory, fresh).record(0.0)
+                    if whole != self._store.get(fresh[old]).record:
+                        self._store.update(fresh[old], whole)
         return list(fresh.values())
 
 
@@ -83,23 +96,24 @@ def _as_row(stored: StoredRecord) -> dict[str, Any]:
 def _parsed(item: bytes) -> dict[str, Any]:
     try:
         row = json.loads(item)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BackupError("A memory in the archive is no JSON object: export it again.") from None
     return row if isinstance(row, dict) else {}
 
 
-def _as_memory(row: dict[str, Any]) -> tuple[int, Memory]:
-    """Return the old id and the memory in ``row``; raise `BackupError`, which quotes nothing of it."""
+def _as_memory(number: int, row: dict[str, Any]) -> tuple[int, Memory]:
+    """Return the old id and the memory in the row of this number; raise `BackupError`, which quotes nothing of it."""
     fields = {name: row[name] for name in _FIELDS if name in row}
-    if type(row.get("id")) is not int or "text" not in fields or "time" not in fields or len(row) != len(fields) + 1:
+    whole = type(row.get("id")) is int and "text" in fields and fields.get("time") is not None
+    if not whole or len(row) != len(fields) + 1:
         raise BackupError(
-            "A memory in the archive lacks its id, text or time, or has an unknown field: check the file."
+            f"Memory {number} of the archive lacks its id, text or time, or has an unknown field: check the file."
         )
     try:
         memory = Memory(**{**fields, "derived_from": tuple(fields.get("derived_from", ()))})
         memory.record(0.0)
     except (ValueError, TypeError) as error:
-        raise BackupError(f"A memory in the archive is malformed. {error}") from None
+        raise BackupError(f"Memory {number} of the archive is malformed. {error}") from None
     return row["id"], memory
 
 

@@ -272,9 +272,11 @@ class Device(BackedUpKeeper):
             self._check_encoder_is_current()
             model = self.model
             readable = self._consents.granted(PERSONALIZATION)
-            return build_view(
+            view = build_view(
                 self._store, self._encoder, model.catalogue, model.flat, self._kept.evidence(), readable=readable
             )
+            self._kept.rests_on(view.records.values())
+            return view
 
         return self._kept.once("view", build)
 
@@ -289,9 +291,10 @@ class Device(BackedUpKeeper):
                 np.zeros(0, dtype=np.int64),
             )
         ids, vectors = self._store.vectors(Where(purpose=PERSONALIZATION))
-        labels = {stored.id: stored.record.label for stored in self._store.iter(purpose=PERSONALIZATION)}
-        rows = [row for row, id in enumerate(ids) if labels.get(id) in catalogue]
-        y = np.array([catalogue.index(str(labels[ids[row]])) for row in rows], dtype=np.int64)
+        records = {stored.id: stored.record for stored in self._store.iter(purpose=PERSONALIZATION)}
+        self._kept.rests_on(records.values())
+        rows = [row for row, id in enumerate(ids) if id in records and records[id].label in catalogue]
+        y = np.array([catalogue.index(str(records[ids[row]].label)) for row in rows], dtype=np.int64)
         return np.array(ids, dtype=np.int64)[rows], vectors[rows], y
 
 

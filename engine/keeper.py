@@ -3,6 +3,7 @@
 Texts become vectors by the device's encoder and lie sealed in its store; consent is asked at reading.
 """
 
+import contextlib
 import threading
 import time as clock
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from engine.errors import EncoderMismatchError
 from engine.kept import Kept
 from engine.suggestion import Found, found
 from engine.text import is_unicode
-from store import EncryptedStore, Receipt, Record, Where
+from store import EncryptedStore, Receipt, Record, RecordMissingError, Where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +178,12 @@ class MemoryKeeper:
                 hits = self._store.search_text(text, k, where=where)
             else:
                 hits = self._store.search_hybrid(query, text, k, where=where)
-            return [found(id, self._store.get(id).record, float(self._store.vector(id) @ query)) for id, _ in hits]
+            read = []
+            for id, _ in hits:
+                # Another process may have forgotten it meanwhile.
+                with contextlib.suppress(RecordMissingError):
+                    read.append(found(id, self._store.get(id).record, float(self._store.vector(id) @ query)))
+            return read
 
     def history(self, id: int) -> list[Found]:
         """Return a memory and those that it superseded, newest first; similarity is 1."""

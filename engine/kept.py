@@ -1,16 +1,18 @@
 """What a device keeps in its store beside memories: its models, its encoder's name, evidence and consent, all sealed.
 
-Reads are kept in memory until this or another process writes to the store.
+Reads are kept in memory until this or another process writes to the store, or a memory that they rest on expires.
 """
 
-from collections.abc import Callable
+import math
+import time as clock
+from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
 
 from engine.checkpoint import Checkpoint
 from engine.encoder import Encoder
 from engine.errors import ModelError
 from engine.evidence import EvidenceRecord
-from store import EncryptedStore
+from store import EncryptedStore, Record
 
 _T = TypeVar("_T")
 _KIND = "engine"
@@ -29,19 +31,24 @@ class Kept:
         self._store = store
         self._computed: dict[str, object] = {}
         self._computed_at = -1
+        self._expires = math.inf
 
     def once(self, name: str, compute: Callable[[], _T]) -> _T:
-        """Return ``compute()``, kept until the store changes."""
+        """Return ``compute()``, kept until the store changes or what it rests on expires."""
         version = self._store.data_version()
-        if version != self._computed_at:
+        if version != self._computed_at or clock.time() >= self._expires:
             self._computed.clear()
-            self._computed_at = version
+            self._computed_at, self._expires = version, math.inf
         if name not in self._computed:
             value = compute()
             if self._computed_at != version:  # Another process wrote meanwhile, and what was read may be mixed.
                 return value
             self._computed[name] = value
         return cast(_T, self._computed[name])
+
+    def rests_on(self, records: Iterable[Record]) -> None:
+        """Drop what is being computed, and all else, when one of these expires."""
+        self._expires = min([self._expires, *(record.expires for record in records if record.expires is not None)])
 
     def clear(self) -> None:
         """Drop what is in memory."""

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from store.padding import pad, unpad
 from store.parts import split_parts
 
 NEVER = math.inf
+MARK_BYTES = 8
 _FIXED = struct.Struct(">QIddQ")
 _WORDS = ("scope", "purpose", "source")
 _ARRAYS = (
@@ -45,8 +46,7 @@ Bools = npt.NDArray[np.bool_]
 Slots = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """The columns of the record in ``slot``, whose row was sealed with ``mark``, and its code and terms.
 
     Times are in Unix seconds; ``expires`` is infinity for never. ``supersedes`` is an id or 0.
@@ -128,7 +128,7 @@ class Columns:
     def __init__(
         self,
         slots: Slots,
-        marks: list[bytes],
+        marks: bytes,
         arrays: dict[str, npt.NDArray[np.generic]],
         words: dict[str, list[str]],
         derived: dict[int, tuple[int, ...]],
@@ -157,7 +157,7 @@ class Columns:
             arrays[name] = np.array([places[name][getattr(entry, name)] for entry in entries], dtype=np.uint16)
         slots = np.array([entry.slot for entry in entries], dtype=np.int64)
         derived = {entry.slot: entry.derived_from for entry in entries if entry.derived_from}
-        return cls(slots, [entry.mark for entry in entries], arrays, words, derived)
+        return cls(slots, b"".join([entry.mark for entry in entries]), arrays, words, derived)
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -166,7 +166,7 @@ class Columns:
     def size_bytes(self) -> int:
         """Bytes in memory, the short word lists not counted."""
         arrays = (self.slots, self.ids, self.versions, self.times, self.expires, self.supersedes)
-        return sum(array.nbytes for array in arrays) + 3 * 2 * len(self) + 41 * len(self)
+        return sum(array.nbytes for array in arrays) + (3 * 2 + MARK_BYTES) * len(self)
 
     @property
     def linked(self) -> bool:
@@ -180,8 +180,15 @@ class Columns:
 
     def position(self, slot: int) -> int | None:
         """Where ``slot`` stands, if it does."""
-        at = int(np.searchsorted(self.slots, slot))
-        return at if at < len(self) and self.slots[at] == slot else None
+        count = len(self.slots)
+        at = (slot - 1) % SEGMENT_ROWS  # Its place in a segment from which nothing was forgotten.
+        if at >= count or self.slots[at] != slot:
+            at = int(np.searchsorted(self.slots, slot))
+        return at if at < count and self.slots[at] == slot else None
+
+    def mark(self, at: int) -> bytes:
+        """The mark of the row at a position."""
+        return self.marks[MARK_BYTES * at : MARK_BYTES * (at + 1)]
 
     def word(self, name: str, at: int) -> str:
         """The scope, purpose or source at a position."""
@@ -205,7 +212,7 @@ class Columns:
         """The entry at a position, without code and terms."""
         return Entry(
             slot=int(self.slots[at]),
-            mark=self.marks[at],
+            mark=self.mark(at),
             id=int(self.ids[at]),
             version=int(self.versions[at]),
             time=float(self.times[at]),
@@ -234,7 +241,7 @@ class Columns:
             [[slot - first, *ids] for slot, ids in sorted(self.derived.items())], separators=(",", ":")
         )
         words = json.dumps(self.words, ensure_ascii=False, separators=(",", ":"))
-        return pad(prefixed(*arrays, b"".join(self.marks), words.encode("utf-8"), derived.encode("ascii")))
+        return pad(prefixed(*arrays, self.marks, words.encode("utf-8"), derived.encode("ascii")))
 
     @classmethod
     def from_bytes(cls, padded: bytes, number: int) -> Columns:
@@ -247,20 +254,33 @@ class Columns:
             first = number * SEGMENT_ROWS + 1
             origins = {first + int(row[0]): tuple(map(int, row[1:])) for row in json.loads(derived)}
             slots = values["offsets"].astype(np.int64) + first
-            fits = {len(array) for array in values.values()} == {count} and len(marks) == 8 * count
+            fits = {len(array) for array in values.values()} == {count} and len(marks) == MARK_BYTES * count
             if not fits or not 1 <= count <= SEGMENT_ROWS or (np.diff(slots) <= 0).any() or list(table) != list(_WORDS):
                 raise ValueError
             if any(values[name].max() >= len(table[name]) for name in _WORDS) or int(slots[-1]) >= first + SEGMENT_ROWS:
                 raise ValueError
         except (ValueError, TypeError, KeyError, IndexError):
             raise _malformed("segment") from None
-        return cls(slots, [marks[at : at + 8] for at in range(0, 8 * count, 8)], values, table, origins)
+        return cls(slots, marks, values, table, origins)
 
     def without(self, slots: Iterable[int]) -> Columns | None:
         """The columns of all other slots, or ``None`` if none is left."""
-        gone = set(slots)
-        kept = [self.entry(at) for at in range(len(self)) if int(self.slots[at]) not in gone]
-        return Columns.of(kept) if kept else None
+        kept = np.flatnonzero(~np.isin(self.slots, np.array(sorted(slots), dtype=np.int64)))
+        if not len(kept):
+            return None
+        numbers = (self.ids, self.versions, self.times, self.expires, self.supersedes)
+        names = ("ids", "versions", "times", "expires", "supersedes")
+        arrays: dict[str, npt.NDArray[np.generic]] = {n: a[kept] for n, a in zip(names, numbers, strict=True)}
+        words = {}
+        for name in _WORDS:
+            # A word that no record has any more must not stay in the list.
+            used, arrays[name] = np.unique(self._codes[name][kept], return_inverse=True)
+            words[name] = [self.words[name][code] for code in used.tolist()]
+        marks = np.frombuffer(self.marks, dtype=f"V{MARK_BYTES}")[kept].tobytes()
+        rest = self.slots[kept]
+        left = set(rest.tolist()) if self.derived else set()
+        derived = {slot: ids for slot, ids in self.derived.items() if slot in left}
+        return Columns(rest, marks, arrays, words, derived)
 
 
 def _malformed(what: str) -> TamperedError:

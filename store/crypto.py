@@ -22,12 +22,12 @@ Commitment"; the derivation of key and commitment from one PRF is the transform 
 
 from __future__ import annotations
 
+import functools
 import hmac
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NoReturn, SupportsIndex
+from typing import NamedTuple, NoReturn, SupportsIndex
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -43,6 +43,8 @@ SALT_BYTES = 16
 TAG_BYTES = 16
 STAMP_BYTES = 1 + SALT_BYTES + 32
 _NONCES = tuple(part.to_bytes(12, "big") for part in range(4))
+_NUMBER = struct.Struct(">IQ")
+_SALT_PREFIX = struct.pack(">I", SALT_BYTES)
 
 
 class Secret:
@@ -69,8 +71,7 @@ def prefixed(*parts: bytes) -> bytes:
     return b"".join(struct.pack(">I", len(part)) + part for part in parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a sealed value belongs: the store (16 bytes), the space (a table's name), the number within it."""
 
     store_id: bytes
@@ -79,8 +80,12 @@ class Place:
 
     def context(self) -> bytes:
         """The bytes that a commitment binds besides key and salt."""
-        head = prefixed(MAGIC, struct.pack(">I", FORMAT), self.store_id, self.space.encode("ascii"))
-        return head + struct.pack(">IQ", 8, self.number)
+        return _start_of_context(self.store_id, self.space) + _NUMBER.pack(8, self.number)
+
+
+@functools.lru_cache(maxsize=64)
+def _start_of_context(store_id: bytes, space: str) -> bytes:
+    return prefixed(MAGIC, struct.pack(">I", FORMAT), store_id, space.encode("ascii"))
 
 
 class Lock(Secret):
@@ -163,5 +168,4 @@ def tampered(space: str) -> TamperedError:
 
 
 def _derive(key: bytes, salt: bytes, place: Place) -> bytes:
-    message = struct.pack(">I", SALT_BYTES) + salt + place.context()
-    return hmac.digest(key, message, "sha512")
+    return hmac.digest(key, _SALT_PREFIX + salt + place.context(), "sha512")

@@ -23,6 +23,7 @@ from store.padding import pad, unpad
 
 MAX_TEXT_CHARS = 1_000_000
 MAX_WORD_CHARS = 1_000
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def encode_record(record: Record) -> bytes:
         fields["supersedes"] = record.supersedes
     if record.derived_from:
         fields["derived_from"] = list(record.derived_from)
-    return pad(json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8"))
+    return pad(_JSON.encode(fields).encode("utf-8"))
 
 
 def decode_record(padded: bytes) -> Record:

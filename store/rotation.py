@@ -133,7 +133,7 @@ class Rotation:
             )
             if in_tail:
                 core.database.run("UPDATE tail SET stamp = ?, entry = ? WHERE slot = ?", (stamp, sealed[2], entry.slot))
-            fresh.append(replace(entry, mark=mark(stamp)))
+            fresh.append(entry._replace(mark=mark(stamp)))
         return fresh
 
     def _end(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from store.codes import Quantizer
 from store.columns import NEVER, Columns, Entry, encode_entry
@@ -24,7 +25,7 @@ from store.manifest import SegmentRef
 from store.padding import count_class, pad
 from store.parts import prefixed
 from store.records import Record, StoredRecord, decode_record, encode_record
-from store.terms import encode_terms, terms_of
+from store.terms import entry_of
 from store.vectors import STORED, Vectors, vector_bytes
 
 _PAGE_ROWS = 256
@@ -51,26 +52,32 @@ class Rows:
     def add(self, records: Sequence[tuple[int | None, int, Record]], matrix: Vectors) -> list[int]:
         """Store rows (id or ``None`` for a new one, version, record) with ``matrix`` (n, d); the ids."""
         core, head = self._core, self._core.view.head
-        if not records:
-            return []
         codes = self.quantizer().encode(matrix)  # (n, code_bytes)
         last_first = (head.next_slot + len(records) - 1) // SEGMENT_ROWS * SEGMENT_ROWS + 1
-        rows, tails, ids = [], [], []
-        for (id, version, record), vector, code in zip(records, matrix, codes, strict=True):
+        rows, tails, ids, start = [], [], [], 0
+        while start < len(records):
             slot = core.view.head.next_slot
-            row, tail, entry = self._sealed(slot, slot if id is None else id, version, record, vector, code.tobytes())
-            rows.append(row)
-            if slot >= last_first:
-                tails.append(tail)
-            ids.append(entry.id)
-            self._append(entry)
+            end = start + SEGMENT_ROWS - (slot - 1) % SEGMENT_ROWS  # As many as the tail has room for.
+            entries = []
+            for (id, version, record), vector, code in zip(
+                records[start:end], matrix[start:end], codes[start:end], strict=True
+            ):
+                row, tail, entry = self._sealed(slot, slot if id is None else id, version, record, vector, code)
+                rows.append(row)
+                entries.append(entry)
+                if slot >= last_first:
+                    tails.append(tail)
+                slot += 1
+            self._append(entries)
+            ids += [entry.id for entry in entries]
+            start = end
         core.database.run_many("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", rows)
         core.database.run_many("INSERT OR REPLACE INTO tail VALUES (?, ?, ?)", tails)
-        core.work.touched = True
+        core.work.touched = core.work.touched or bool(records)
         return ids
 
     def _sealed(
-        self, slot: int, id: int, version: int, record: Record, vector: Vectors, code: bytes
+        self, slot: int, id: int, version: int, record: Record, vector: Vectors, code: npt.NDArray[np.uint8]
     ) -> tuple[tuple[object, ...], tuple[object, ...], Entry]:
         core = self._core
         bare = Entry(
@@ -85,25 +92,28 @@ class Rows:
             purpose=record.purpose,
             source=record.source,
             derived_from=record.derived_from,
-            code=code,
-            terms=encode_terms(terms_of(record.text)),
+            code=code.tobytes(),
+            terms=entry_of(record.text),
         )
         parts = {"vector": vector_bytes(vector), "record": encode_record(record), "entry": encode_entry(bare)}
         place = Place(core.store_id, "row", slot)
         stamp, sealed = seal(core.keys.row(slot, core.view.head), place, parts)
-        return (slot, stamp, sealed[0], sealed[1]), (slot, stamp, sealed[2]), replace(bare, mark=mark(stamp))
+        return (slot, stamp, sealed[0], sealed[1]), (slot, stamp, sealed[2]), bare._replace(mark=mark(stamp))
 
-    def _append(self, entry: Entry) -> None:
-        """Take ``entry`` into the view as the newest, and fold the tail when it is full."""
+    def _append(self, entries: Sequence[Entry]) -> None:
+        """Take ``entries``, which the tail has room for, into the view as the newest, and fold the tail if it is full."""
         view = self._core.view
-        view.tail[entry.slot] = entry
-        view.tail_ids[entry.id] = entry.slot
-        full = entry.slot % SEGMENT_ROWS == 0
-        if full:
+        digest = view.head.tail_digest
+        for entry in entries:
+            view.tail[entry.slot] = entry
+            view.tail_ids[entry.id] = entry.slot
+            digest = chained(digest, entry.slot, entry.mark)
+        if entries[-1].slot % SEGMENT_ROWS == 0:
             self._fold()
+            digest = bytes(32)
         head = view.head
-        digest = bytes(32) if full else chained(head.tail_digest, entry.slot, entry.mark)
-        view.head = replace(head, next_slot=entry.slot + 1, live=head.live + 1, tail_digest=digest)
+        next_slot, live = entries[-1].slot + 1, head.live + len(entries)
+        view.head = replace(head, next_slot=next_slot, live=live, tail_digest=digest)
 
     def _fold(self) -> None:
         """Write the tail, which is full, as a segment. The head still counts it as the tail."""

@@ -188,7 +188,7 @@ class Searcher:
                 continue
             columns = self._core.columns(view.manifest.segments[(slot - 1) // SEGMENT_ROWS])
             at = columns.position(slot)
-            marks.append(b"" if at is None else columns.marks[at])
+            marks.append(b"" if at is None else columns.mark(at))
         return marks
 
     def embedding(self) -> ExactIndex | CodeIndex:
@@ -241,7 +241,7 @@ class Searcher:
         moved = set()
         for ref in fresh:
             columns = self._core.columns(ref)
-            marks = dict(zip(columns.slots.tolist(), columns.marks, strict=True))
+            marks = {slot: columns.mark(at) for at, slot in enumerate(columns.slots.tolist())}
             for slot in held & marks.keys():
                 if self._followed.tail.get(slot, marks[slot]) == marks[slot] and slot not in self._removed:
                     moved.add(slot)

@@ -45,7 +45,7 @@ def key_for_import(file: Path | None) -> "RecoveryKey":
 
     if file is None and (sys.stdin is None or not sys.stdin.isatty()):
         raise UnlockError("Nothing to open the archive with: give --recovery-file FILE; the prompt needs a terminal.")
-    text = first_line(file) if file is not None else click.prompt("Recovery key", hide_input=True, err=True)
+    text = click.prompt("Recovery key", hide_input=True, err=True) if file is None else first_line(file, "recovery key")
     try:
         return RecoveryKey.from_text(text)
     except ValueError as error:
@@ -53,11 +53,18 @@ def key_for_import(file: Path | None) -> "RecoveryKey":
 
 
 def _write(file: Path, text: str) -> None:
+    from store.keys import sync_folder
+
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as out:
-            out.write(text + "\n")
-            out.flush()
-            os.fsync(out.fileno())
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as out:
+                out.write(text + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+            sync_folder(file.parent)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise UnlockError(f"Cannot write the recovery key to {file}: {error.strerror}.") from None

@@ -1,7 +1,9 @@
 """The commands of `tacit device` that take memories out of a device as a whole, or away: export, import, erase."""
 
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,8 +14,25 @@ from federation.cli.device_shared import (
     opened,
     path_argument,
     plural,
+    refuse_missing,
 )
 from federation.cli.unlock import Unlocking, unlock_options
+
+
+class SecondsType(click.types.FloatParamType):
+    """A moment in Unix seconds: a number, since none is before or after what is no number."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the moment."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return seconds
+
+
+SECONDS = SecondsType()
 
 
 @click.command(name="export")
@@ -68,6 +87,9 @@ def import_(
     """Add the memories of an archive to the device at PATH, all or none; they get new ids."""
     from federation.cli.archive_key import key_for_import
 
+    if plain_text and recovery_file is not None:
+        raise click.UsageError("A plain export has no key: give --plain-text or --recovery-file.")
+    refuse_missing(path)
     key = None if plain_text else key_for_import(recovery_file)
     with opened(path, unlocking, many=True) as device:
         ids = device.import_plain(file) if key is None else device.import_(file, key)
@@ -84,8 +106,8 @@ def import_(
 @click.option("--scope", type=WordsType(), help="Only of this scope.")
 @click.option("--purpose", type=WordsType(), help="Only of this purpose.")
 @click.option("--source", type=WordsType(), help="Only of this source.")
-@click.option("--after", type=float, metavar="SECONDS", help="Only from this Unix time on.")
-@click.option("--before", type=float, metavar="SECONDS", help="Only before this Unix time.")
+@click.option("--after", type=SECONDS, metavar="SECONDS", help="Only from this Unix time on.")
+@click.option("--before", type=SECONDS, metavar="SECONDS", help="Only before this Unix time.")
 @click.option("--expired", is_flag=True, help="The memories whose time is over.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option

@@ -137,12 +137,14 @@ def forget(path: Path, ids: tuple[int, ...], yes: bool, as_json: bool, unlocking
     with opened(path, unlocking) as device:
         if not yes:
             _ask(wanted, {memory.id: memory.text for memory in device.memories()})
-        device.forget(wanted)
+        receipt = device.forget(wanted)
         left = device.count()
+    # With what was derived from them, and what they replaced.
+    gone = list(receipt.ids) if receipt is not None else []
     if as_json:
-        print_json({"forgotten": wanted, "memories": left})
+        print_json({"forgotten": gone, "memories": left})
         return
-    click.echo(f"Forgot {plural(len(wanted), 'memory')}; {left} left.")
+    click.echo(f"Forgot {plural(len(gone), 'memory')}; {left} left.")
 
 
 def _ask(wanted: list[int], texts: dict[int, str]) -> None:

@@ -130,13 +130,13 @@ def store_file(folder: Path) -> Path:
     return folder / FILE_NAME
 
 
-def first_line(path: Path) -> str:
-    """Return the first line of a file, without its end. Raises `UnlockError`."""
+def first_line(path: Path, what: str = "passphrase") -> str:
+    """Return the first line of a file that holds ``what``, without its end. Raises `UnlockError`."""
     try:
         with path.open("rb") as file:
             line = file.readline(_MOST_BYTES)
     except OSError as error:
-        raise UnlockError(f"Cannot read the passphrase file {path}: {error.strerror}.") from None
+        raise UnlockError(f"Cannot read the {what} file {path}: {error.strerror}.") from None
     try:
         return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
     except UnicodeDecodeError:
