@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from store.codes import CodeIndex, Quantizer
+from store.codes import CodeIndex
+from store.quantizer import Quantizer
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from store.codes import Quantizer
+from store.blocks import LANES, packed_signs, unpacked_signs
 from store.columns import NEVER, Columns, Entry, encode_entry
 from store.core import Core
 from store.crypto import FORMAT, STAMP_BYTES, TAG_BYTES, Place, mark, open_stamp, seal, tampered
@@ -23,11 +23,13 @@ from store.head import SEGMENT_ROWS, chained, with_bit
 from store.lexical import build_postings, drop_from_postings
 from store.manifest import SegmentRef
 from store.padding import count_class, pad
-from store.parts import prefixed
+from store.parts import prefixed, split_parts
+from store.quantizer import Codes, Quantizer, quantizer_for
 from store.records import Record, StoredRecord, decode_record, encode_record
 from store.terms import entry_of
 from store.vectors import STORED, Vectors, vector_bytes
 
+Slots = npt.NDArray[np.int64]
 _PAGE_ROWS = 256
 _FIRST_BYTES = (256 + TAG_BYTES, 512 + TAG_BYTES)  # Of a record and an entry in a store that holds none yet.
 _LEDGER_OF_SIZES = 64
@@ -38,14 +40,10 @@ class Rows:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._quantizers: dict[int, Quantizer] = {}
 
     def quantizer(self) -> Quantizer:
         """The quantizer for the store's dimension."""
-        dimension = self._core.view.head.dimension
-        if dimension not in self._quantizers:
-            self._quantizers[dimension] = Quantizer(dimension)
-        return self._quantizers[dimension]
+        return quantizer_for(self._core.view.head.dimension)
 
     # Writing; all inside a transaction
 
@@ -77,7 +75,7 @@ class Rows:
         return ids
 
     def _sealed(
-        self, slot: int, id: int, version: int, record: Record, vector: Vectors, code: npt.NDArray[np.uint8]
+        self, slot: int, id: int, version: int, record: Record, vector: Vectors, code: Codes
     ) -> tuple[tuple[object, ...], tuple[object, ...], Entry]:
         core = self._core
         bare = Entry(
@@ -146,16 +144,18 @@ class Rows:
         self.seal_segment(
             number,
             columns,
-            codes=b"".join(entry.code for entry in entries),
+            codes=np.frombuffer(b"".join([entry.code for entry in entries]), dtype=np.uint8).reshape(len(entries), -1),
             postings=build_postings(slots, [entry.terms for entry in entries]),
         )
 
-    def seal_segment(self, number: int, columns: Columns, *, codes: bytes, postings: bytes) -> None:
+    def seal_segment(self, number: int, columns: Columns, *, codes: Codes, postings: bytes) -> None:
         """Seal a segment's three parts under a fresh page, in place of an earlier segment of this number."""
         core = self._core
         page = core.next_page()
         offsets = (columns.slots - number * SEGMENT_ROWS - 1).astype("<u2").tobytes()
-        parts = {"codes": pad(prefixed(offsets, codes)), "columns": columns.to_bytes(), "postings": pad(postings)}
+        signs, factors = np.split(codes, [self.quantizer().sign_bytes], axis=1)
+        packed = prefixed(offsets, packed_signs(signs).tobytes(), factors.tobytes())
+        parts = {"codes": pad(packed), "columns": columns.to_bytes(), "postings": pad(postings)}
         key = core.keys.page(page, core.view.head)
         stamp, sealed = seal(key, Place(core.store_id, "segment", page), parts)
         core.database.run(
@@ -192,16 +192,16 @@ class Rows:
         self.redo_digest()
         core.work.touched = True
 
-    def segment_without(self, ref: SegmentRef, gone: set[int]) -> tuple[Columns | None, bytes, bytes]:
+    def segment_without(self, ref: SegmentRef, gone: set[int]) -> tuple[Columns | None, Codes, bytes]:
         """A segment's columns (``None`` if no record is left), codes and postings without the slots that are gone."""
         core = self._core
         columns = core.columns(ref).without(gone)
         if columns is None:
-            return None, b"", b""
+            return None, np.zeros((0, 0), dtype=np.uint8), b""
         slots, codes = self.codes(ref)
-        kept = [at for at, slot in enumerate(slots.tolist()) if slot not in gone]
+        kept = np.isin(slots, columns.slots)
         postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
-        return columns, codes[kept].tobytes(), drop_from_postings(postings, gone) if gone else postings
+        return columns, codes[kept], drop_from_postings(postings, gone) if gone else postings
 
     def drop_segment(self, number: int) -> None:
         """Delete a segment; its page is punctured at the next forget."""
@@ -313,20 +313,25 @@ class Rows:
                 self._lock(slot, marks[at], stamp).open_into(0, "vector", vector, place)
         return matrix.astype(np.float32, copy=False)
 
-    def codes(self, ref: SegmentRef) -> tuple[np.ndarray, np.ndarray]:
-        """The slots (n,) int64 and codes (n, code_bytes) of a segment. Raises ``TamperedError``."""
-        from store.parts import split_parts
-
+    def packed_codes(self, ref: SegmentRef) -> tuple[Slots, Codes, Vectors]:
+        """A segment's slots (n,) int64, signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Raises ``TamperedError``."""
         content = self._core.open_padded(self._core.open_segment(ref, 0, "codes"), "segment")
         try:
-            offsets, codes = split_parts(content, 2)
+            offsets, packed, factors = split_parts(content, 3)
             slots = np.frombuffer(offsets, dtype="<u2").astype(np.int64) + ref.number * SEGMENT_ROWS + 1
-            table = np.frombuffer(codes, dtype=np.uint8).reshape(-1, self.quantizer().code_bytes)
+            signs = np.frombuffer(packed, dtype=np.uint8).reshape(-(-ref.live // LANES), -1, 2, 16)
+            numbers = np.frombuffer(factors, dtype=STORED)
         except ValueError:
             raise tampered("segment") from None
-        if len(slots) != ref.live or len(table) != ref.live:
+        if len(slots) != ref.live or len(numbers) != ref.live or signs.shape[1] != self.quantizer().sign_bytes:
             raise tampered("segment")
-        return slots, table
+        return slots, signs, numbers
+
+    def codes(self, ref: SegmentRef) -> tuple[Slots, Codes]:
+        """The slots (n,) int64 and codes (n, code_bytes) of a segment. Raises ``TamperedError``."""
+        slots, packed, factors = self.packed_codes(ref)
+        numbers = factors.view(np.uint8).reshape(len(slots), -1)
+        return slots, np.concatenate([unpacked_signs(packed)[: len(slots)], numbers], axis=1)
 
     def _select(self, column: str, slots: Sequence[int]) -> dict[int, tuple[object, object]]:
         rows: dict[int, tuple[object, object]] = {}

@@ -22,6 +22,7 @@ from store.index import ExactIndex
 from store.lexical import LexicalIndex
 from store.manifest import SegmentRef
 from store.opened import OpenedVectors
+from store.quantizer import Codes
 from store.rows import Rows
 from store.terms import clear_cache, terms_of
 from store.vectors import Vectors
@@ -220,15 +221,12 @@ class Searcher:
         for slot in gone:
             del followed.tail[slot]
         for ref in fresh:
-            slots, codes = self._rows.codes(ref)
+            slots = self._load(index, ref, moved)
             followed.segments[ref.number] = (ref.identity, (slots - ref.number * SEGMENT_ROWS - 1).astype(np.uint16))
-            keep = np.array([slot not in moved for slot in slots.tolist()], dtype=np.bool_)
-            if keep.any():
-                self._extend(index, slots[keep], codes[keep], ref)
         if new:
             entries = [core.view.tail[slot] for slot in new]
             codes = np.frombuffer(b"".join(entry.code for entry in entries), dtype=np.uint8).reshape(len(new), -1)
-            self._extend(index, np.array(new, dtype=np.int64), codes, None)
+            self._extend(index, np.array(new, dtype=np.int64), codes)
             followed.tail.update((entry.slot, entry.mark) for entry in entries)
         index.remove(core.view.manifest.pending - self._removed)
         self._removed = set(core.view.manifest.pending)
@@ -247,14 +245,23 @@ class Searcher:
                     moved.add(slot)
         return moved
 
-    def _extend(
-        self, index: ExactIndex | CodeIndex, slots: Slots, codes: npt.NDArray[np.uint8], ref: SegmentRef | None
-    ) -> None:
+    def _load(self, index: ExactIndex | CodeIndex, ref: SegmentRef, moved: set[int]) -> Slots:
+        """Put a segment's rows into ``index``, those that ``moved`` only excepted; all slots of the segment."""
+        if isinstance(index, CodeIndex) and not moved:
+            slots, packed, factors = self._rows.packed_codes(ref)
+            index.extend_packed(slots, packed, factors)
+            return slots
+        slots, codes = self._rows.codes(ref)
+        keep = ~np.isin(slots, np.array(sorted(moved), dtype=np.int64))
+        if keep.any():
+            self._extend(index, slots[keep], codes[keep])
+        return slots
+
+    def _extend(self, index: ExactIndex | CodeIndex, slots: Slots, codes: Codes) -> None:
         if isinstance(index, CodeIndex):
             index.extend(slots, codes)
             return
-        pending = self._core.view.manifest.pending
-        live = np.array([slot not in pending for slot in slots.tolist()], dtype=np.bool_)
+        live = ~np.isin(slots, np.array(sorted(self._core.view.manifest.pending), dtype=np.int64))
         marks = self._marks(slots[live].tolist())
         index.extend(slots[live], self._rows.vectors(slots[live].tolist(), marks))
 

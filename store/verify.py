@@ -6,7 +6,7 @@ import hmac
 
 import numpy as np
 
-from store.codes import Quantizer
+from store.quantizer import Quantizer
 from store.core import Core
 from store.crypto import tampered
 from store.errors import TamperedError

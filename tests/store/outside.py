@@ -286,15 +286,15 @@ class Outside:
         codes, columns, postings = map(unpad, open_parts(self.page_key(page), self.id, "segment", page, stamp, *parts))
         entries = columns_of(columns)
         code_bytes = (self.head["dimension"] + 7) // 8 + 4
-        offsets, table = parts_of(codes)
+        offsets, signs, factors = parts_of(codes)
         assert list(struct.unpack(f"<{live}H", offsets)) == [entry["offset"] for entry in entries]
-        assert len(table) == live * code_bytes
+        table = codes_of(signs, factors, live, code_bytes - 4)
         words = postings_of(postings, [1024 * number + 1 + entry["offset"] for entry in entries])
         assert (min(entry["expires"] for entry in entries), len(entries)) == (soonest, live)
         assert bool(linked) == any(entry["supersedes"] or entry["derived_from"] for entry in entries)
         for at, entry in enumerate(entries):
             slot = 1024 * number + 1 + entry.pop("offset")
-            entry["code"], entry["terms"] = table[at * code_bytes : (at + 1) * code_bytes], words[slot]
+            entry["code"], entry["terms"] = table[at], words[slot]
             if slot not in self.pending:
                 self._keep(slot, entry.pop("mark"), entry)
         self.segments[number] = {"page": page, "live": live, "terms": words}
@@ -328,6 +328,19 @@ class Outside:
         if self.receipts:
             assert self.receipts[-1]["root_after"] == self.commitment.hex()
             assert self.receipts[-1]["epoch"] == self.epoch
+
+
+def codes_of(signs: bytes, factors: bytes, live: int, width: int) -> list[bytes]:
+    blocks = (live + 31) // 32
+    assert (len(signs), len(factors)) == (blocks * 32 * width, 4 * live)
+    rows = [bytearray(width) for _ in range(blocks * 32)]
+    order = (0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15)
+    for place, value in enumerate(signs):
+        block, byte, half, p = place // (32 * width), place // 32 % width, place // 16 % 2, order[place % 16]
+        rows[32 * block + p][byte] |= (value & 15) << 4 * half
+        rows[32 * block + p + 16][byte] |= (value >> 4) << 4 * half
+    assert not any(map(any, rows[live:]))
+    return [bytes(row) + factors[4 * at : 4 * at + 4] for at, row in enumerate(rows[:live])]
 
 
 def entry_of(padded: bytes) -> dict[str, Any]:

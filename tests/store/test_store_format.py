@@ -28,7 +28,7 @@ from store import (
     RecoveryKey,
     TamperedError,
 )
-from store.codes import Quantizer
+from store.quantizer import Quantizer
 from store.terms import terms_of
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from store import DeviceKey, EncryptedStore, Passphrase, Record, RecoveryKey, StoreError
-from store.codes import Quantizer
+from store.quantizer import Quantizer
 from store.terms import terms_of
 
 RUN_BYTES = 16

@@ -1,0 +1,186 @@
+"""Codes in blocks of 32 rows, laid out as FAISS scans them in registers, on the disk as in memory.
+
+A block has, for each byte of a row's signs, 32 bytes: the first 16 hold the byte's lower halves, the last 16 its upper
+halves; byte p of either belongs to row r and, in its own upper half, to row r + 16, where r is the p-th of 0, 8, 1, 9,
+and so on to 7, 15. So a segment's codes are opened straight into the table.
+
+Sources: André, Kermarrec and Le Scouarnec 2017 (scan of packed 4-bit codes in registers,
+https://arxiv.org/abs/1704.07355); Douze et al. 2024 (FAISS, https://arxiv.org/abs/2401.08281).
+
+>>> signs = np.arange(80, dtype=np.uint8).reshape(40, 2)
+>>> packed = packed_signs(signs)
+>>> packed.shape, (unpacked_signs(packed)[:40] == signs).all()
+((2, 2, 2, 16), np.True_)
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from store.quantizer import Codes, Quantizer
+from store.vectors import Vectors
+
+LANES = 32  # Rows in a block.
+_FLOATS_BYTES = 8  # FAISS keeps two floats a row.
+_TANGLED = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])  # Which row a byte of a block begins with.
+_UNTANGLED = np.argsort(_TANGLED)
+_DEAD = np.float32(3e38)  # An addend that puts a removed row behind all live ones.
+_QUERY_NORM = 2.0**-60  # FAISS adds and subtracts the query's squared norm: so small, it cancels nothing.
+_STEP = 2048  # Rows packed at a time, so that they stay in the processor's cache.
+
+
+def packed_signs(signs: Codes) -> Codes:
+    """Signs (n, width) as blocks (⌈n/32⌉, width, 2, 16); rows that fill the last block are zero."""
+    blocks = -(-len(signs) // LANES)
+    if len(signs) % LANES:
+        signs = np.concatenate([signs, np.zeros((-len(signs) % LANES, signs.shape[1]), dtype=np.uint8)])
+    first, second = signs.reshape(blocks, 2, 16, signs.shape[1]).transpose(1, 0, 2, 3)  # (blocks, 16, width) each
+    lower, upper = first & 15 | second << 4, first >> 4 | second & 240
+    pairs = np.stack([lower[:, _TANGLED], upper[:, _TANGLED]], axis=1)  # (blocks, 2, 16, width)
+    return np.ascontiguousarray(pairs.transpose(0, 3, 1, 2))
+
+
+def unpacked_signs(packed: Codes) -> Codes:
+    """The signs (32·blocks, width) in blocks (blocks, width, 2, 16)."""
+    lower, upper = packed[..., _UNTANGLED].transpose(2, 0, 3, 1)  # (blocks, 16, width) each
+    halves = np.stack([lower & 15 | upper << 4, lower >> 4 | upper & 240], axis=1)  # (blocks, 2, 16, width)
+    return halves.reshape(LANES * len(packed), -1)
+
+
+class BlockTable:
+    """Rows by place in blocks: the signs of 32 rows, then for each row an addend (zero) and its factor."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self._width = quantizer.sign_bytes
+        self._faiss = _fast_scan(quantizer.dimension)
+        self._bytes: Codes = np.empty(0, dtype=np.uint8)  # A view of FAISS's memory.
+
+    @property
+    def count(self) -> int:
+        return int(self._faiss.ntotal)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._blocks(0, -(-self.count // LANES)).nbytes
+
+    def reserve(self, count: int) -> None:
+        """Get memory for so many rows. What is left behind is zeroed before it is given back."""
+        size = -(-count // LANES) * LANES * (self._width + _FLOATS_BYTES)
+        if size <= self._bytes.size:
+            return
+        import faiss
+
+        used, codes = self.size_bytes, self._faiss.codes
+        kept = self._bytes[:used].copy()
+        self._bytes[:used] = 0
+        size = codes.round_capacity(size)  # What FAISS takes anyway; pages that are never written cost nothing.
+        codes.resize(size)
+        self._bytes = faiss.rev_swig_ptr(codes.get(), size)
+        self._bytes[:used] = kept
+        kept[:] = 0
+
+    def append(self, signs: Codes, factors: Vectors) -> None:
+        """Write rows, (n, width) and (n,), behind the last."""
+        start, end = self.count, self.count + len(signs)
+        self.reserve(end)
+        head = min(-start % LANES, len(signs))
+        for row in range(head):
+            self._put(start + row, signs[row], 0, float(factors[row]))
+        for row in range(head, len(signs), _STEP):
+            part = slice(row, row + _STEP)
+            self._write((start + row) // LANES, packed_signs(signs[part]), factors[part])
+        self._end_at(end)
+
+    def append_blocks(self, packed: Codes, factors: Vectors) -> None:
+        """Write whole blocks (blocks, width, 2, 16) with the factors (n,) of their first rows, behind whole blocks.
+
+        The rows that only fill the last block are buried.
+        """
+        if self.count % LANES:
+            raise ValueError("Expected whole blocks before these: append rows instead.")
+        block = self.count // LANES
+        self.reserve(LANES * (block + len(packed)))
+        self._write(block, packed, factors)
+        self._end_at(LANES * (block + len(packed)))
+        for place in range(LANES * block + len(factors), self.count):
+            self.bury(place)
+
+    def _end_at(self, count: int) -> None:
+        # FAISS scans the rows up to ntotal2, which fill blocks, and passes over those from ntotal on.
+        self._faiss.ntotal, self._faiss.ntotal2 = count, -(-count // LANES) * LANES
+
+    def bury(self, place: int) -> None:
+        """Zero a row, and put it behind all others in every search."""
+        self._put(place, np.zeros(self._width, dtype=np.uint8), _DEAD, 0)
+
+    def is_live(self, place: int) -> bool:
+        return bool(self._floats(place // LANES, place // LANES + 1)[0, place % LANES, 0] == 0)
+
+    def live(self) -> npt.NDArray[np.intp]:
+        """The places of the rows that are not buried, ascending."""
+        addends = self._floats(0, -(-self.count // LANES))[..., 0]  # (blocks, 32)
+        return np.flatnonzero(addends.reshape(-1)[: self.count] == 0)
+
+    def rows(self, places: npt.NDArray[np.intp]) -> tuple[Codes, Vectors]:
+        """The signs (n, width) and factors (n,) of these places, which ascend."""
+        signs = np.empty((len(places), self._width), dtype=np.uint8)
+        starts = range(0, self.count, _STEP)
+        for start, (low, high) in zip(starts, pairwise([*np.searchsorted(places, starts), len(places)]), strict=True):
+            packed = self._signs(start // LANES, -(-min(start + _STEP, self.count) // LANES))
+            signs[low:high] = unpacked_signs(packed)[places[low:high] - start]
+        return signs, self._floats(0, -(-self.count // LANES))[places // LANES, places % LANES, 1]
+
+    def clear(self) -> None:
+        self._bytes[: self.size_bytes] = 0
+        self._faiss.ntotal = self._faiss.ntotal2 = 0
+        self._faiss.codes.resize(0)
+        self._bytes = np.empty(0, dtype=np.uint8)
+
+    def search(self, unit: Vectors, k: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """The estimates (k,) and places (k,) of the best rows for a rotated query of norm one (1, d)."""
+        scores, places = self._faiss.search(unit * np.float32(_QUERY_NORM), k)  # (1, k) each
+        return scores[0].astype(np.float64) / _QUERY_NORM, places[0]
+
+    def _blocks(self, first: int, last: int) -> Codes:
+        stride = LANES * (self._width + _FLOATS_BYTES)
+        return self._bytes[first * stride : last * stride].reshape(last - first, stride)
+
+    def _signs(self, first: int, last: int) -> Codes:
+        """Signs (blocks, width, 2, 16), writable."""
+        return self._blocks(first, last)[:, : LANES * self._width].reshape(last - first, self._width, 2, 16)
+
+    def _floats(self, first: int, last: int) -> Vectors:
+        """Addends and factors (blocks, 32, 2), writable."""
+        return self._blocks(first, last)[:, LANES * self._width :].view(np.float32).reshape(last - first, LANES, 2)
+
+    def _put(self, place: int, signs: Codes, addend: float | np.float32, factor: float) -> None:
+        block, lane = divmod(place, LANES)
+        pairs = self._signs(block, block + 1)[0, :, :, _UNTANGLED[lane % 16]]  # (width, 2)
+        shift, kept = (0, 240) if lane < 16 else (4, 15)
+        pairs &= np.uint8(kept)
+        pairs[:, 0] |= (signs & 15) << shift
+        pairs[:, 1] |= (signs >> 4) << shift
+        self._floats(block, block + 1)[0, lane] = addend, factor
+
+    def _write(self, block: int, packed: Codes, factors: Vectors) -> None:
+        """Write blocks from ``block`` on, and the factors (n,) of their rows."""
+        self._signs(block, block + len(packed))[:] = packed
+        rows = np.zeros((LANES * len(packed), 2), dtype=np.float32)
+        rows[: len(factors), 1] = factors
+        self._floats(block, block + len(packed))[:] = rows.reshape(len(packed), LANES, 2)
+
+
+def _fast_scan(dimension: int) -> Any:
+    """An empty index of FAISS; raises `RuntimeError` where FAISS lays out its blocks otherwise."""
+    import faiss  # Takes 0.2 s, so only a store that is searched pays for it.
+
+    faiss.omp_set_num_threads(1)
+    index: Any = faiss.IndexRaBitQFastScan(dimension, faiss.METRIC_INNER_PRODUCT)
+    index.is_trained = True  # There is nothing to train: the centre stays at zero.
+    if index.get_block_stride() != LANES * ((dimension + 7) // 8 + _FLOATS_BYTES):
+        raise RuntimeError(f"FAISS {faiss.__version__} keeps codes in a way that is not known here: install 1.15.")
+    return index
