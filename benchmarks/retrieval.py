@@ -22,7 +22,7 @@ import numpy.typing as npt
 from engine.encoder import Encoder, encode_in_parts, load_encoder
 from store.fusion import fuse
 from store.lexical import LexicalIndex, build_postings
-from store.terms import encode_terms, terms_of
+from store.terms import entry_of, terms_of
 
 DATA = Path("../shared/data/memory/locomo.jsonl")
 DEPTHS = (5, 10)
@@ -35,7 +35,7 @@ def index_of(texts: Sequence[str]) -> LexicalIndex:
     """The lexical index of ``texts``, in slots from 1 up."""
     index = LexicalIndex()
     for start in range(0, len(texts), 1024):
-        part = [encode_terms(terms_of(text)) for text in texts[start : start + 1024]]
+        part = [entry_of(text) for text in texts[start : start + 1024]]
         index.put_segment(start // 1024, build_postings(np.arange(start + 1, start + 1 + len(part)), part))
     return index
 
@@ -48,7 +48,7 @@ def answers(
     words = index.search(terms, FUSED)[0]
     near = np.argsort(-products, kind="stable")[:FUSED] + 1
     slots = np.union1d(words, near)
-    both = fuse((slots, products[slots - 1]), (slots, index.scores(terms, slots)), max(DEPTHS))
+    both = fuse((slots, products[slots - 1]), (slots, index.scored(terms).of(slots)), max(DEPTHS))
     return {"BM25": words.tolist(), "embedding": near.tolist(), "fusion": [slot for slot, _ in both]}
 
 

@@ -61,10 +61,12 @@ class BlockTable:
 
     @property
     def count(self) -> int:
+        """Rows, the buried ones included."""
         return int(self._faiss.ntotal)
 
     @property
     def size_bytes(self) -> int:
+        """Bytes of the blocks in use."""
         return self._blocks(0, -(-self.count // LANES)).nbytes
 
     def reserve(self, count: int) -> None:
@@ -118,6 +120,7 @@ class BlockTable:
         self._put(place, np.zeros(self._width, dtype=np.uint8), _DEAD, 0)
 
     def is_live(self, place: int) -> bool:
+        """Whether a row is not buried."""
         return bool(self._floats(place // LANES, place // LANES + 1)[0, place % LANES, 0] == 0)
 
     def live(self) -> npt.NDArray[np.intp]:
@@ -135,6 +138,7 @@ class BlockTable:
         return signs, self._floats(0, -(-self.count // LANES))[places // LANES, places % LANES, 1]
 
     def clear(self) -> None:
+        """Zero all rows and drop them."""
         self._bytes[: self.size_bytes] = 0
         self._faiss.ntotal = self._faiss.ntotal2 = 0
         self._faiss.codes.resize(0)

@@ -9,6 +9,7 @@ left undone after (2). A reader that holds (3) up gives ``ForgetPending``.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from store.core import Core, Work
 from store.crypto import KEY_BYTES
-from store.errors import ForgetPending
+from store.errors import ForgetPending, StoreError
 from store.head import SEGMENT_ROWS
 from store.ledger import Ledger
 from store.manifest import SegmentRef
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from store.rows import Rows
 
 WITNESS_EVERY = 64
+_log = logging.getLogger("tacit.store")
 
 
 class Commits:
@@ -163,8 +165,15 @@ class Commits:
         core.keys.slot = work.new_slot or core.keys.slot
         if work.forgets:
             self.complete_forget()
-        elif work.witnesses or core.view.head.counter - core.witnessed_at >= WITNESS_EVERY:
+        elif work.witnesses:
             self.witness()
+        elif core.view.head.counter - core.witnessed_at >= WITNESS_EVERY:
+            try:
+                self.witness()
+            except StoreError as error:
+                # The change is durable, and a caller who were told otherwise would repeat it: the next commit tries
+                # again.
+                _log.warning("%s", error)
 
     def complete_forget(self) -> None:
         """Fold the journal and destroy the secrets of earlier epochs. Raises ``ForgetPending``."""
@@ -172,10 +181,16 @@ class Commits:
         if not core.database.fold_journal():
             raise ForgetPending(
                 "The records are gone from the store, but another process still reads an earlier state and holds back "
-                "the last step: an old copy of the files could be opened until it ends. Close it, then open the store."
+                "the last step: an old copy of the files could be opened until it ends. Close it, then call purge() or open the store."
             )
         core.secret.commit(core.keys.root.epoch)
         self.witness()
+
+    def finish_forget(self) -> None:
+        """Complete a forget whose last step a crash or another process held back. Raises ``ForgetPending``."""
+        secrets = self._core.secret.read()
+        if len(secrets) > 1 and max(secrets) == self._core.keys.root.epoch:
+            self.complete_forget()
 
     def witness(self) -> None:
         """Let the witness outside know how far the store has come."""

@@ -19,7 +19,7 @@ from store.errors import DeviceSecretError, ForgottenEpoch, RolledBackError, Tam
 from store.head import SEGMENT_ROWS, Head, chained
 from store.keyring import Keyring
 from store.manifest import Manifest, SegmentRef
-from store.padding import unpad
+from store.padding import unpadded
 from store.receipts import Receipt
 from store.registry import Registry
 from store.root import Root, open_root
@@ -279,10 +279,10 @@ class Core:
         )
         self.database.run("INSERT OR REPLACE INTO head (id, sealed) VALUES (1, ?)", (sealed,))
 
-    def open_padded(self, content: bytes, what: str) -> bytes:
+    def open_padded(self, content: bytes, what: str) -> memoryview:
         """``content`` without its padding. Raises ``TamperedError``."""
         try:
-            return unpad(content)
+            return unpadded(content)
         except ValueError:
             raise TamperedError(f"A sealed {what} opened but is not padded as in format 2: restore it.") from None
 

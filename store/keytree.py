@@ -37,7 +37,8 @@ _LABEL = b"tacit/2/tree"
 _GONE, _SEED, _NODE = 0, 1, 2
 _BRANCH_BYTES = 1 + KEY_BYTES
 _CACHED_LEAVES = 4096
-_BYTE = tuple(bytes((i,)) for i in range(FAN_OUT))
+_LABELS = tuple(_LABEL + bytes((i,)) for i in range(FAN_OUT))
+_SEED_BYTE = bytes((_SEED,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class KeyTree(Secret):
             if branch.kind != _SEED:
                 raise TamperedError("A row points to a key that was forgotten: restore the store from a backup.")
             return branch.secret
-        return hmac.digest(leaf.secret, _LABEL + _BYTE[number & 255], "sha256")
+        return _derived(leaf.secret, number & 255)
 
     def has(self, number: int) -> bool:
         """Whether the key of ``number`` is still there."""
@@ -159,7 +160,7 @@ class KeyTree(Secret):
         if branch.kind == _NODE:
             content = bytearray(self._open(level, position, branch))
         else:
-            content = bytearray(b"".join(child.to_bytes() for child in _children(branch)))
+            content = bytearray(b"".join([_SEED_BYTE + _derived(branch.secret, index) for index in range(FAN_OUT)]))
         for index, group in groupby(numbers, key=lambda number: (number >> (8 * level)) & 255):
             below = GONE
             if level > 0:
@@ -189,12 +190,12 @@ def _listed(content: bytes, index: int) -> Branch:
     return Branch.from_bytes(content[index * _BRANCH_BYTES : (index + 1) * _BRANCH_BYTES])
 
 
-def _children(branch: Branch) -> list[Branch]:
-    return [_child(branch, index) for index in range(FAN_OUT)]
-
-
 def _child(branch: Branch, index: int) -> Branch:
-    return Branch(_SEED, hmac.digest(branch.secret, _LABEL + _BYTE[index], "sha256"))
+    return Branch(_SEED, _derived(branch.secret, index))
+
+
+def _derived(secret: bytes, index: int) -> bytes:
+    return hmac.digest(secret, _LABELS[index], "sha256")
 
 
 def _check(number: int) -> None:

@@ -6,10 +6,10 @@ Trotman, Puurula and Burgess 2014 ("Improvements to BM25 and Language Models Exa
 than 1.2 and 0.75. A document is a record; its length is the number of its words that are terms. A count above 63 weighs
 as 63, where a term's weight is close to its limit, so that a posting fits into 16 bits.
 
->>> from store.terms import encode_terms, terms_of
+>>> from store.terms import entry_of, terms_of
 >>> index = LexicalIndex()
->>> index.put_entry(7, encode_terms(terms_of("Booked the flight to Oslo")))
->>> index.put_entry(9, encode_terms(terms_of("Lunch with Ada")))
+>>> index.put_entry(7, entry_of("Booked the flight to Oslo"))
+>>> index.put_entry(9, entry_of("Lunch with Ada"))
 >>> index.search(terms_of("booking"), 5)[0].tolist()
 [7]
 """
@@ -31,6 +31,7 @@ B = 0.4
 MAX_DOCS = 1024
 _TF_BITS = 6
 _TF_MAX = (1 << _TF_BITS) - 1
+_FEW_DROPPED = 8  # Up to so many, looking for each is faster than a table.
 _HEAD = struct.Struct("<II")  # Documents and terms.
 Slots = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -67,14 +68,18 @@ def drop_from_postings(data: bytes, slots: Collection[int]) -> bytes:
 
     Raises ``TamperedError`` unless :func:`build_postings` made exactly these bytes.
     """
-    segment = _parse(data)
-    keep = ~np.isin(segment.slots, np.array(sorted(slots), dtype=np.int64))
-    kept = keep[segment.packed >> _TF_BITS]
-    moved = (np.cumsum(keep) - 1).astype(np.uint16) << np.uint16(_TF_BITS)
-    packed = segment.packed[kept]
-    packed = moved[packed >> _TF_BITS] | (packed & np.uint16(_TF_MAX)) if len(packed) else packed
-    having = np.diff(np.concatenate(([0], np.cumsum(kept)))[segment.offsets])  # (t,): documents that still have it
-    return _to_bytes(segment.slots[keep], segment.terms[having > 0], having[having > 0], packed)
+    its, terms, offsets, packed = _arrays(data)
+    keep = ~np.isin(its, np.array(sorted(slots), dtype=np.int64))
+    gone, docs, having = np.flatnonzero(~keep).tolist(), packed >> _TF_BITS, np.diff(offsets).astype(np.int64)
+    if len(gone) <= _FEW_DROPPED:
+        dropped = np.flatnonzero(np.logical_or.reduce([docs == doc for doc in gone])) if gone else np.zeros(0, np.intp)
+    else:
+        dropped = np.flatnonzero(~keep[docs])
+    having -= np.bincount(np.searchsorted(offsets, dropped, side="right") - 1, minlength=len(terms))
+    rest = np.delete(packed, dropped)
+    before = np.cumsum(~keep).astype(np.uint16) << np.uint16(_TF_BITS)  # What each document's position loses.
+    rest -= before[rest >> _TF_BITS]
+    return _to_bytes(its[keep], terms[having > 0], having[having > 0], rest)
 
 
 class LexicalIndex:
@@ -135,32 +140,8 @@ class LexicalIndex:
     def search(
         self, terms: Mapping[int, int], k: int, allowed: Callable[[Slots], Bools] | None = None
     ) -> tuple[Slots, Floats]:
-        """The ``k`` best slots (n,) that have any of ``terms`` and their scores (n,), best first, ties by lower slot.
-
-        ``terms`` is as from ``terms_of``; a term counts as often as it occurs. ``allowed`` tells which of the slots
-        (n,) that it is given may be answered.
-        """
-        scores = self._score(terms)
-        found = np.flatnonzero(scores)
-        slots = np.concatenate((self._folded().slots, self._single().slots))[found]
-        scores = scores[found]
-        wanted = k if allowed is None else max(4 * k, 256)
-        while True:
-            best = _best(slots, scores, wanted)
-            kept = best if allowed is None else best[allowed(slots[best])]
-            if len(kept) >= k or wanted >= len(slots):
-                return slots[kept[: max(k, 0)]], scores[kept[: max(k, 0)]]
-            wanted *= 8
-
-    def scores(self, terms: Mapping[int, int], slots: Slots) -> Floats:
-        """The scores (n,) of ``slots`` (n,): 0 for one that has none of ``terms``, is hidden or is not here."""
-        scores, rows, tail = self._score(terms), self._folded(), self._single()
-        at, known = rows.find(slots)
-        result = np.where(known, scores[at], 0.0) if len(rows.slots) else np.zeros(len(slots))
-        if len(tail.slots):
-            at = np.minimum(np.searchsorted(tail.slots, slots), len(tail.slots) - 1)
-            result = np.where(tail.slots[at] == slots, scores[len(rows.slots) + at], result)
-        return result
+        """The ``k`` best slots (n,) that have any of ``terms`` and their scores (n,): see :meth:`Scored.best`."""
+        return self.scored(terms).best(k, allowed)
 
     def _folded(self) -> _Rows:
         if self._rows is None:
@@ -172,8 +153,8 @@ class LexicalIndex:
             self._tail = _Tail(self._entries)
         return self._tail
 
-    def _score(self, terms: Mapping[int, int]) -> Floats:
-        """BM25 of all documents, (folded + tail,); exactly 0 where no term occurs."""
+    def scored(self, terms: Mapping[int, int]) -> Scored:
+        """The BM25 scores of all documents; ``terms`` is as from ``terms_of``, each counts as often as it occurs."""
         rows, tail = self._folded(), self._single()
         scores = np.zeros(len(rows.slots) + len(tail.slots), dtype=np.float64)
         folded, single = scores[: len(rows.slots)], scores[len(rows.slots) :]
@@ -188,7 +169,39 @@ class LexicalIndex:
             slope = K1 * B * count / length
             folded[docs] += weight * tf / (tf + (K1 * (1 - B) + slope * rows.lengths[docs]))
             single[tail_docs] += weight * tail_tf / (tail_tf + (K1 * (1 - B) + slope * tail.lengths[tail_docs]))
-        return scores
+        return Scored(rows, tail, scores)
+
+
+class Scored:
+    """The scores of one query, valid until the index changes; exactly 0 where no term occurs."""
+
+    def __init__(self, rows: _Rows, tail: _Tail, scores: Floats) -> None:
+        self._rows, self._tail, self._scores = rows, tail, scores  # (folded + tail,)
+
+    def best(self, k: int, allowed: Callable[[Slots], Bools] | None = None) -> tuple[Slots, Floats]:
+        """The ``k`` best slots (n,) that have any of the terms and their scores (n,), best first, ties by lower slot.
+
+        ``allowed`` tells which of the slots (n,) that it is given may be answered.
+        """
+        found = np.flatnonzero(self._scores)
+        slots, scores = np.concatenate((self._rows.slots, self._tail.slots))[found], self._scores[found]
+        wanted = k if allowed is None else max(4 * k, 256)
+        while True:
+            best = _best(slots, scores, wanted)
+            kept = best if allowed is None else best[allowed(slots[best])]
+            if len(kept) >= k or wanted >= len(slots):
+                return slots[kept[: max(k, 0)]], scores[kept[: max(k, 0)]]
+            wanted *= 8
+
+    def of(self, slots: Slots) -> Floats:
+        """The scores (n,) of ``slots`` (n,): 0 for one that has none of the terms, is hidden or is not here."""
+        scores, rows, tail = self._scores, self._rows, self._tail
+        at, known = rows.find(slots)
+        result = np.where(known, scores[at], 0.0) if len(rows.slots) else np.zeros(len(slots))
+        if len(tail.slots):
+            at = np.minimum(np.searchsorted(tail.slots, slots), len(tail.slots) - 1)
+            result = np.where(tail.slots[at] == slots, scores[len(rows.slots) + at], result)
+        return result
 
 
 @dataclass(slots=True)
@@ -325,7 +338,14 @@ def _to_bytes(slots: Slots, terms: Hashes, having: npt.NDArray[np.integer], pack
 
 
 def _parse(data: bytes) -> _Segment:
-    """Arrays over ``data``. Raises ``TamperedError`` unless ``build_postings`` made exactly these bytes."""
+    """A segment over ``data``. Raises ``TamperedError`` unless ``build_postings`` made exactly these bytes."""
+    slots, terms, offsets, packed = _arrays(data)
+    lengths = _lengths(packed >> _TF_BITS, packed & np.uint16(_TF_MAX), len(slots))
+    return _Segment(slots, terms, offsets, packed, lengths, np.ones(len(slots), dtype=np.bool_))
+
+
+def _arrays(data: bytes) -> tuple[Slots, Hashes, Counts, Packed]:
+    """Slots (n,), terms (t,), offsets (t + 1,), postings (p,). Raises ``TamperedError`` as :func:`_parse` does."""
     count, terms = _HEAD.unpack_from(data) if len(data) >= _HEAD.size else (MAX_DOCS + 1, 0)
     fixed = _HEAD.size + 8 * count + 10 * terms
     if count > MAX_DOCS or fixed > len(data) or len(data) % 2:
@@ -344,7 +364,7 @@ def _parse(data: bytes) -> _Segment:
     rises[offsets[1:-1].astype(np.int64) - 1] = True  # From one term's last document to the next term's first.
     if not rises.all() or not tf.all():
         raise _malformed()
-    return _Segment(slots, hashes, offsets, packed, _lengths(docs, tf, count), np.ones(count, dtype=np.bool_))
+    return slots, hashes, offsets, packed
 
 
 def _malformed() -> TamperedError:

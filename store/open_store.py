@@ -12,7 +12,7 @@ from store.access import Access
 from store.commit import Commits
 from store.core import Core, Work
 from store.crypto import Secret
-from store.errors import BusyError, ForgetPending, RolledBackError, StoreFullError
+from store.errors import BusyError, ForgetPending, RolledBackError, StoreFullError, WrongKeyError
 from store.head import MAX_RATCHET_BYTES
 from store.ledger import Ledger
 from store.named import NamedValues
@@ -172,7 +172,8 @@ class OpenStore(Secret):
     def close(self) -> None:
         """Close the store; calling it again has no effect.
 
-        What updates left behind is forgotten for good, if the disk has room and no other process is in the way.
+        What updates left behind is forgotten for good, if the disk has room, no other process is in the way, and the
+        slot that opened the store is still there.
         """
         try:
             if self._database.usable:
@@ -183,11 +184,18 @@ class OpenStore(Secret):
             self._database.close()
 
     def purge(self) -> Receipt | None:
-        """Forget for good what updates and discarded values left behind; ``None`` if there is nothing."""
+        """Forget for good what updates and discarded values left behind; ``None`` if there is nothing.
+
+        Completes a forget that raised ``ForgetPending``; raises it again if the other process still reads.
+        """
         with self.transaction() as work:
             if self._has_left():
                 work.touched = work.forgets = True
                 work.reason = "purge" if not work.what else work.reason
+        if not self._database.depth:
+            with self._core.snapshot():
+                pass  # The latest root, if another process has forgotten something meanwhile.
+            self._commits.finish_forget()
         return work.receipt
 
     def _has_left(self) -> bool:
@@ -203,8 +211,9 @@ class OpenStore(Secret):
             if left:
                 self.purge()
             else:
+                self._commits.finish_forget()
                 self._commits.witness()
-        except (BusyError, StoreFullError, ForgetPending):
+        except (BusyError, StoreFullError, ForgetPending, WrongKeyError):
             return  # All of it is durable, and whoever opens or forgets next does this.
 
     def __enter__(self) -> Self:

@@ -54,10 +54,9 @@ def _opened(database: Database, folder: Path, opening: Opening) -> tuple[Core, R
     record_rows = Rows(core)
     commits = Commits(core, record_rows)
     _compare(core, commits, accept=opening.accept_rollback)
-    if len(secret.read()) > 1 and max(secret.read()) == core.keys.root.epoch:
-        # Where another process still reads, whoever opens or forgets next completes it.
-        with contextlib.suppress(ForgetPending):
-            commits.complete_forget()
+    # Where another process still reads, whoever opens, purges or forgets next completes it.
+    with contextlib.suppress(ForgetPending):
+        commits.finish_forget()
     return core, record_rows, commits
 
 

@@ -43,12 +43,20 @@ def unpad(padded: bytes, size_bytes: int | None = None) -> bytes:
 
     Raises ``ValueError`` for anything else.
     """
-    length = int.from_bytes(padded[:4], "big")
-    content = padded[4 : 4 + length]
-    expected = size_class(4 + length) if size_bytes is None else size_bytes
-    if len(content) != length or len(padded) != expected or padded.count(0, 4 + length) != len(padded) - 4 - length:
+    return padded[4 : _end(padded, size_bytes)]
+
+
+def unpadded(padded: bytes) -> memoryview:
+    """As :func:`unpad`, without copying the content."""
+    return memoryview(padded)[4 : _end(padded, None)]
+
+
+def _end(padded: bytes, size_bytes: int | None) -> int:
+    """Where the padding begins. Raises ``ValueError``."""
+    size, end = len(padded), 4 + int.from_bytes(padded[:4], "big")
+    if end > size or size != (size_bytes or size_class(end)) or padded.count(0, end) != size - end:
         raise ValueError("Expected content padded with zeros to its size class.")
-    return content
+    return end
 
 
 def count_class(count: int) -> int:

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 from store.crypto import prefixed
 
-__all__ = ["prefixed", "split_parts"]
+__all__ = ["prefixed", "split_parts", "views_of_parts"]
 
 
 def split_parts(data: bytes, count: int) -> list[bytes]:
     """The ``count`` parts of ``data``. Raises ``ValueError`` unless it is exactly as many."""
-    parts, at = [], 0
+    return [data[start:end] for start, end in _limits(data, count)]
+
+
+def views_of_parts(data: memoryview, count: int) -> list[memoryview]:
+    """As :func:`split_parts`, without copying the parts."""
+    return [data[start:end] for start, end in _limits(data, count)]
+
+
+def _limits(data: bytes | memoryview, count: int) -> list[tuple[int, int]]:
+    limits, at, size = [], 0, len(data)
     for _ in range(count):
-        size = int.from_bytes(data[at : at + 4], "big")
-        part = data[at + 4 : at + 4 + size]
-        if len(part) != size or len(data) < at + 4:
-            raise ValueError("Expected length-prefixed parts.")
-        parts.append(part)
-        at += 4 + size
-    if at != len(data):
-        raise ValueError("Expected no more parts.")
-    return parts
+        start, at = at + 4, at + 4 + int.from_bytes(data[at : at + 4], "big")
+        if start > size:
+            break
+        limits.append((start, at))
+    if at != size or len(limits) != count:
+        raise ValueError(f"Expected {count} length-prefixed parts and nothing after them.")
+    return limits

@@ -23,7 +23,7 @@ from store.head import SEGMENT_ROWS, chained, with_bit
 from store.lexical import build_postings, drop_from_postings
 from store.manifest import SegmentRef
 from store.padding import count_class, pad
-from store.parts import prefixed, split_parts
+from store.parts import prefixed, views_of_parts
 from store.quantizer import Codes, Quantizer, quantizer_for
 from store.records import Record, StoredRecord, decode_record, encode_record
 from store.terms import entry_of
@@ -99,7 +99,7 @@ class Rows:
         return (slot, stamp, sealed[0], sealed[1]), (slot, stamp, sealed[2]), bare._replace(mark=mark(stamp))
 
     def _append(self, entries: Sequence[Entry]) -> None:
-        """Take ``entries``, which the tail has room for, into the view as the newest, and fold the tail if it is full."""
+        """Take ``entries``, which the tail has room for, into the view, and fold the tail if it is full."""
         view = self._core.view
         digest = view.head.tail_digest
         for entry in entries:
@@ -172,7 +172,7 @@ class Rows:
         )
         core.view.manifest = core.view.manifest.with_segment(ref)
 
-    def kill(self, entries: Iterable[Entry]) -> None:
+    def kill(self, entries: Sequence[Entry]) -> None:
         """Overwrite these rows with noise; their keys are punctured at the next forget."""
         core, view = self._core, self._core.view
         for entry in entries:
@@ -189,7 +189,8 @@ class Rows:
                 view.manifest = replace(view.manifest, pending=view.manifest.pending | {entry.slot})
             if entry.slot in view.manifest.superseded:
                 view.manifest = replace(view.manifest, superseded=view.manifest.superseded - {entry.slot})
-        self.redo_digest()
+        if any(entry.slot >= view.head.tail_first for entry in entries):
+            self.redo_digest()
         core.work.touched = True
 
     def segment_without(self, ref: SegmentRef, gone: set[int]) -> tuple[Columns | None, Codes, bytes]:
@@ -200,7 +201,7 @@ class Rows:
             return None, np.zeros((0, 0), dtype=np.uint8), b""
         slots, codes = self.codes(ref)
         kept = np.isin(slots, columns.slots)
-        postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
+        postings = bytes(core.open_padded(core.open_segment(ref, 2, "postings"), "segment"))
         return columns, codes[kept], drop_from_postings(postings, gone) if gone else postings
 
     def drop_segment(self, number: int) -> None:
@@ -314,10 +315,10 @@ class Rows:
         return matrix.astype(np.float32, copy=False)
 
     def packed_codes(self, ref: SegmentRef) -> tuple[Slots, Codes, Vectors]:
-        """A segment's slots (n,) int64, signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Raises ``TamperedError``."""
+        """A segment's slots (n,), signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Raises ``TamperedError``."""
         content = self._core.open_padded(self._core.open_segment(ref, 0, "codes"), "segment")
         try:
-            offsets, packed, factors = split_parts(content, 3)
+            offsets, packed, factors = views_of_parts(content, 3)
             slots = np.frombuffer(offsets, dtype="<u2").astype(np.int64) + ref.number * SEGMENT_ROWS + 1
             signs = np.frombuffer(packed, dtype=np.uint8).reshape(-(-ref.live // LANES), -1, 2, 16)
             numbers = np.frombuffer(factors, dtype=STORED)

@@ -233,17 +233,19 @@ class Searcher:
 
     def _keep_moved(self, stale: list[int], fresh: list[SegmentRef], gone: list[int]) -> set[int]:
         """The slots that only moved, from the tail into a segment or with a segment that lost others."""
-        held = {slot for number in stale for slot in _slots_of(number, self._followed.segments[number][1])} | set(gone)
-        if not held:
-            return set()
-        moved = set()
-        for ref in fresh:
-            columns = self._core.columns(ref)
-            marks = {slot: columns.mark(at) for at, slot in enumerate(columns.slots.tolist())}
-            for slot in held & marks.keys():
-                if self._followed.tail.get(slot, marks[slot]) == marks[slot] and slot not in self._removed:
+        core, followed = self._core, self._followed
+        moved: set[int] = set()
+        for ref in fresh if stale or gone else ():
+            columns = core.columns(ref)
+            if ref.number in followed.segments:
+                offsets = followed.segments[ref.number][1]
+                held = columns.slots[np.isin(columns.slots, offsets.astype(np.int64) + ref.number * SEGMENT_ROWS + 1)]
+                moved.update(held.tolist())
+            for slot in gone:
+                at = columns.position(slot) if (slot - 1) // SEGMENT_ROWS == ref.number else None
+                if at is not None and columns.mark(at) == followed.tail[slot]:
                     moved.add(slot)
-        return moved
+        return moved - self._removed
 
     def _load(self, index: ExactIndex | CodeIndex, ref: SegmentRef, moved: set[int]) -> Slots:
         """Put a segment's rows into ``index``, those that ``moved`` only excepted; all slots of the segment."""
@@ -251,10 +253,10 @@ class Searcher:
             slots, packed, factors = self._rows.packed_codes(ref)
             index.extend_packed(slots, packed, factors)
             return slots
-        slots, codes = self._rows.codes(ref)
+        slots = self._core.columns(ref).slots
         keep = ~np.isin(slots, np.array(sorted(moved), dtype=np.int64))
         if keep.any():
-            self._extend(index, slots[keep], codes[keep])
+            self._extend(index, slots[keep], self._rows.codes(ref)[1][keep])
         return slots
 
     def _extend(self, index: ExactIndex | CodeIndex, slots: Slots, codes: Codes) -> None:
@@ -285,12 +287,12 @@ class Searcher:
         """The ``k`` best of both searches, fused; ``weight`` is the embedding's share."""
         most = max(_FUSED, k)
         dense = np.array([slot for slot, _ in self.by_vector(query, most, allowed, few)], dtype=np.int64)
-        words, _ = self.by_words(text, most, allowed)
+        scored = self.lexical().scored(terms_of(text))
+        words, _ = scored.best(most, allowed)
         slots = np.union1d(dense, words).astype(np.int64)
         if not len(slots):
             return []
-        lexical = self.lexical().scores(terms_of(text), slots)
-        return fuse((slots, self.score(query, slots)), (slots, lexical), k, weight)
+        return fuse((slots, self.score(query, slots)), (slots, scored.of(slots)), k, weight)
 
     def lexical(self) -> LexicalIndex:
         """The lexical index at the present commit."""
@@ -310,7 +312,7 @@ class Searcher:
             del followed.segments[number]
         for ref in fresh:
             postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
-            index.put_segment(ref.number, postings)
+            index.put_segment(ref.number, bytes(postings))
             followed.segments[ref.number] = (ref.identity, np.zeros(0, dtype=np.uint16))
         for slot in new:
             index.put_entry(slot, view.tail[slot].terms)

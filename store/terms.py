@@ -3,14 +3,15 @@
 The same text gives the same terms in every process and on every platform. Text is brought to NFKC and case-folded. A
 word is a run of letters, digits and the marks that belong to them; English function words are left out, and the others
 are stemmed (Porter 2, which leaves words of other alphabets as they are). Han, Kana and Hangul stand without spaces
-between words, so a run of them gives its pairs of neighbouring characters, and one that stands alone gives itself. A
-term's hash is the first 8 bytes of BLAKE2b (RFC 7693) with the personalisation ``tacit-term``, little-endian.
+between words, so a run of them gives its pairs of neighbouring characters; in a record each character too, so that a
+search for one finds it inside a longer run. A term's hash is the first 8 bytes of BLAKE2b (RFC 7693) with the
+personalisation ``tacit-term``, little-endian.
 
 Sources: Porter 2001 (Snowball, https://snowballstem.org/algorithms/english/stemmer.html); Unicode Standard Annex 15.
 
 >>> terms_of("Booked the flight") == terms_of("a FLIGHT, booking")
 True
->>> decode_terms(encode_terms(terms_of("one fish, two fish"))) == terms_of("one fish, two fish")
+>>> decode_terms(entry_of("one fish, two fish")) == terms_of("one fish, two fish")
 True
 """
 
@@ -101,14 +102,14 @@ _stemmer: Any = None
 
 
 def terms_of(text: str) -> dict[int, int]:
-    """The terms of ``text``: hash to count, which stops at 255. Empty if the text has no words but function words."""
-    hashes, counts = _counted(text)
+    """What to look for, for ``text``: hash to count, which stops at 255. Empty if it has only function words."""
+    hashes, counts = _counted(_words(text, characters=False))
     return dict(zip(hashes.tolist(), counts.tolist(), strict=True))
 
 
 def entry_of(text: str) -> bytes:
-    """``encode_terms(terms_of(text))``, in a third of the time."""
-    hashes, counts = _counted(text)
+    """The terms of a record's ``text``, as :func:`encode_terms` lays them out."""
+    hashes, counts = _counted(_words(text, characters=True))
     return hashes.astype("<u8", copy=False).tobytes() + counts.tobytes()
 
 
@@ -141,9 +142,9 @@ def decode_terms(data: bytes) -> dict[int, int]:
     return dict(zip(hashes.tolist(), counts, strict=True))
 
 
-def _counted(text: str) -> tuple[Hashes, npt.NDArray[np.uint8]]:
-    """The terms of ``text``: hashes (t,), ascending, and how often each occurs (t,)."""
-    hashes = _hashes(_words(text))
+def _counted(words: Sequence[Word]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
+    """The terms of ``words``: hashes (t,), ascending, and how often each occurs (t,)."""
+    hashes = _hashes(words)
     if not len(hashes):
         return hashes, np.zeros(0, dtype=np.uint8)
     hashes.sort()
@@ -176,12 +177,12 @@ def _learn(words: Sequence[Word]) -> None:
         _vocabulary.learn(new)
 
 
-def _words(text: str) -> Sequence[Word]:
+def _words(text: str, *, characters: bool) -> Sequence[Word]:
     if text.isascii():
         return text.encode("ascii").translate(_ASCII).split()
     # Folding can undo the normal form ("ǰ" gives two characters), so it is followed by another normalisation.
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return list(_pairs_and_words(_runs(text)))
+    return list(_pairs_and_words(_runs(text), characters))
 
 
 def _runs(text: str) -> list[str]:
@@ -193,10 +194,12 @@ def _runs(text: str) -> list[str]:
     return re.findall(f"(?:[{_PAIRED}]{inside})+|(?:[^\\W_{_PAIRED}]{inside})+", text)
 
 
-def _pairs_and_words(runs: Iterable[str]) -> Iterable[str]:
+def _pairs_and_words(runs: Iterable[str], characters: bool) -> Iterable[str]:
     for run in runs:
         if _STARTS_PAIRED.match(run) and len(run) > 1:
             yield from (run[at : at + 2] for at in range(len(run) - 1))
+            if characters:
+                yield from run
         else:
             yield run
 

@@ -6,7 +6,6 @@ import hmac
 
 import numpy as np
 
-from store.quantizer import Quantizer
 from store.core import Core
 from store.crypto import tampered
 from store.errors import TamperedError
@@ -14,9 +13,10 @@ from store.forgetting import all_entries, entries_of
 from store.ledger import Ledger
 from store.lexical import build_postings
 from store.named import NamedValues
+from store.quantizer import Quantizer
 from store.receipts import KIND, Receipt
 from store.rows import Rows
-from store.terms import encode_terms, terms_of
+from store.terms import entry_of
 from store.vectors import Vectors
 
 _PAGE_ROWS = 256
@@ -50,7 +50,7 @@ def _records(core: Core, rows: Rows) -> int:
             same = (record.time, record.scope, record.purpose, record.source, record.supersedes or 0)
             if same != (entry.time, entry.scope, entry.purpose, entry.source, entry.supersedes):
                 raise tampered("record")
-            if entry.slot >= head.tail_first and entry.terms != encode_terms(terms_of(record.text)):
+            if entry.slot >= head.tail_first and entry.terms != entry_of(record.text):
                 raise tampered("entry")
     return 2 * len(entries)
 
@@ -70,7 +70,7 @@ def _segments(core: Core, rows: Rows) -> int:
             continue  # Its dead rows are noise already: only a rewrite could be compared.
         entries = sorted(entries_of(core, columns.slots), key=lambda entry: entry.slot)
         vectors = rows.vectors([entry.slot for entry in entries], [entry.mark for entry in entries])
-        terms = [encode_terms(terms_of(stored.record.text)) for stored in rows.records(entries)]
+        terms = [entry_of(stored.record.text) for stored in rows.records(entries)]
         _check_codes(rows.quantizer(), vectors, [code.tobytes() for code in codes])
         if build_postings(slots, terms) != postings:
             raise tampered("segment")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from store.codes import CodeIndex, candidates_for
-from store.quantizer import Quantizer
 from store.errors import DimensionError, TamperedError
+from store.quantizer import Quantizer
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DIMENSIONS = (1, 2, 8, 384, 1000)

@@ -276,17 +276,42 @@ def test_replaced_value_is_purged_once(home: Home) -> None:
 # Readers and crashes
 
 
+HELD_UP = """
+with EncryptedStore.open(folder, key) as memory, memory._core.snapshot():
+    memory.get(2)
+    print("reading", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["purge", "close"])
+def test_a_pending_forget_is_completed_by(
+    folder: Path, key: DeviceKey, spawn: Callable[..., subprocess.Popen[str]], how: str
+) -> None:
+    memory = EncryptedStore.create(folder, key, dimension=DIMENSION, busy_timeout_s=0.2)
+    memory.add_many([Record(text=f"t {i}", time=0.0) for i in range(3)], matrix(3))
+    reader = spawn(HELD_UP)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reading\n"
+    with pytest.raises(ForgetPending, match="purge"):
+        memory.forget(2)
+    with pytest.raises(ForgetPending):
+        memory.purge()
+    secret = memory._core.secret
+    assert sorted(secret.read()) == [1, 2]
+    reader.kill()
+    reader.communicate(timeout=60)
+    assert memory.purge() is None if how == "purge" else memory.close() is None  # type: ignore[func-returns-value]
+    assert sorted(secret.read()) == [2]
+    memory.close()
+
+
 def test_reader_in_another_process_makes_the_forget_pending_until_the_next_open(
     folder: Path, key: DeviceKey, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     memory = EncryptedStore.create(folder, key, dimension=DIMENSION, busy_timeout_s=0.2)
     memory.add_many([Record(text=f"t {i}", time=0.0) for i in range(3)], matrix(3))
-    reader = spawn("""
-with EncryptedStore.open(folder, key) as memory, memory._core.snapshot():
-    memory.get(2)
-    print("reading", flush=True)
-    time.sleep(60)
-""")
+    reader = spawn(HELD_UP)
     assert reader.stdout is not None
     assert reader.stdout.readline() == "reading\n"
     with pytest.raises(ForgetPending):

@@ -54,7 +54,7 @@ def check(index: LexicalIndex, docs: Docs, terms: Mapping[int, int], k: int) -> 
     pairs = list(zip(slots.tolist(), scores.tolist(), strict=True))
     assert pairs == sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
     asked = np.array([*docs, 10**9, -1], dtype=np.int64)
-    assert index.scores(terms, asked).tolist() == pytest.approx(
+    assert index.scored(terms).of(asked).tolist() == pytest.approx(
         [expected.get(slot, 0.0) for slot in asked.tolist()], rel=1e-9
     )
 
@@ -223,7 +223,7 @@ def test_a_folded_document_scores_as_it_did_in_the_tail() -> None:
 def test_empty_index_answers_nothing() -> None:
     index = LexicalIndex()
     assert [len(part) for part in index.search({1: 1}, 5)] == [0, 0]
-    assert index.scores({1: 1}, np.array([1, 2])).tolist() == [0, 0]
+    assert index.scored({1: 1}).of(np.array([1, 2])).tolist() == [0, 0]
     index.put_segment(0, postings({}))
     index.put_entry(4, b"")
     index.hide([])
@@ -233,7 +233,7 @@ def test_empty_index_answers_nothing() -> None:
     assert len(index) == 1
     assert [len(part) for part in index.search({1: 1}, 5)] == [0, 0]
     assert [len(part) for part in index.search({}, 5)] == [0, 0]
-    assert index.scores({}, np.zeros(0, dtype=np.int64)).tolist() == []
+    assert index.scored({}).of(np.zeros(0, dtype=np.int64)).tolist() == []
 
 
 def test_hidden_documents_count_in_no_statistic() -> None:

@@ -84,6 +84,12 @@ def test_where_means_the_same_in_every_reading(memory: EncryptedStore, where: Wh
     assert memory.count() == padding + len(ROWS) - len(wanted)
 
 
+@pytest.mark.parametrize("name", ["after", "before"])
+def test_where_refuses_a_time_that_is_no_number(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Where(**{name: float("nan")})
+
+
 @pytest.mark.parametrize("padding", [0, 1_023])
 def test_expired_is_hidden_by_the_clock_and_forgotten_by_expire(
     memory: EncryptedStore, clock: Clock, padding: int

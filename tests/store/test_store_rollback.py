@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from store import AcceptRollback, DeviceKey, EncryptedStore, FileSecret, MemoryWitness, Record, RolledBackError
+from store import (
+    AcceptRollback,
+    DeviceKey,
+    EncryptedStore,
+    FileSecret,
+    MemoryWitness,
+    Record,
+    RolledBackError,
+    StoreError,
+)
+from store.commit import WITNESS_EVERY
 
 KEY = DeviceKey(bytes(range(32)))
 ONE = np.ones(4, dtype=np.float32)
@@ -142,6 +152,34 @@ def test_witness_behind_the_store_is_normal_for_up_to_64_writes(opened: Open, an
                 changes.append(write)
     assert len(changes) == 2
     assert all(b - a <= 64 for a, b in zip([0, *changes], [*changes, 140], strict=True))
+
+
+class Failing(MemoryWitness):
+    """A witness whose disk is full as long as ``fails``."""
+
+    fails = False
+
+    def write(self, data: bytes) -> None:
+        if self.fails:
+            raise StoreError("The witness cannot be written (No space left on device): check the folder and the disk.")
+        super().write(data)
+
+
+def test_add_is_acknowledged_though_the_witness_due_with_it_fails_and_the_next_commit_moves_it(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    witness = Failing()
+    with opened(accept=AcceptRollback(), witness=witness) as memory:
+        seen, witness.fails = witness.value, True
+        ids = [memory.add(record(), ONE) for _ in range(WITNESS_EVERY + 2)]
+        assert memory.count() == len(ids)
+        assert witness.value == seen
+        assert "witness cannot be written" in caplog.text  # Said, not swallowed.
+        with pytest.raises(StoreError, match="witness"):
+            memory.charge(b"1")  # Nothing may leave the device before the witness knows.
+        witness.fails = False
+        memory.add(record(), ONE)
+        assert witness.value != seen
 
 
 def test_rollback_within_the_window_is_not_told_and_a_crash_locks_nobody_out(tmp_path: Path, opened: Open) -> None:

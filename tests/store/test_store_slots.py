@@ -245,8 +245,7 @@ def test_other_connections_read_on_after_a_slot_change_unless_theirs_is_gone(ope
         with pytest.raises(WrongKeyError, match="removed"):
             other.put("a", "b", b"c")
         assert memory.verify() > 0
-        with pytest.raises(WrongKeyError):
-            other.close()
+        other.close()  # It can settle nothing any more, and leaves that to the others.
     with opened(DeviceKey(bytes(32))) as memory:
         assert memory.fetch("a", "b") is None
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from store import terms as module
 from store.errors import TamperedError
-from store.terms import clear_cache, decode_terms, encode_terms, terms_of
+from store.terms import clear_cache, decode_terms, encode_terms, entry_of, terms_of
 
 TERMS = st.dictionaries(st.integers(0, 2**64 - 1), st.integers(1, 255), max_size=20)
 GOLDEN = "4240403b7a754326ff4013cb030d3d980201"  # The hashes of "fish" and "book", ascending; their counts.
@@ -55,6 +55,20 @@ def test_terms_of_text(text: str, expected: list[str]) -> None:
     assert set(terms_of(text)) == {hash_of(term) for term in expected}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("window seat, window", ["window", "seat"]),
+        ("我喜欢猫", ["我喜", "喜欢", "欢猫", "我", "喜", "欢", "猫"]),
+        ("茶", ["茶"]),
+        ("ｶﾀ and tea", ["カタ", "カ", "タ", "tea"]),
+        ("茶 茶茶", ["茶", "茶茶"]),
+    ],
+)
+def test_a_record_has_each_character_of_a_run_besides_its_pairs(text: str, expected: list[str]) -> None:
+    assert decode_terms(entry_of(text)).keys() == {hash_of(term) for term in expected}
+
+
 def test_terms_count_each_word_and_stop_at_255() -> None:
     assert terms_of("fish Fish fishes") == {hash_of("fish"): 3}
     assert terms_of("fish " * 300 + "fishes " * 200) == {hash_of("fish"): 255}
@@ -73,7 +87,8 @@ def test_clear_cache_leaves_no_word_in_memory() -> None:
     terms_of("zyzzyva in the garden")
     assert b"zyzzyva" in module._vocabulary.places
     clear_cache()
-    assert not module._vocabulary.places and not module._vocabulary.hashes.any()
+    assert not module._vocabulary.places
+    assert not module._vocabulary.hashes.any()
     assert module._stemmer.maxCacheSize == 0
     assert terms_of("zyzzyvas") == {hash_of("zyzzyva"): 1}
 
@@ -89,10 +104,13 @@ def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=200))
 def test_terms_of_any_text_encode(text: str) -> None:
-    terms = terms_of(text)
+    terms, entry = terms_of(text), decode_terms(entry_of(text))
     assert decode_terms(encode_terms(terms)) == terms
+    assert all(entry[term] >= count for term, count in terms.items())  # What a text looks for, its record has.
     clear_cache()
     assert terms_of(text) == terms
+    clear_cache()
+    assert decode_terms(entry_of(text)) == entry
 
 
 def test_encode_terms_golden() -> None:
