@@ -181,7 +181,8 @@ class Commits:
         if not core.database.fold_journal():
             raise ForgetPending(
                 "The records are gone from the store, but another process still reads an earlier state and holds back "
-                "the last step: an old copy of the files could be opened until it ends. Close it, then call purge() or open the store."
+                "the last step: an old copy of the files could be opened until it ends. Close it, then call purge() or "
+                "open the store."
             )
         core.secret.commit(core.keys.root.epoch)
         self.witness()

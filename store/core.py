@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from store.columns import Columns, Entry, decode_entry
+from store.columns import NEVER, Columns, Entry, decode_entry
 from store.crypto import KEY_BYTES, STAMP_BYTES, Place, mark, open_one, open_stamp, seal_one, tampered
 from store.database import Database
 from store.device_secret import DeviceSecret
@@ -29,17 +29,21 @@ from store.witness import Witness
 
 @dataclass(slots=True)
 class View:
-    """The store at one commit, or inside a transaction. ``tail`` holds entries by slot, ``tail_ids`` slots by id."""
+    """The store at one commit, or inside a transaction. ``tail`` holds entries by slot, ``tail_ids`` slots by id.
+
+    Before ``soonest`` (Unix seconds) no record expires.
+    """
 
     head: Head
     manifest: Manifest
     registry: Registry
     tail: dict[int, Entry]
     tail_ids: dict[int, int]
+    soonest: float
 
     def copy(self) -> View:
         """A view that shares what is immutable."""
-        return View(self.head, self.manifest, self.registry, dict(self.tail), dict(self.tail_ids))
+        return View(self.head, self.manifest, self.registry, dict(self.tail), dict(self.tail_ids), self.soonest)
 
 
 @dataclass(slots=True)
@@ -126,7 +130,9 @@ class Core:
         manifest, registry = self._read_manifest(head), self._read_registry(head)
         tail = self._read_tail(head, {} if self._seen < 0 or self.committed == 0 else self.view.tail)
         self.committed = head.counter
-        return View(head, manifest, registry, tail, {entry.id: slot for slot, entry in tail.items()})
+        times = [ref.soonest for ref in manifest.segments.values()] + [entry.expires for entry in tail.values()]
+        tail_ids = {entry.id: slot for slot, entry in tail.items()}
+        return View(head, manifest, registry, tail, tail_ids, min(times, default=NEVER))
 
     def _read_head(self) -> Head:
         epoch, sealed_root = self.one("SELECT epoch, sealed FROM root", 2)

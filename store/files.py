@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from store.columns import NEVER
 from store.commit import first_directories
 from store.core import Core, View
 from store.crypto import KEY_BYTES
@@ -185,7 +186,7 @@ class Filling:
     """A store under construction: rows and values may be put, then :meth:`finish` seals head and directories."""
 
     def __init__(self, database: Database, keys: Keyring, opening: Opening, dimension: int) -> None:
-        view = View(Head(dimension=dimension), Manifest(), Registry(), {}, {})
+        view = View(Head(dimension=dimension), Manifest(), Registry(), {}, {}, NEVER)
         secret = opening.secret_for(keys.store_id)
         self.core = Core(database, keys, secret=secret, witness=None, clock=opening.clock, view=view)
         self.named = NamedValues(self.core)

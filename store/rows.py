@@ -102,6 +102,7 @@ class Rows:
         """Take ``entries``, which the tail has room for, into the view, and fold the tail if it is full."""
         view = self._core.view
         digest = view.head.tail_digest
+        view.soonest = min(view.soonest, *(entry.expires for entry in entries))
         for entry in entries:
             view.tail[entry.slot] = entry
             view.tail_ids[entry.id] = entry.slot

@@ -348,9 +348,7 @@ def where_slots(core: Core, where: Where, now: float) -> tuple[Callable[[Slots],
     """
     view = core.view
     hidden = view.manifest.superseded
-    soonest = min((ref.soonest for ref in view.manifest.segments.values()), default=np.inf)
-    soonest = min(soonest, min((entry.expires for entry in view.tail.values()), default=np.inf))
-    if where.is_all() and now < soonest:
+    if where.is_all() and now < view.soonest:
         if not hidden:
             return None, None
         gone = np.array(sorted(hidden), dtype=np.int64)
