@@ -17,6 +17,8 @@ from engine.suggestion import Found, found
 from engine.text import is_unicode
 from store import EncryptedStore, Receipt, Record, RecordMissingError, Where
 
+EVERYTHING = Where()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
@@ -162,28 +164,12 @@ class MemoryKeeper:
         cosine of the vectors, by which "meaning" alone sorts. Raises `ConsentError` if consent to ``purpose`` was
         withdrawn.
         """
-        if k < 1:
-            raise ValueError(f"Expected k={k} to be at least 1.")
-        if by not in ("meaning", "words", "both"):
-            raise ValueError(f"Expected by={by!r} to be 'meaning', 'words' or 'both'.")
-        query = self._encode([text])[0]
         where = Where(scope=scope, purpose=purpose, source=source, after=after, before=before)
-        with self._lock:
-            self._check_encoder_is_current()
-            if purpose is not None:
-                self._consents.require(purpose)
-            if by == "meaning":
-                hits = self._store.search(query, k, where=where)
-            elif by == "words":
-                hits = self._store.search_text(text, k, where=where)
-            else:
-                hits = self._store.search_hybrid(query, text, k, where=where)
-            read = []
-            for id, _ in hits:
-                # Another process may have forgotten it meanwhile.
-                with contextlib.suppress(RecordMissingError):
-                    read.append(found(id, self._store.get(id).record, float(self._store.vector(id) @ query)))
-            return read
+        return self._search(text, k, where, by=by, purpose=purpose)
+
+    def find_to_erase(self, text: str, k: int = 5, where: Where = EVERYTHING) -> list[Found]:
+        """Return what `search` finds by both, to look at before it is forgotten: for that nobody's consent is asked."""
+        return self._search(text, k, where, by="both", purpose=None)
 
     def history(self, id: int) -> list[Found]:
         """Return a memory and those that it superseded, newest first; similarity is 1."""
@@ -212,6 +198,29 @@ class MemoryKeeper:
             return self._consents.withdrawn()
 
     # Inside
+
+    def _search(self, text: str, k: int, where: Where, *, by: str, purpose: str | None) -> list[Found]:
+        if k < 1:
+            raise ValueError(f"Expected k={k} to be at least 1.")
+        if by not in ("meaning", "words", "both"):
+            raise ValueError(f"Expected by={by!r} to be 'meaning', 'words' or 'both'.")
+        query = self._encode([text])[0]
+        with self._lock:
+            self._check_encoder_is_current()
+            if purpose is not None:
+                self._consents.require(purpose)
+            if by == "meaning":
+                hits = self._store.search(query, k, where=where)
+            elif by == "words":
+                hits = self._store.search_text(text, k, where=where)
+            else:
+                hits = self._store.search_hybrid(query, text, k, where=where)
+            read = []
+            for id, _ in hits:
+                # Another process may have forgotten it meanwhile.
+                with contextlib.suppress(RecordMissingError):
+                    read.append(found(id, self._store.get(id).record, float(self._store.vector(id) @ query)))
+            return read
 
     def _drop_evidence(self, ids: Iterable[int]) -> None:
         """Drop what was kept about these memories; call inside the transaction that forgets them."""

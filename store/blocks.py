@@ -135,7 +135,12 @@ class BlockTable:
         for start, (low, high) in zip(starts, pairwise([*np.searchsorted(places, starts), len(places)]), strict=True):
             packed = self._signs(start // LANES, -(-min(start + _STEP, self.count) // LANES))
             signs[low:high] = unpacked_signs(packed)[places[low:high] - start]
-        return signs, self._floats(0, -(-self.count // LANES))[places // LANES, places % LANES, 1]
+        return signs, self.factors(places)
+
+    def factors(self, places: npt.NDArray[np.intp]) -> Vectors:
+        """The factors (n,) of these places."""
+        factors: Vectors = self._floats(0, -(-self.count // LANES))[places // LANES, places % LANES, 1]
+        return factors
 
     def clear(self) -> None:
         """Zero all rows and drop them."""

@@ -26,6 +26,7 @@ from store.vectors import Vectors, as_vector
 Slots = npt.NDArray[np.int64]
 
 RERANK = 200  # Rows to rank again by their vectors for up to 10 results: recall@10 is above 0.99 (benchmarks/codes.py).
+_DEVIATION = (1 - 2 / np.pi) ** 0.5  # Of an estimate, for d - 1 = 1 and a factor and a query of one.
 _STRAYS = 1024  # Rows out of order that are looked up in a dictionary before all are sorted.
 
 
@@ -116,21 +117,25 @@ class CodeIndex:
         if self._dead > self._table.count // 8:
             self._settle()
 
-    def search(self, query: Vectors, k: int) -> tuple[Slots, Vectors]:
+    def search(self, query: Vectors, k: int) -> tuple[Slots, Vectors, Vectors]:
         """The min(k, len) slots, int64, with the highest estimated inner products with ``query`` (d,), best first.
 
-        Also returns the estimates, float32. Raises `DimensionError` and `ValueError` as `as_vector` does.
+        Also returns the estimates and the standard deviation of each, float32. The latter is that of RaBitQ's estimator
+        (theorem 3.2) at the usual overlap of a vector with its signs, √(2/π). Raises `DimensionError` and `ValueError`
+        as `as_vector` does.
         """
         query = as_vector(query, self.quantizer.dimension)
         k = min(k, len(self))
         if k <= 0:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+            nothing = np.zeros(0, dtype=np.float32)
+            return np.zeros(0, dtype=np.int64), nothing, nothing
         norm = float(np.linalg.norm(query.astype(np.float64)))
         # All rows tie for the zero vector, which FAISS takes for another metric.
         unit = query / norm if norm else np.eye(1, len(query))[0]
         turned = self.quantizer.rotate(unit.astype(np.float32)[None])  # (1, d)
         scores, places = self._table.search(turned, k)
-        return self._slots[places].astype(np.int64), (scores * norm).astype(np.float32)
+        deviations = self._table.factors(places) * (_DEVIATION * norm / max(len(query) - 1, 1) ** 0.5)
+        return self._slots[places].astype(np.int64), (scores * norm).astype(np.float32), deviations.astype(np.float32)
 
     def _place(self, slot: int) -> int | None:
         """The place of the live row with this slot."""

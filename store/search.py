@@ -31,6 +31,8 @@ EXACT_BELOW = 20_000
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 _FEW = 4_096
 _FUSED = 100
+_STEP = 64  # So many candidates are opened at a time, at least.
+DEVIATIONS = 2  # A candidate is left closed if its estimate and so many deviations do not reach the k best so far.
 Slots = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Hits = list[tuple[int, float]]
@@ -155,18 +157,37 @@ class Searcher:
     def _scan(self, query: Vectors, k: int, allowed: Callable[[Slots], Bools] | None) -> tuple[Slots, Vectors]:
         """Slots and exact products that hold the ``k`` best."""
         index = self.embedding()
-        exact = isinstance(index, ExactIndex)
-        wanted = k if exact else candidates_for(k)
+        if isinstance(index, CodeIndex):
+            return self._scan_codes(index, query, k, allowed)
+        wanted = k
         while True:
             slots, scores = index.search(query, wanted)
-            kept = slots if allowed is None else slots[allowed(slots)]
-            if len(kept) >= min(k if exact else candidates_for(k), len(index)) or wanted >= len(index):
+            keep = np.ones(len(slots), dtype=np.bool_) if allowed is None else allowed(slots)
+            if keep.sum() >= min(k, len(index)) or wanted >= len(index):
+                return slots[keep], scores[keep]
+            wanted *= 4
+
+    def _scan_codes(
+        self, index: CodeIndex, query: Vectors, k: int, allowed: Callable[[Slots], Bools] | None
+    ) -> tuple[Slots, Vectors]:
+        """As :meth:`_scan`, from codes; opens no more vectors than may be among the ``k`` best."""
+        wanted = candidates_for(k)
+        while True:
+            slots, estimates, deviations = index.search(query, wanted)
+            if allowed is not None:
+                keep = allowed(slots)
+                slots, estimates, deviations = slots[keep], estimates[keep], deviations[keep]
+            if len(slots) >= min(candidates_for(k), len(index)) or wanted >= len(index):
                 break
             wanted *= 4
-        if exact:
-            keep = np.ones(len(slots), dtype=np.bool_) if allowed is None else allowed(slots)
-            return slots[keep], scores[keep]
-        return kept, self._vectors(kept) @ query
+        highest = estimates + DEVIATIONS * deviations
+        scores, step = np.zeros(0, dtype=np.float32), max(_STEP, k)
+        while len(scores) < len(slots):
+            least = -np.inf if len(scores) < k else np.partition(scores, len(scores) - k)[len(scores) - k]
+            if highest[len(scores) :].max() < least:
+                break
+            scores = np.append(scores, self._vectors(slots[len(scores) : len(scores) + step]) @ query)
+        return slots[: len(scores)], scores
 
     def score(self, query: Vectors, slots: Slots) -> Vectors:
         """The exact products (n,) of ``query`` (d,) with the vectors in ``slots``."""

@@ -2,21 +2,29 @@
 
 import math
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from federation.cli.console import print_json
 from federation.cli.device_shared import (
     WordsType,
+    ask_about,
     json_option,
     opened,
     path_argument,
     plural,
     refuse_missing,
+    show_what_goes,
 )
 from federation.cli.unlock import Unlocking, unlock_options
+
+if TYPE_CHECKING:
+    from engine.device import Device
+    from store import Where
 
 
 class SecondsType(click.types.FloatParamType):
@@ -101,6 +109,7 @@ def import_(
 
 @click.command()
 @path_argument
+@click.option("--id", "ids", type=click.IntRange(1), multiple=True, metavar="ID", help="The memory with this id.")
 @click.option("--query", type=WordsType(), metavar="TEXT", help="The memories that `search` finds for TEXT.")
 @click.option("-k", type=click.IntRange(1), default=5, show_default=True, help="How many of them, with --query.")
 @click.option("--scope", type=WordsType(), help="Only of this scope.")
@@ -114,6 +123,7 @@ def import_(
 @unlock_options
 def erase(
     path: Path,
+    ids: tuple[int, ...],
     query: str | None,
     k: int,
     scope: str | None,
@@ -126,34 +136,57 @@ def erase(
     as_json: bool,
     unlocking: Unlocking,
 ) -> None:
-    """Forget for good all memories of the device at PATH that fit, with what was derived from them; print a receipt."""
+    """Forget for good all memories of the device at PATH that fit; print a receipt.
+
+    What was derived from them, and what they replaced, goes with them. --id and --expired stand alone; the others can
+    be combined. No consent is needed to erase.
+    """
     from store import Where
 
     where = Where(scope=scope, purpose=purpose, source=source, after=after, before=before)
-    if expired == (not where.is_all() or query is not None):
+    if [bool(ids), expired, query is not None or not where.is_all()].count(True) != 1:
         raise click.UsageError(
-            "Say what to erase: --query, --scope, --purpose, --source, --after, --before or --expired."
+            "Say what to erase: --id or --expired alone, or some of --query, --scope, --purpose, --source, --after and "
+            "--before."
         )
     if not yes and not (sys.stdin is not None and sys.stdin.isatty()):
         raise click.UsageError("Erasing cannot be undone: add --yes where nobody can be asked.")
     with opened(path, unlocking) as device:
-        if not yes and not click.confirm("Erase these memories for good?", err=True):
-            raise click.ClickException("Not confirmed: nothing was erased.")
-        if expired:
-            receipt = device.expire()
-        elif query is not None:
-            terms = {"scope": scope, "source": source, "after": after, "before": before}
-            hits = device.search(query, k, purpose=purpose, **terms)  # type: ignore[arg-type]
-            receipt = device.forget([hit.id for hit in hits])
-        else:
-            receipt = device.erase(where)
+        named = list(dict.fromkeys(ids)) if ids else None
+        if query is not None:
+            named = [hit.id for hit in device.find_to_erase(query, k, where)]
+        receipt = None
+        if yes or _agreed(device, named, where, expired=expired):
+            if expired:
+                receipt = device.expire()
+            elif named is not None:
+                receipt = device.forget(named)
+            else:
+                receipt = device.erase(where)
         left = device.count()
     gone = list(receipt.ids) if receipt is not None else []
     if as_json:
         print_json({"forgotten": gone, "memories": left, "receipt": receipt and receipt.as_json()})
         return
+    if receipt is None:
+        click.echo(f"No memory fits: nothing was erased; {left} left.")
+        return
     click.echo(f"Erased {plural(len(gone), 'memory')}; {left} left.")
-    if receipt is not None:
-        click.echo(
-            f"Receipt: epoch {receipt.epoch}, root {receipt.root_before.hex()[:16]} to {receipt.root_after.hex()[:16]}."
-        )
+    click.echo(
+        f"Receipt: epoch {receipt.epoch}, root {receipt.root_before.hex()[:16]} to {receipt.root_after.hex()[:16]}."
+    )
+
+
+def _agreed(device: "Device", named: list[int] | None, where: "Where", *, expired: bool) -> bool:
+    """Say how many memories would go, list them where they are ``named``, and ask; False where there is none."""
+    if named is not None:
+        show_what_goes(device, named)
+        number = len(named)
+    else:
+        # As erasing sees them: replaced and expired ones too.
+        records = (stored.record for stored in device.store.iter(**asdict(where), history=True))
+        now = time.time()
+        number = sum(not expired or (record.expires is not None and record.expires <= now) for record in records)
+    if number:
+        ask_about(f"Erase {plural(number, 'memory')} for good?", "erased")
+    return number > 0

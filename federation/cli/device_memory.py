@@ -12,14 +12,15 @@ import click
 from federation.cli.console import print_json
 from federation.cli.device_shared import (
     WordsType,
+    ask_about,
     json_option,
     memory_as_json,
     opened,
     path_argument,
-    plain,
     plural,
     print_private,
     print_table,
+    show_what_goes,
     when,
 )
 from federation.cli.unlock import Unlocking, unlock_options
@@ -107,7 +108,7 @@ def remember(
 def search(
     path: Path, text: str, k: int, scope: str | None, purpose: str | None, as_json: bool, unlocking: Unlocking
 ) -> None:
-    """Find the memories of the device at PATH that are nearest to TEXT in meaning, best first."""
+    """Find the memories of the device at PATH that fit TEXT best in meaning and words together, best first."""
     with opened(path, unlocking) as device:
         memories = device.search(text, k, scope=scope, purpose=purpose)
     if as_json:
@@ -129,14 +130,16 @@ def search(
 def forget(path: Path, ids: tuple[int, ...], yes: bool, as_json: bool, unlocking: Unlocking) -> None:
     """Delete the memories with these IDs and all that was kept about them; if one is missing, none.
 
-    They cannot be brought back. What a model that has already left the device learned from them stays in that model.
+    What was derived from them, and what they replaced, goes with them. They cannot be brought back. What a model that
+    has already left the device learned from them stays in that model.
     """
     wanted = list(dict.fromkeys(ids))
     if not yes and not (sys.stdin is not None and sys.stdin.isatty()):
         raise click.UsageError("Forgetting cannot be undone: add --yes where nobody can be asked.")
     with opened(path, unlocking) as device:
         if not yes:
-            _ask(wanted, {memory.id: memory.text for memory in device.memories()})
+            show_what_goes(device, wanted)
+            ask_about(f"Forget {plural(len(wanted), 'memory')} for good?", "forgotten")
         receipt = device.forget(wanted)
         left = device.count()
     # With what was derived from them, and what they replaced.
@@ -145,20 +148,6 @@ def forget(path: Path, ids: tuple[int, ...], yes: bool, as_json: bool, unlocking
         print_json({"forgotten": gone, "memories": left})
         return
     click.echo(f"Forgot {plural(len(gone), 'memory')}; {left} left.")
-
-
-def _ask(wanted: list[int], texts: dict[int, str]) -> None:
-    """Show what would go and ask; ends the command where the answer is no."""
-    from store import RecordMissingError
-
-    for id in wanted:
-        if id not in texts:
-            raise RecordMissingError(
-                f"There is no memory with id {id}; nothing was forgotten. `show --memories` lists them."
-            )
-        click.echo(f"{id:>6}  {plain(texts[id])}", err=True)
-    if not click.confirm(f"Forget {plural(len(wanted), 'memory')} for good?", err=True):
-        raise click.ClickException("Not confirmed: nothing was forgotten.")
 
 
 def read_memories(file: Path, defaults: Defaults) -> list["Memory"]:

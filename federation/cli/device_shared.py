@@ -98,6 +98,22 @@ def plain(text: str) -> str:
     )
 
 
+def ask_about(question: str, undone: str) -> None:
+    """Ask on standard error; end the command, saying that nothing was ``undone``, where the answer is no."""
+    if not click.confirm(question, err=True):
+        raise click.ClickException(f"Not confirmed: nothing was {undone}.")
+
+
+def show_what_goes(device: "Device", ids: Sequence[int]) -> None:
+    """Show these memories, replaced and expired ones too, on standard error; none if one is missing.
+
+    Raises `RecordMissingError`.
+    """
+    texts = [device.store.get(id).record.text for id in ids]
+    for id, text in zip(ids, texts, strict=True):
+        click.echo(f"{id:>6}  {plain(text)}", err=True)
+
+
 def plural(number: int, noun: str) -> str:
     """Return "1 memory", "2 memories", "3 labels".
 

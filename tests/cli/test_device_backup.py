@@ -1,4 +1,4 @@
-"""Transcripts of `tacit device export`, `import` and `erase`: all memories out, in again, or away for good."""
+"""Transcripts of `tacit device export` and `import`: all memories out and in again."""
 
 from __future__ import annotations
 
@@ -285,113 +285,18 @@ def test_export_and_import_called_wrongly_are_status_2(
     assert ids(device) == [1, 2, 3]
 
 
-# erase
-
-
-@pytest.mark.parametrize(
-    ("args", "gone"),
-    [
-        (["--query", "salad for lunch", "-k", "1"], [1]),
-        (["--query", "salad for lunch", "-k", "9"], [1, 2, 3, 4]),
-        (["--query", "salad for lunch", "--scope", "home"], [3]),
-        (["--query", "salad for lunch", "--purpose", "none"], []),
-        (["--scope", "home"], [3]),
-        (["--purpose", "notes"], [4]),
-        (["--source", "mail"], [4]),
-        (["--source", "user", "--scope", "default"], [1, 2]),
-        (["--before", "1700000000"], [4]),
-        (["--after", "1700000000", "--before", "1700000001"], [3]),
-        (["--after", "1700000000.5"], [1, 2]),
-        (["--before", "inf"], [1, 2, 3, 4]),
-        (["--scope", "nowhere"], []),
-        (["--expired"], []),
-    ],
-)
-def test_erase_takes_what_fits_and_search_finds_it_no_more(
-    device: Call, home: Path, args: list[str], gone: list[int]
-) -> None:
-    row = '{"text": "a letter from the bank", "time": 5, "purpose": "notes", "source": "mail"}\n'
-    (home / "more.jsonl").write_text(row, encoding="utf-8")
-    assert device("remember", "--file", home / "more.jsonl").code == 0
-    left = [id for id in range(1, 5) if id not in gone]
-    erased = as_json(device("erase", *args, "--yes", "--json"))
-    assert (erased["forgotten"], erased["memories"]) == (gone, len(left))
-    found = as_json(device("search", "salad for lunch", "-k", "9", "--json"))["memories"]
-    assert sorted(memory["id"] for memory in found) == ids(device) == left
-    receipts = as_json(device("verify", "--json"))["receipts"]
-    assert receipts == ([erased["receipt"]] if gone else [])
-    assert (erased["receipt"] is None) == (not gone)
-
-
-def test_erase_says_how_many_and_shows_a_receipt(device: Call) -> None:
-    erased = device("erase", "--scope", "home", "--yes")
-    (receipt,) = as_json(device("verify", "--json"))["receipts"]
-    assert (receipt["what"], receipt["ids"], receipt["epoch"]) == ("forget", [3], 2)
-    before, after = (receipt[name][:16] for name in ("root_before", "root_after"))
-    assert (erased.code, erased.err) == (0, "")
-    assert erased.out == f"Erased 1 memory; 2 left.\nReceipt: epoch 2, root {before} to {after}.\n"
-    assert device("erase", "--scope", "home", "--yes").out == "Erased 0 memories; 2 left.\n"
-
-
-def test_erase_and_forget_take_what_was_derived_and_say_so(device: Call, home: Path, encoder: Encoder) -> None:
-    with Device.open(home / "phone", DeviceKey.from_file(home / "key"), encoder=encoder) as phone:
-        phone.remember("made of it", scope="other", derived_from=[3])
-        phone.remember("over", expires=1.0, derived_from=[1])
-        phone.remember("made of that", derived_from=[2])
-    assert as_json(device("erase", "--expired", "--yes", "--json"))["forgotten"] == [5]
-    assert device("erase", "--scope", "home", "--yes").out.startswith("Erased 2 memories; 3 left.\n")
-    assert device("forget", "2", "--yes").out == "Forgot 2 memories; 1 left.\n"
-    assert ids(device) == [1]
-
-
-def test_erase_asks_and_takes_no_for_an_answer(device: Call, one_line: Call) -> None:
-    kept = device("erase", "--scope", "home", input="n\n", terminal=True)
-    assert kept.code == 1
-    assert kept.err == "Erase these memories for good? [y/N]: Error: Not confirmed: nothing was erased.\n"
-    unasked = device("erase", "--scope", "home", input="y\n")
-    assert unasked.code == 2
-    assert "--yes" in one_line(unasked)
-    assert ids(device) == [1, 2, 3]
-    gone = device("erase", "--scope", "home", input="y\n", terminal=True)
-    assert (gone.code, gone.err) == (0, "Erase these memories for good? [y/N]: ")
-    assert ids(device) == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        [],
-        ["-k", "3"],
-        ["--expired", "--scope", "home"],
-        ["--query", " "],
-        ["--query", "x", "-k", "0"],
-        ["--scope", ""],
-        ["--before", "yesterday"],
-        ["--before", "nan"],
-        ["--after", "nan"],
-        ["--colour", "red"],
-    ],
-)
-def test_erase_called_wrongly_is_status_2_and_erases_nothing(device: Call, one_line: Call, args: list[str]) -> None:
-    wrong = device("erase", *args, "--yes")
-    assert wrong.code == 2
-    one_line(wrong)
-    assert ids(device) == [1, 2, 3]
-
-
 # What holds for each command
 
 
-@pytest.mark.parametrize("name", ["export", "import", "erase"])
+@pytest.mark.parametrize("name", ["export", "import"])
 def test_each_command_says_first_that_there_is_no_device_or_no_secret(
     device: Call, tacit: Call, one_line: Call, home: Path, name: str
 ) -> None:
-    args = ["--scope", "home", "--yes"] if name == "erase" else [home / "x"]
-    nowhere = tacit(["device", name, home / "nothing", *args, "--key-file", home / "key"])
+    nowhere = tacit(["device", name, home / "nothing", home / "x", "--key-file", home / "key"])
     assert nowhere.code == 15
     assert "There is no device at" in one_line(nowhere)
     shutil.rmtree(home / "state")
-    closed = device(name, *args, *([] if name == "erase" else ["--plain-text"]))
+    closed = device(name, home / "x", "--plain-text")
     assert closed.code == 30
     assert "put it back there" in one_line(closed)
     assert sorted(each.name for each in home.iterdir()) == ["key", "lines.jsonl", "phone"]

@@ -36,7 +36,8 @@ def filled(vectors, slots=None):
 
 
 def found(index, query, k):
-    slots, scores = index.search(query, k)
+    slots, scores, deviations = index.search(query, k)
+    assert deviations.shape == scores.shape
     assert slots.dtype == np.int64
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
@@ -111,7 +112,7 @@ def test_scores_are_the_estimates_that_codes_give(dimension):
     signs = 2.0 * np.unpackbits(codes[:, :-4], axis=1, count=dimension, bitorder="little") - 1
     factors = codes[:, -4:].copy().view("<f4")[:, 0]
     estimates = factors * (signs @ quantizer.rotate(query[None])[0]) / dimension**0.5
-    slots, scores = filled(vectors).search(query, 100)
+    slots, scores, _ = filled(vectors).search(query, 100)
     assert sorted(slots.tolist()) == list(range(100))
     assert np.abs(scores - estimates[slots]).max() < 0.02 * np.linalg.norm(query) * factors.max()
 
@@ -158,11 +159,23 @@ def test_scores_keep_their_precision_at_any_scale(dimension, scale):
     signs = np.where(random_vectors(20, dimension) > 0, 1, -1).astype(np.float32)
     vectors = signs * np.float32(scale)
     query = vectors[3]
-    slots, scores = filled(vectors).search(query, 20)
+    slots, scores, _ = filled(vectors).search(query, 20)
     own = scores[slots.tolist().index(3)]
     assert np.isfinite(scores).all()
     assert own == pytest.approx(float(query.astype(float) @ query.astype(float)), rel=0.3)
     assert own >= scores[0] * (1 - 1e-2)
+
+
+@pytest.mark.parametrize("dimension", [64, 384])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_estimates_err_by_their_deviations(dimension, scale):
+    vectors = random_vectors(2000, dimension) * np.float32(scale)
+    index, errors = filled(vectors), []
+    for query in random_vectors(20, dimension, seed=1):
+        slots, estimates, deviations = index.search(query, len(vectors))  # All, so that no selection favours errors.
+        errors.append((vectors[slots] @ query - estimates) / deviations)
+    assert abs(np.mean(errors)) < 0.05
+    assert 0.9 < np.std(errors) < 1.1
 
 
 def test_small_vectors_are_ranked_beside_huge_queries():
@@ -172,7 +185,7 @@ def test_small_vectors_are_ranked_beside_huge_queries():
     for query in queries:
         scores = {}
         for scale in (1.0, 1e18):
-            slots, estimates = index.search(query * np.float32(scale), 1000)
+            slots, estimates, _ = index.search(query * np.float32(scale), 1000)
             scores[scale] = (estimates / scale)[np.argsort(slots)]
         # FAISS rounds the query to steps of its own, so the scores agree to such a step and not to the last bit.
         assert np.ptp(scores[1.0]) > 0
@@ -184,7 +197,7 @@ def test_zero_vectors_and_a_zero_query_are_taken():
     assert sorted(found(index, np.ones(16, dtype=np.float32), 40)) == list(range(40))
     assert len(found(index, np.zeros(16, dtype=np.float32), 3)) == 3
     index.remove([2])  # Too few for the rest to be moved together.
-    slots, scores = index.search(np.zeros(16, dtype=np.float32), 99)
+    slots, scores, _ = index.search(np.zeros(16, dtype=np.float32), 99)
     assert sorted(slots.tolist()) == [slot for slot in range(40) if slot != 2]
     assert not scores.any()
 
@@ -220,7 +233,7 @@ def test_any_sequence_of_changes_leaves_what_a_dictionary_has():
                 kept.pop(slot, None)
         assert len(index) == len(kept)
         query = vectors[step]
-        slots, scores = index.search(query, len(kept) + 5)
+        slots, scores, _ = index.search(query, len(kept) + 5)
         assert set(slots.tolist()) == set(kept)
         exact = vectors[[kept[slot] for slot in slots.tolist()]] @ query
         if len(slots) > 100:
