@@ -106,13 +106,19 @@ class Device(BackedUpKeeper):
 
     @classmethod
     def reencode(
-        cls, path: Path | str, unlock: Unlock, *, encoder: Encoder, secret: DeviceSecret | None = None
+        cls,
+        path: Path | str,
+        unlock: Unlock,
+        *,
+        encoder: Encoder,
+        secret: DeviceSecret | None = None,
+        witness: Witness | None = None,
     ) -> "Device":
         """Open the device in ``path`` and give all memories new vectors of ``encoder``, in one transaction.
 
         Its model starts again from the label names, since models do not carry over between encoders.
         """
-        store = EncryptedStore.open(path, unlock, secret=secret)
+        store = EncryptedStore.open(path, unlock, secret=secret, witness=witness)
         try:
             catalogue = Kept(store).model().catalogue
             stored = list(store.iter(history=True))

@@ -24,11 +24,13 @@ import numpy.typing as npt
 from store.quantizer import Codes, Quantizer
 from store.vectors import Vectors
 
+Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 LANES = 32  # Rows in a block.
-_FLOATS_BYTES = 8  # FAISS keeps two floats a row.
 _TANGLED = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])  # Which row a byte of a block begins with.
 _UNTANGLED = np.argsort(_TANGLED)
-_DEAD = np.float32(3e38)  # An addend that puts a removed row behind all live ones.
+_BURIED = -1.0  # In place of the factor of a row that is gone.
+_FAR = 3e38  # An addend that puts such a row behind all others.
 _QUERY_NORM = 2.0**-60  # FAISS adds and subtracts the query's squared norm: so small, it cancels nothing.
 _STEP = 2048  # Rows packed at a time, so that they stay in the processor's cache.
 
@@ -51,13 +53,17 @@ def unpacked_signs(packed: Codes) -> Codes:
     return halves.reshape(LANES * len(packed), -1)
 
 
-class BlockTable:
-    """Rows by place in blocks: the signs of 32 rows, then for each row an addend (zero) and its factor."""
+class Blocks:
+    """Rows by place in blocks of signs, each with its factor; a buried row keeps its place. Base of the two below."""
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    floats = 0  # How many floats FAISS keeps with each row, in its block.
+
+    def __init__(self, quantizer: Quantizer, index: Any) -> None:
         self._width = quantizer.sign_bytes
-        self._faiss = _fast_scan(quantizer.dimension)
+        self._dimension = quantizer.dimension
+        self._faiss = index
         self._bytes: Codes = np.empty(0, dtype=np.uint8)  # A view of FAISS's memory.
+        self._factors: Vectors = np.empty(0, dtype=np.float32)  # By place, with room to grow.
 
     @property
     def count(self) -> int:
@@ -66,17 +72,17 @@ class BlockTable:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the blocks in use."""
-        return self._blocks(0, -(-self.count // LANES)).nbytes
+        """Bytes of the blocks in use, and of the factors."""
+        return self._blocks(0, self._filled()).nbytes + (self._factors.nbytes if self.count else 0)
 
     def reserve(self, count: int) -> None:
         """Get memory for so many rows. What is left behind is zeroed before it is given back."""
-        size = -(-count // LANES) * LANES * (self._width + _FLOATS_BYTES)
+        size = -(-count // LANES) * LANES * (self._width + 4 * self.floats)
         if size <= self._bytes.size:
             return
         import faiss
 
-        used, codes = self.size_bytes, self._faiss.codes
+        used, codes = self._blocks(0, self._filled()).nbytes, self._faiss.codes
         kept = self._bytes[:used].copy()
         self._bytes[:used] = 0
         size = codes.round_capacity(size)  # What FAISS takes anyway; pages that are never written cost nothing.
@@ -84,6 +90,9 @@ class BlockTable:
         self._bytes = faiss.rev_swig_ptr(codes.get(), size)
         self._bytes[:used] = kept
         kept[:] = 0
+        factors = np.empty(size // (self._width + 4 * self.floats), dtype=np.float32)
+        factors[: self.count] = self._factors[: self.count]
+        self._factors = factors
 
     def append(self, signs: Codes, factors: Vectors) -> None:
         """Write rows, (n, width) and (n,), behind the last."""
@@ -91,7 +100,7 @@ class BlockTable:
         self.reserve(end)
         head = min(-start % LANES, len(signs))
         for row in range(head):
-            self._put(start + row, signs[row], 0, float(factors[row]))
+            self._put(start + row, signs[row], float(factors[row]))
         for row in range(head, len(signs), _STEP):
             part = slice(row, row + _STEP)
             self._write((start + row) // LANES, packed_signs(signs[part]), factors[part])
@@ -111,22 +120,17 @@ class BlockTable:
         for place in range(LANES * block + len(factors), self.count):
             self.bury(place)
 
-    def _end_at(self, count: int) -> None:
-        # FAISS scans the rows up to ntotal2, which fill blocks, and passes over those from ntotal on.
-        self._faiss.ntotal, self._faiss.ntotal2 = count, -(-count // LANES) * LANES
-
     def bury(self, place: int) -> None:
-        """Zero a row, and put it behind all others in every search."""
-        self._put(place, np.zeros(self._width, dtype=np.uint8), _DEAD, 0)
+        """Zero a row, which no search finds from then on."""
+        self._put(place, np.zeros(self._width, dtype=np.uint8), _BURIED)
 
     def is_live(self, place: int) -> bool:
         """Whether a row is not buried."""
-        return bool(self._floats(place // LANES, place // LANES + 1)[0, place % LANES, 0] == 0)
+        return bool(self._factors[place] >= 0)
 
     def live(self) -> npt.NDArray[np.intp]:
         """The places of the rows that are not buried, ascending."""
-        addends = self._floats(0, -(-self.count // LANES))[..., 0]  # (blocks, 32)
-        return np.flatnonzero(addends.reshape(-1)[: self.count] == 0)
+        return np.flatnonzero(self._factors[: self.count] >= 0)
 
     def rows(self, places: npt.NDArray[np.intp]) -> tuple[Codes, Vectors]:
         """The signs (n, width) and factors (n,) of these places, which ascend."""
@@ -135,61 +139,137 @@ class BlockTable:
         for start, (low, high) in zip(starts, pairwise([*np.searchsorted(places, starts), len(places)]), strict=True):
             packed = self._signs(start // LANES, -(-min(start + _STEP, self.count) // LANES))
             signs[low:high] = unpacked_signs(packed)[places[low:high] - start]
-        return signs, self.factors(places)
-
-    def factors(self, places: npt.NDArray[np.intp]) -> Vectors:
-        """The factors (n,) of these places."""
-        factors: Vectors = self._floats(0, -(-self.count // LANES))[places // LANES, places % LANES, 1]
-        return factors
+        return signs, self._factors[places]
 
     def clear(self) -> None:
         """Zero all rows and drop them."""
-        self._bytes[: self.size_bytes] = 0
+        self._bytes[:] = 0
         self._faiss.ntotal = self._faiss.ntotal2 = 0
         self._faiss.codes.resize(0)
-        self._bytes = np.empty(0, dtype=np.uint8)
+        self._bytes, self._factors = np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.float32)
 
-    def search(self, unit: Vectors, k: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """The estimates (k,) and places (k,) of the best rows for a rotated query of norm one (1, d)."""
-        scores, places = self._faiss.search(unit * np.float32(_QUERY_NORM), k)  # (1, k) each
-        return scores[0].astype(np.float64) / _QUERY_NORM, places[0]
+    def search(self, unit: Vectors, k: int) -> tuple[Floats, Places, Vectors]:
+        """The k rows that a rotated query of norm one (1, d) fits best: estimates (k,), best first, places, factors.
+
+        ``k`` is at most the number of rows that are not buried.
+        """
+        raise NotImplementedError
+
+    def _end_at(self, count: int) -> None:
+        # FAISS scans the rows up to ntotal2, which fill blocks, and passes over those from ntotal on.
+        self._faiss.ntotal, self._faiss.ntotal2 = count, -(-count // LANES) * LANES
+
+    def _filled(self) -> int:
+        return -(-self.count // LANES)
 
     def _blocks(self, first: int, last: int) -> Codes:
-        stride = LANES * (self._width + _FLOATS_BYTES)
+        stride = LANES * (self._width + 4 * self.floats)
         return self._bytes[first * stride : last * stride].reshape(last - first, stride)
 
     def _signs(self, first: int, last: int) -> Codes:
         """Signs (blocks, width, 2, 16), writable."""
         return self._blocks(first, last)[:, : LANES * self._width].reshape(last - first, self._width, 2, 16)
 
-    def _floats(self, first: int, last: int) -> Vectors:
-        """Addends and factors (blocks, 32, 2), writable."""
-        return self._blocks(first, last)[:, LANES * self._width :].view(np.float32).reshape(last - first, LANES, 2)
-
-    def _put(self, place: int, signs: Codes, addend: float | np.float32, factor: float) -> None:
+    def _put(self, place: int, signs: Codes, factor: float) -> None:
         block, lane = divmod(place, LANES)
         pairs = self._signs(block, block + 1)[0, :, :, _UNTANGLED[lane % 16]]  # (width, 2)
         shift, kept = (0, 240) if lane < 16 else (4, 15)
         pairs &= np.uint8(kept)
         pairs[:, 0] |= (signs & 15) << shift
         pairs[:, 1] |= (signs >> 4) << shift
-        self._floats(block, block + 1)[0, lane] = addend, factor
+        self._factors[place] = factor
 
     def _write(self, block: int, packed: Codes, factors: Vectors) -> None:
         """Write blocks from ``block`` on, and the factors (n,) of their rows."""
         self._signs(block, block + len(packed))[:] = packed
-        rows = np.zeros((LANES * len(packed), 2), dtype=np.float32)
-        rows[: len(factors), 1] = factors
-        self._floats(block, block + len(packed))[:] = rows.reshape(len(packed), LANES, 2)
+        self._factors[LANES * block : LANES * block + len(factors)] = factors
 
 
-def _fast_scan(dimension: int) -> Any:
-    """An empty index of FAISS; raises `RuntimeError` where FAISS lays out its blocks otherwise."""
+class SignBlocks(Blocks):
+    """For rows of like factors, such as those of unit vectors: finds by signs, and estimates what it found.
+
+    FAISS sums up a table of each four coordinates' sums under their 16 patterns of signs, as it does for products of
+    codebooks; these codebooks are fixed. Several times as fast as weighing each row by its factor.
+    """
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__(quantizer, _scan_of_signs(quantizer.sign_bytes))
+
+    def search(self, unit: Vectors, k: int) -> tuple[Floats, Places, Vectors]:
+        """See :meth:`Blocks.search`."""
+        query = np.zeros((1, 8 * self._width), dtype=np.float32)
+        query[:, : self._dimension] = unit
+        wanted = k
+        while True:
+            scores, places = self._faiss.search(query, wanted)  # (1, wanted) each
+            factors = self._factors[places[0]]
+            live = np.flatnonzero(factors >= 0)[:k]
+            if len(live) == k or wanted == self.count:
+                break
+            wanted = min(self.count, wanted + int((self._factors[: self.count] < 0).sum()))
+        estimates = scores[0, live].astype(np.float64) * factors[live] / self._dimension**0.5
+        order = live[np.argsort(-estimates, kind="stable")]
+        return np.sort(estimates)[::-1], places[0, order], factors[order]
+
+
+class WeighedBlocks(Blocks):
+    """For rows of any factors: FAISS weighs each row by its factor as it scans (RaBitQ).
+
+    With each row FAISS keeps two floats: an addend, which is zero for inner products, and the factor.
+    """
+
+    floats = 2
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__(quantizer, _scan_of_weighed(quantizer.dimension))
+
+    def search(self, unit: Vectors, k: int) -> tuple[Floats, Places, Vectors]:
+        """See :meth:`Blocks.search`."""
+        scores, places = self._faiss.search(unit * np.float32(_QUERY_NORM), k)  # (1, k) each
+        return scores[0].astype(np.float64) / _QUERY_NORM, places[0], self._factors[places[0]]
+
+    def _weights(self, first: int, last: int) -> Vectors:
+        """Addends and factors (blocks, 32, 2), writable."""
+        return self._blocks(first, last)[:, LANES * self._width :].view(np.float32).reshape(last - first, LANES, 2)
+
+    def _put(self, place: int, signs: Codes, factor: float) -> None:
+        super()._put(place, signs, factor)
+        block, lane = divmod(place, LANES)
+        self._weights(block, block + 1)[0, lane] = (_FAR, 0) if factor < 0 else (0, factor)
+
+    def _write(self, block: int, packed: Codes, factors: Vectors) -> None:
+        super()._write(block, packed, factors)
+        weights = np.zeros((LANES * len(packed), 2), dtype=np.float32)
+        weights[: len(factors), 1] = factors
+        self._weights(block, block + len(packed))[:] = weights.reshape(len(packed), LANES, 2)
+
+
+def _scan_of_signs(width: int) -> Any:
+    """An empty index of FAISS over codes of ``width`` bytes; raises `RuntimeError` as :func:`_checked` does."""
     import faiss  # Takes 0.2 s, so only a store that is searched pays for it.
+
+    faiss.omp_set_num_threads(1)
+    index: Any = faiss.IndexPQFastScan(8 * width, 2 * width, 4, faiss.METRIC_INNER_PRODUCT)
+    patterns = 2.0 * (np.arange(16)[:, None] >> np.arange(4) & 1) - 1  # (16, 4): a set bit is a plus.
+    faiss.copy_array_to_vector(np.tile(patterns.ravel(), 2 * width).astype(np.float32), index.pq.centroids)
+    index.is_trained = True
+    return _checked(index, index.bbs == LANES and 2 * width == index.M2)
+
+
+def _scan_of_weighed(dimension: int) -> Any:
+    """An empty index of FAISS for rows of any factors; raises `RuntimeError` as :func:`_checked` does."""
+    import faiss
 
     faiss.omp_set_num_threads(1)
     index: Any = faiss.IndexRaBitQFastScan(dimension, faiss.METRIC_INNER_PRODUCT)
     index.is_trained = True  # There is nothing to train: the centre stays at zero.
-    if index.get_block_stride() != LANES * ((dimension + 7) // 8 + _FLOATS_BYTES):
+    return _checked(index, index.get_block_stride() == LANES * ((dimension + 7) // 8 + 8))
+
+
+def _checked(index: Any, known: bool) -> Any:
+    """``index``; raises `RuntimeError` where FAISS lays out its blocks otherwise."""
+    import faiss
+
+    if not known:
         raise RuntimeError(f"FAISS {faiss.__version__} keeps codes in a way that is not known here: install 1.15.")
     return index

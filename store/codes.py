@@ -13,12 +13,12 @@ codes are made stands in ``quantizer.py``, how they lie in memory in ``blocks.py
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-from store.blocks import LANES, BlockTable, unpacked_signs
+from store.blocks import LANES, Blocks, SignBlocks, WeighedBlocks, unpacked_signs
 from store.errors import DimensionError, TamperedError
 from store.quantizer import Codes, Quantizer
 from store.vectors import Vectors, as_vector
@@ -26,6 +26,9 @@ from store.vectors import Vectors, as_vector
 Slots = npt.NDArray[np.int64]
 
 RERANK = 200  # Rows to rank again by their vectors for up to 10 results: recall@10 is above 0.99 (benchmarks/codes.py).
+DEVIATIONS = 2  # A candidate stays closed if its estimate and so many deviations do not reach the best so far.
+_STEP = 64  # So many candidates are opened at a time, at least.
+_LIKE = 1.3  # Up to this ratio factors are alike: those of unit vectors in 384 dimensions differ by 1.12.
 _DEVIATION = (1 - 2 / np.pi) ** 0.5  # Of an estimate, for d - 1 = 1 and a factor and a query of one.
 _STRAYS = 1024  # Rows out of order that are looked up in a dictionary before all are sorted.
 
@@ -33,6 +36,20 @@ _STRAYS = 1024  # Rows out of order that are looked up in a dictionary before al
 def candidates_for(k: int) -> int:
     """How many rows to take from the index and rank again by their vectors, to find the ``k`` best."""
     return max(RERANK, 8 * k)
+
+
+def rerank(query: Vectors, k: int, slots: Slots, highest: Vectors, vectors_of: Callable[[Slots], Vectors]) -> Vectors:
+    """The exact products of ``query`` (d,) with the vectors of the first of ``slots`` (n,), which come best first.
+
+    Stops where none of the rest is likely to be among the ``k`` best: ``highest`` (n,) is what each may reach.
+    """
+    scores, step = np.zeros(0, dtype=np.float32), max(_STEP, k)
+    while len(scores) < len(slots):
+        least = -np.inf if len(scores) < k else np.partition(scores, len(scores) - k)[len(scores) - k]
+        if highest[len(scores) :].max() < least:
+            break
+        scores = np.append(scores, vectors_of(slots[len(scores) : len(scores) + step]) @ query)
+    return scores
 
 
 class CodeIndex:
@@ -44,7 +61,8 @@ class CodeIndex:
 
     def __init__(self, quantizer: Quantizer) -> None:
         self.quantizer = quantizer
-        self._table = BlockTable(quantizer)
+        self._table: Blocks = SignBlocks(quantizer)
+        self._factors = (np.inf, 0.0)  # The least and the most that were seen.
         self._slots: npt.NDArray[np.uint32 | np.int64] = np.empty(0, dtype=np.uint32)  # By place, with room to grow.
         self._sorted = 0  # The first places, whose slots ascend.
         self._strays: dict[int, int] = {}  # The places of live rows beyond these, by slot.
@@ -84,7 +102,7 @@ class CodeIndex:
         self._refuse_taken(new)
         signs, factors = np.split(codes, [self.quantizer.sign_bytes], axis=1)
         numbers = np.ascontiguousarray(factors).view("<f4")[:, 0]  # (n,)
-        _check_factors(numbers)
+        self._see(numbers)
         self._append(new, signs, numbers)
 
     def extend_packed(self, slots: Slots, packed: Codes, factors: Vectors) -> None:
@@ -92,7 +110,7 @@ class CodeIndex:
 
         ``slots`` (n,) ascend.
         """
-        _check_factors(factors)
+        self._see(factors)
         start, count = self._table.count, len(slots)
         if start % LANES or self._strays or (start and slots[0] < self._slots[start - 1]):
             self._refuse_taken(slots)
@@ -133,9 +151,18 @@ class CodeIndex:
         # All rows tie for the zero vector, which FAISS takes for another metric.
         unit = query / norm if norm else np.eye(1, len(query))[0]
         turned = self.quantizer.rotate(unit.astype(np.float32)[None])  # (1, d)
-        scores, places = self._table.search(turned, k)
-        deviations = self._table.factors(places) * (_DEVIATION * norm / max(len(query) - 1, 1) ** 0.5)
+        scores, places, factors = self._table.search(turned, k)
+        deviations = factors * (_DEVIATION * norm / max(len(query) - 1, 1) ** 0.5)
         return self._slots[places].astype(np.int64), (scores * norm).astype(np.float32), deviations.astype(np.float32)
+
+    def _see(self, factors: Vectors) -> None:
+        """Change over to weighing each row once factors differ. Raises ``TamperedError`` for what is none."""
+        if not (factors >= 0).all() or np.isinf(factors).any():
+            raise TamperedError("The index holds codes that no vector has. Restore the store from a backup.")
+        least, most = self._factors
+        self._factors = min(least, float(factors.min())), max(most, float(factors.max()))
+        if isinstance(self._table, SignBlocks) and self._factors[1] > _LIKE * self._factors[0]:
+            self._settle(WeighedBlocks(self.quantizer))
 
     def _place(self, slot: int) -> int | None:
         """The place of the live row with this slot."""
@@ -180,8 +207,8 @@ class CodeIndex:
         if count > len(self._slots):
             self._slots = np.concatenate([self._slots, np.empty(count - len(self._slots), dtype=self._slots.dtype)])
 
-    def _settle(self) -> None:
-        """Write the live rows anew, without gaps and in ascending order of their slots."""
+    def _settle(self, table: Blocks | None = None) -> None:
+        """Write the live rows anew, without gaps and in ascending order of their slots; into ``table``, if given."""
         live = self._table.live()
         slots, (signs, factors) = self._slots[live].astype(np.int64), self._table.rows(live)
         if self._strays:
@@ -189,11 +216,9 @@ class CodeIndex:
             slots, signs, factors = slots[order], signs[order], factors[order]
         self._table.clear()
         self._sorted, self._strays, self._dead = 0, {}, 0
+        self._table = table or self._table
         if len(slots):
             self._append(slots, signs, factors)
+        elif table is None:
+            self._table, self._factors = SignBlocks(self.quantizer), (np.inf, 0.0)
         signs[:] = 0
-
-
-def _check_factors(factors: Vectors) -> None:
-    if not (factors >= 0).all() or np.isinf(factors).any():
-        raise TamperedError("The index holds codes that no vector has. Restore the store from a backup.")

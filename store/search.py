@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from store.codes import CodeIndex, candidates_for
+from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
 from store.columns import Columns, Where
 from store.core import Core
 from store.crypto import tampered
@@ -31,8 +31,6 @@ EXACT_BELOW = 20_000
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 _FEW = 4_096
 _FUSED = 100
-_STEP = 64  # So many candidates are opened at a time, at least.
-DEVIATIONS = 2  # A candidate is left closed if its estimate and so many deviations do not reach the k best so far.
 Slots = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Hits = list[tuple[int, float]]
@@ -180,13 +178,7 @@ class Searcher:
             if len(slots) >= min(candidates_for(k), len(index)) or wanted >= len(index):
                 break
             wanted *= 4
-        highest = estimates + DEVIATIONS * deviations
-        scores, step = np.zeros(0, dtype=np.float32), max(_STEP, k)
-        while len(scores) < len(slots):
-            least = -np.inf if len(scores) < k else np.partition(scores, len(scores) - k)[len(scores) - k]
-            if highest[len(scores) :].max() < least:
-                break
-            scores = np.append(scores, self._vectors(slots[len(scores) : len(scores) + step]) @ query)
+        scores = rerank(query, k, slots, estimates + DEVIATIONS * deviations, self._vectors)
         return slots[: len(scores)], scores
 
     def score(self, query: Vectors, slots: Slots) -> Vectors:

@@ -131,6 +131,7 @@ def test_the_owner_still_lists_exports_and_forgets_what_was_withdrawn(device: De
     ids = habits(device)
     device.withdraw_purpose("audit")
     assert [found.id for found in device.memories()] == ids
+    assert [found.id for found in device.find_to_erase("something warm", 1, Where(purpose="audit"))] == [ids[-1]]
     assert device.export_plain(tmp_path / "all") == 7
     receipt = device.erase(Where(purpose="audit"))
     assert receipt is not None

@@ -18,7 +18,9 @@ from engine.errors import EncoderError, EncoderMismatchError, EngineError, Model
 from engine.evidence import EvidenceRecord, held_back
 from engine.training import TrainingPlan
 from store import (
+    AnchorFile,
     DeviceKey,
+    FileSecret,
     Passphrase,
     RecordMissingError,
     StoreError,
@@ -512,6 +514,19 @@ def test_another_encoder_is_refused_and_reencode_makes_it_fit(
         assert again.remember("one more") > 8
     with pytest.raises(EncoderMismatchError):
         Device.open(folder, key, encoder=toy)
+
+
+def test_reencode_takes_the_secret_and_the_witness_that_the_device_was_made_with(
+    tmp_path: Path, key: DeviceKey, toy: Any, toy_class: Any
+) -> None:
+    secret, witness = FileSecret(tmp_path / "a.secret"), AnchorFile(tmp_path / "b.anchor")
+    with Device.create(tmp_path / "phone", key, encoder=toy, secret=secret, witness=witness) as device:
+        device.remember("ride home")
+    seen, other = witness.read(), toy_class(8)
+    with Device.reencode(tmp_path / "phone", key, encoder=other, secret=secret, witness=witness) as changed:
+        assert changed.search("ride home", k=1)[0].text == "ride home"
+    assert witness.read() != seen
+    assert not (tmp_path / "a.anchor").exists()
 
 
 def test_a_device_left_open_while_another_reencodes_is_refused_from_then_on(

@@ -4,9 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
+from store.blocks import SignBlocks, WeighedBlocks, packed_signs
 from store.codes import CodeIndex, candidates_for
 from store.errors import DimensionError, TamperedError
 from store.quantizer import Quantizer
@@ -118,21 +120,76 @@ def test_scores_are_the_estimates_that_codes_give(dimension):
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)
-def test_blocks_are_those_of_faiss(dimension):
-    import faiss
-
+@pytest.mark.parametrize("kind", [SignBlocks, WeighedBlocks])
+def test_blocks_are_those_of_faiss(dimension, kind):
     vectors = random_vectors(75, dimension)
     quantizer = Quantizer(dimension)
-    theirs = faiss.IndexRaBitQFastScan(dimension, faiss.METRIC_INNER_PRODUCT)
-    theirs.is_trained = True
-    theirs.add(quantizer.rotate(vectors))
-    expected = faiss.rev_swig_ptr(theirs.codes.get(), theirs.codes.size()).reshape(3, -1)
-    index = CodeIndex(quantizer)
+    signs, factors = np.split(quantizer.encode(vectors), [quantizer.sign_bytes], axis=1)
+    factors = np.ascontiguousarray(factors).view("<f4")[:, 0]
+    theirs, ours = kind(quantizer)._faiss, kind(quantizer)
+    turned = np.zeros((75, theirs.d), dtype=np.float32)
+    turned[:, :dimension] = quantizer.rotate(vectors)
+    turned[:, dimension:] = -1  # Bits that no coordinate has are not set.
+    theirs.add(turned)
+    stride = 32 * (quantizer.sign_bytes + 4 * kind.floats)
+    expected = faiss.rev_swig_ptr(theirs.codes.get(), 3 * stride).reshape(3, stride)
     for part in np.array_split(np.arange(75), 7):
-        index.extend(part, quantizer.encode(vectors[part]))
-    ours, signs = index._table._blocks(0, 3), 32 * quantizer.sign_bytes
-    assert (ours[:, :signs] == expected[:, :signs]).all()
-    assert np.allclose(ours[:, signs:].view(np.float32), expected[:, signs:].view(np.float32), rtol=1e-5)
+        ours.append(signs[part], factors[part])
+    blocks, width = ours._blocks(0, 3), 32 * quantizer.sign_bytes
+    assert (blocks[:, :width] == expected[:, :width]).all()
+    assert np.allclose(blocks[:, width:].view(np.float32), expected[:, width:].view(np.float32), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
+@pytest.mark.parametrize("kind", [SignBlocks, WeighedBlocks])
+def test_whole_blocks_are_taken_as_rows_are(kind, count):
+    quantizer = Quantizer(64)
+    vectors = clustered_vectors(3 * count, 64)
+    signs, factors = np.split(quantizer.encode(vectors), [quantizer.sign_bytes], axis=1)
+    factors = np.ascontiguousarray(factors).view("<f4")[:, 0]
+    by_rows, by_blocks = kind(quantizer), kind(quantizer)
+    by_rows.append(signs, factors)
+    for start in range(0, 3 * count, count):
+        part = slice(start, start + count)
+        by_blocks.append_blocks(packed_signs(signs[part]), factors[part])
+    live = by_blocks.live()
+    assert len(live) == 3 * count
+    for rows, places in ((by_rows, np.arange(3 * count)), (by_blocks, live)):
+        assert (rows.rows(places)[0] == signs).all()
+        assert (rows.rows(places)[1] == factors).all()
+    for query in quantizer.rotate(vectors[:5]):
+        estimates, places, _ = by_blocks.search(query[None], 3 * count)
+        assert np.allclose(estimates, by_rows.search(query[None], 3 * count)[0])
+        assert sorted(places) == live.tolist()
+
+
+@pytest.mark.parametrize(("scales", "kind"), [((1, 1.1), SignBlocks), ((1, 3), WeighedBlocks), ((1, 0), WeighedBlocks)])
+def test_rows_are_weighed_one_by_one_where_their_lengths_differ(scales, kind):
+    vectors = clustered_vectors(3000, 384)
+    vectors *= np.random.default_rng(5).choice(scales, (3000, 1)).astype(np.float32)
+    index = filled(vectors[:1000])
+    index.remove(range(50))
+    for start in range(1000, 3000, 500):
+        index.extend(np.arange(start, start + 500), index.quantizer.encode(vectors[start : start + 500]))
+    assert type(index._table) is kind
+    assert len(index) == 2950
+    queries = clustered_vectors(50, 384, seed=6)
+    best = np.argsort(-(queries @ vectors[50:].T), axis=1)[:, :10] + 50
+    found = [np.isin(b, index.search(q, candidates_for(10))[0]).mean() for b, q in zip(best, queries, strict=True)]
+    assert np.mean(found) >= 0.99
+
+
+def test_rows_that_are_gone_crowd_no_live_row_out():
+    vectors = np.ones((2000, 64), dtype=np.float32) + 0.01 * random_vectors(2000, 64)
+    index = filled(vectors)
+    index.remove(range(0, 2000, 9))  # Too few for the rest to be moved together.
+    assert index._dead > 100
+    # What is gone has no sign set, as this query's opposite would have.
+    query = -(index.quantizer.rotate(np.eye(64, dtype=np.float32)) @ np.ones((64, 1), dtype=np.float32))[:, 0]
+    for k in (1, 10, 200):
+        slots, _, _ = index.search(query.astype(np.float32), k)
+        assert len(set(slots.tolist())) == k
+        assert not any(slot % 9 == 0 for slot in slots.tolist())
 
 
 def test_the_best_ten_are_among_the_candidates():
@@ -262,11 +319,10 @@ def test_the_code_of_a_removed_row_is_zeroed_in_memory(gone):
     index = CodeIndex(quantizer)
     index.extend(np.arange(100), codes)
     index.remove(gone)
-    blocks = index._table._blocks(0, -(-index._table.count // 32))
-    assert np.unpackbits(blocks[:, : 32 * 8]).sum() == 64 * (100 - len(gone))
-    factors = np.ascontiguousarray(blocks[:, 32 * 8 :]).view(np.float32).reshape(-1, 2)[:, 1]
+    signs, factors = index._table.rows(np.arange(index._table.count))
+    assert np.unpackbits(signs).sum() == 64 * (100 - len(gone))
     assert (factors == 2).sum() == 100 - len(gone)
-    assert (factors[factors != 2] == 0).all()
+    assert (factors[factors != 2] == -1).all()
 
 
 def test_memory_follows_the_rows_that_are_left():
