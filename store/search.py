@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
 from store.columns import Columns, Where
-from store.core import Core
+from store.core import Core, View
 from store.crypto import tampered
 from store.fusion import fuse
 from store.head import SEGMENT_ROWS
@@ -43,6 +43,15 @@ class Follower:
     def __init__(self) -> None:
         self.segments: dict[int, tuple[tuple[int, bytes], Offsets]] = {}  # number to (identity, slots within it)
         self.tail: dict[int, bytes] = {}
+        self._at: tuple[object, object] = (None, None)
+
+    def is_at(self, view: View) -> bool:
+        """Whether ``view`` was reached: every change of it puts another head or manifest in place."""
+        return self._at[0] is view.head and self._at[1] is view.manifest
+
+    def arrived(self, view: View) -> None:
+        """Note that the index holds what ``view`` does."""
+        self._at = (view.head, view.manifest)
 
     def changes(self, core: Core) -> tuple[list[int], list[SegmentRef], list[int], list[int]]:
         """Segments that are gone or changed, segments to load, tail slots that are gone, tail slots to load."""
@@ -211,6 +220,8 @@ class Searcher:
         view = self._core.view
         wants_exact = view.head.live < EXACT_BELOW
         index = self._index
+        if index is not None and self._followed.is_at(view):
+            return index
         if index is None or isinstance(index, ExactIndex) is not wants_exact or self._dimension != view.head.dimension:
             quantizer = self._rows.quantizer()
             index = ExactIndex(view.head.dimension) if wants_exact else CodeIndex(quantizer)
@@ -219,6 +230,7 @@ class Searcher:
         # Put back only when it is whole: an error on the way leaves no index, and the next search starts over.
         self._index = None
         self._bring(index)
+        self._followed.arrived(view)
         self._index = index
         return index
 
@@ -312,6 +324,8 @@ class Searcher:
         self._distrust()
         core, view = self._core, self._core.view
         index = self._lexical
+        if index is not None and self._followed_words.is_at(view):
+            return index
         if index is None:
             index, self._followed_words, self._hidden_words = LexicalIndex(), Follower(), set()
         self._lexical = None
@@ -334,6 +348,7 @@ class Searcher:
         again = {slot for slot in view.manifest.pending if (slot - 1) // SEGMENT_ROWS in reloaded}
         index.hide((view.manifest.pending - self._hidden_words) | again)
         self._hidden_words = set(view.manifest.pending)
+        followed.arrived(view)
         self._lexical = index
         return index
 
