@@ -5,7 +5,8 @@ byte of it changed; anything else raises ``TamperedError``. A ciphertext opens u
 a salt of 16 bytes, and from key and salt come a cipher key of its own and a commitment to both and to the place:
 
     stamp = version byte 2 ‖ salt (16) ‖ commitment (32)
-    cipher key (32) ‖ commitment (32) = HMAC-SHA512(key, lp(salt, "tacit", u32(2), store id, space, u64(number)))
+    cipher key (32) ‖ commitment (32) = BLAKE2b(lp(salt, "tacit", u32(2), store id, space, u64(number)))
+                                        with the key, 64 bytes of output, and "tacit/2/seal" as its personalisation
 
 Under one stamp several parts may be sealed, each with a nonce that is its place in the list of parts and with its name
 as associated data. So no nonce repeats under one key, not even in a store that was rolled back.
@@ -17,12 +18,14 @@ b'hello'
 
 GCM alone commits to nothing: Albertini et al. 2022, "How to Abuse and Fix Authenticated Encryption Without Key
 Commitment"; the derivation of key and commitment from one PRF is the transform UtC of Bellare and Hoang 2022,
-"Efficient Schemes for Committing Authenticated Encryption". HMAC is RFC 2104, HKDF is RFC 5869.
+"Efficient Schemes for Committing Authenticated Encryption". Keyed BLAKE2b is a PRF
+of one pass (RFC 7693, section 2.9), HKDF is RFC 5869.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import hmac
 import os
 import struct
@@ -44,6 +47,7 @@ TAG_BYTES = 16
 STAMP_BYTES = 1 + SALT_BYTES + 32
 _NONCES = tuple(part.to_bytes(12, "big") for part in range(4))
 _NUMBER = struct.Struct(">IQ")
+_PERSON = b"tacit/2/seal"
 _SALT_PREFIX = struct.pack(">I", SALT_BYTES)
 
 
@@ -168,4 +172,4 @@ def tampered(space: str) -> TamperedError:
 
 
 def _derive(key: bytes, salt: bytes, place: Place) -> bytes:
-    return hmac.digest(key, _SALT_PREFIX + salt + place.context(), "sha512")
+    return hashlib.blake2b(_SALT_PREFIX + salt + place.context(), key=key, person=_PERSON).digest()

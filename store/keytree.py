@@ -19,7 +19,7 @@ Data Deletion from Persistent Media".
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -33,11 +33,11 @@ from store.errors import StoreFullError, TamperedError
 LEVELS = 4
 FAN_OUT = 256
 MAX_NUMBER = FAN_OUT**LEVELS - 1
-_LABEL = b"tacit/2/tree"
+_PERSON = b"tacit/2/tree"
 _GONE, _SEED, _NODE = 0, 1, 2
 _BRANCH_BYTES = 1 + KEY_BYTES
 _CACHED_LEAVES = 4096
-_LABELS = tuple(_LABEL + bytes((i,)) for i in range(FAN_OUT))
+_BYTE = tuple(bytes((i,)) for i in range(FAN_OUT))
 _SEED_BYTE = bytes((_SEED,))
 
 
@@ -195,7 +195,7 @@ def _child(branch: Branch, index: int) -> Branch:
 
 
 def _derived(secret: bytes, index: int) -> bytes:
-    return hmac.digest(secret, _LABELS[index], "sha256")
+    return hashlib.blake2b(_BYTE[index], key=secret, digest_size=KEY_BYTES, person=_PERSON).digest()
 
 
 def _check(number: int) -> None:

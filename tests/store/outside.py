@@ -59,8 +59,12 @@ def unpad(padded: bytes, size: int | None = None) -> bytes:
 
 def stamp_keys(key: bytes, salt: bytes, store_id: bytes, space: str, number: int) -> tuple[bytes, bytes]:
     message = lp(salt, b"tacit", struct.pack(">I", 2), store_id, space.encode(), struct.pack(">Q", number))
-    derived = hmac.digest(key, message, "sha512")
+    derived = hashlib.blake2b(message, digest_size=64, key=key, person=b"tacit/2/seal").digest()
     return derived[:32], derived[32:]
+
+
+def child_seed(seed: bytes, index: int) -> bytes:
+    return hashlib.blake2b(bytes([index]), digest_size=32, key=seed, person=b"tacit/2/tree").digest()
 
 
 def open_parts(
@@ -184,7 +188,7 @@ class Outside:
             if branch[0] == 0:
                 return None
             if branch[0] == 1:
-                branch = b"\x01" + hmac.digest(branch[1:], b"tacit/2/tree" + bytes([index]), "sha256")
+                branch = b"\x01" + child_seed(branch[1:], index)
                 continue
             position = number >> 8 * (level + 1)
             sealed = self.nodes[tree, generation, level, position]
@@ -344,9 +348,14 @@ def codes_of(signs: bytes, factors: bytes, live: int, width: int) -> list[bytes]
 
 
 def entry_of(padded: bytes) -> dict[str, Any]:
-    fixed, words, derived, code, terms = parts_of(unpad(padded))
-    id, version, time, expires, supersedes = struct.unpack(">QIddQ", fixed)
-    scope, purpose, source = words.decode().split("\0")
+    content = unpad(padded)
+    id, version, time, expires, supersedes, *sizes = struct.unpack_from(">QIddQ3H2I", content)
+    rest, found = content[struct.calcsize(">QIddQ3H2I") :], []
+    for size in sizes:
+        found.append(rest[:size])
+        rest = rest[size:]
+    scope, purpose, source = (word.decode() for word in found[:3])
+    derived, code, terms = found[3], found[4], rest
     return {
         "id": id, "version": version, "time": time, "expires": expires, "supersedes": supersedes, "scope": scope,
         "purpose": purpose, "source": source, "derived_from": [n for (n,) in struct.iter_unpack(">Q", derived)],

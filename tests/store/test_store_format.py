@@ -29,7 +29,7 @@ from store import (
     TamperedError,
 )
 from store.quantizer import Quantizer
-from store.terms import terms_of
+from store.terms import decode_terms, entry_of
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 
@@ -55,7 +55,7 @@ def as_fields(memory: EncryptedStore) -> dict[int, dict[str, Any]]:
             "purpose": record.purpose,
             "source": record.source,
             "derived_from": list(record.derived_from),
-            "terms": terms_of(record.text),
+            "terms": decode_terms(entry_of(record.text)),
             "vector": memory.vector(stored.id).tolist(),
             "text": record.text,
             "label": record.label,
