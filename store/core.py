@@ -180,18 +180,18 @@ class Core:
             (head.tail_first, head.next_slot),
         )
         tail: dict[int, Entry] = {}
-        digest = bytes(32)
+        digest, store_id, row_key = bytes(32), self.store_id, self.keys.row
         for slot, stamp, sealed in rows:
             if slot not in live:
                 continue
             if not isinstance(stamp, bytes):
                 raise tampered("entry")
-            entry = known.get(slot)
-            if entry is None or entry.mark != mark(stamp):
-                lock = open_stamp(self.keys.row(slot, head), Place(self.store_id, "row", slot), stamp)
-                entry = decode_entry(lock.open(2, "entry", sealed), slot=slot, mark=mark(stamp))
+            its_mark, entry = mark(stamp), known.get(slot)
+            if entry is None or entry.mark != its_mark:
+                lock = open_stamp(row_key(slot, head), Place(store_id, "row", slot), stamp)
+                entry = decode_entry(lock.open(2, "entry", sealed), slot=slot, mark=its_mark)
             tail[slot] = entry
-            digest = chained(digest, slot, entry.mark)
+            digest = chained(digest, slot, its_mark)
         if len(tail) != len(live) or digest != head.tail_digest:
             raise tampered("list of new records")
         return tail

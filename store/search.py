@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from store.blocks import LANES
 from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
 from store.columns import Columns, Where
 from store.core import Core, View
@@ -31,6 +32,7 @@ EXACT_BELOW = 20_000
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 _FEW = 4_096
 _FUSED = 100
+_AT_ONCE = 16  # Segments, so that their codes stay in the processor's cache.
 Slots = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Hits = list[tuple[int, float]]
@@ -245,9 +247,11 @@ class Searcher:
         index.remove([slot for slot in gone if slot not in moved])
         for slot in gone:
             del followed.tail[slot]
-        for ref in fresh:
-            slots = self._load(index, ref, moved)
-            followed.segments[ref.number] = (ref.identity, (slots - ref.number * SEGMENT_ROWS - 1).astype(np.uint16))
+        if isinstance(index, CodeIndex) and not moved:
+            self._load_packed(index, fresh)
+        else:
+            for ref in fresh:
+                self._load(index, ref, moved)
         if new:
             entries = [core.view.tail[slot] for slot in new]
             codes = np.frombuffer(b"".join(entry.code for entry in entries), dtype=np.uint8).reshape(len(new), -1)
@@ -272,17 +276,28 @@ class Searcher:
                     moved.add(slot)
         return moved - self._removed
 
-    def _load(self, index: ExactIndex | CodeIndex, ref: SegmentRef, moved: set[int]) -> Slots:
-        """Put a segment's rows into ``index``, those that ``moved`` only excepted; all slots of the segment."""
-        if isinstance(index, CodeIndex) and not moved:
+    def _load_packed(self, index: CodeIndex, refs: list[SegmentRef]) -> None:
+        """Put segments into ``index`` as they are, some at a time: each step there has a price of its own."""
+        waiting: list[tuple[Slots, Codes, Vectors]] = []
+        for at, ref in enumerate(refs):
             slots, packed, factors = self._rows.packed_codes(ref)
-            index.extend_packed(slots, packed, factors)
-            return slots
+            self._note(ref, slots)
+            waiting.append((slots, packed, factors))
+            if len(slots) % LANES or len(waiting) == _AT_ONCE or at == len(refs) - 1:
+                index.extend_packed(*map(np.concatenate, zip(*waiting, strict=True)))
+                waiting.clear()
+
+    def _load(self, index: ExactIndex | CodeIndex, ref: SegmentRef, moved: set[int]) -> None:
+        """Put a segment's rows into ``index``, but for those that ``moved`` only."""
         slots = self._core.columns(ref).slots
         keep = ~np.isin(slots, np.array(sorted(moved), dtype=np.int64))
         if keep.any():
             self._extend(index, slots[keep], self._rows.codes(ref)[1][keep])
-        return slots
+        self._note(ref, slots)
+
+    def _note(self, ref: SegmentRef, slots: Slots) -> None:
+        offsets = (slots - ref.number * SEGMENT_ROWS - 1).astype(np.uint16)
+        self._followed.segments[ref.number] = (ref.identity, offsets)
 
     def _extend(self, index: ExactIndex | CodeIndex, slots: Slots, codes: Codes) -> None:
         if isinstance(index, CodeIndex):
