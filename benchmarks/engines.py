@@ -220,6 +220,39 @@ def count_durable(folder: Path, ids: Sequence[int]) -> Counts:
     return Counts(commits=commits, checkpoints=checkpoints, syncs=syncs)
 
 
+@dataclass(slots=True)
+class Durable:
+    """Seconds that Tacit's store spent in commits, checkpoints and fsyncs so far."""
+
+    seconds: float = 0.0
+
+
+@contextmanager
+def timed_durable() -> Iterator[Durable]:
+    """Time the durable steps of the stores of this process inside the block."""
+    from store.database import Database
+
+    durable, run, fold = Durable(), Database.run, Database.fold_journal
+
+    def timed(step: Callable[..., Any], counts: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
+        def timing(*given: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return step(*given)
+            finally:
+                durable.seconds += (time.perf_counter() - began) * counts(*given)
+
+        return timing
+
+    with (
+        patch.object(Database, "run", timed(run, lambda _, sql, *__: sql == "COMMIT")),
+        patch.object(Database, "fold_journal", timed(fold)),
+        patch.object(os, "fsync", timed(os.fsync)),
+        patch.object(os, "fdatasync", timed(os.fdatasync)),
+    ):
+        yield durable
+
+
 @contextmanager
 def _watched(counts: Counts) -> Iterator[None]:
     """Count what the connections that are opened inside the block do, and the fsyncs of the process."""

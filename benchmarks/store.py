@@ -46,7 +46,7 @@ def _against_plain(limit: float) -> Bound:
     return Bound(text=f"<= {limit:g} x plain", holds=lambda row: (row.ratio_plain or 0.0) <= limit)
 
 
-_HUNDRED_K, _MILLION = 100_000, 1_000_000
+_EXACT_BELOW, _HUNDRED_K, _MILLION = 20_000, 100_000, 1_000_000
 
 BOUNDS: dict[str, tuple[Bound, ...]] = {
     "add": (_against_plain(1.5),),
@@ -58,7 +58,10 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
     "speedup": (Bound(text=">= 10 x", holds=lambda row: row.ours >= 10, low=_HUNDRED_K, high=_HUNDRED_K),),
     "size": (_against_plain(1.3),),
     "forget_net": (_at_most(5, "ms"),),
-    "unlock": (_at_most(30, "ms", high=_HUNDRED_K), _at_most(100, "ms", low=_HUNDRED_K + 1, high=_MILLION)),
+    "unlock": (
+        _at_most(30, "ms", low=_HUNDRED_K, high=_HUNDRED_K),
+        _at_most(100, "ms", low=_HUNDRED_K + 1, high=_MILLION),
+    ),
     "embedding": (_at_most(80, "MB", high=_MILLION),),
     "growth_apart": (_at_most(80, "MB", high=_MILLION),),
 }

@@ -216,6 +216,11 @@ class Core:
         self._columns[ref.number] = (ref.identity, columns)
         return columns
 
+    def keep_columns(self, ref: SegmentRef, columns: Columns) -> None:
+        """Keep a segment's columns, which were just sealed, where those of its earlier state are kept."""
+        if ref.number in self._columns:
+            self._columns[ref.number] = (ref.identity, columns)
+
     def drop_columns(self) -> None:
         """Drop all columns kept in memory."""
         self._columns.clear()

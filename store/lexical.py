@@ -68,9 +68,9 @@ def drop_from_postings(data: bytes, slots: Collection[int]) -> bytes:
 
     Raises ``TamperedError`` unless :func:`build_postings` made exactly these bytes.
     """
-    its, terms, offsets, packed = _arrays(data)
+    its, terms, offsets, packed, docs = _arrays(data)
     keep = ~np.isin(its, np.array(sorted(slots), dtype=np.int64))
-    gone, docs, having = np.flatnonzero(~keep).tolist(), packed >> _TF_BITS, np.diff(offsets).astype(np.int64)
+    gone, having = np.flatnonzero(~keep).tolist(), np.diff(offsets).astype(np.int64)
     if len(gone) <= _FEW_DROPPED:
         dropped = np.flatnonzero(np.logical_or.reduce([docs == doc for doc in gone])) if gone else np.zeros(0, np.intp)
     else:
@@ -339,13 +339,16 @@ def _to_bytes(slots: Slots, terms: Hashes, having: npt.NDArray[np.integer], pack
 
 def _parse(data: bytes) -> _Segment:
     """A segment over ``data``. Raises ``TamperedError`` unless ``build_postings`` made exactly these bytes."""
-    slots, terms, offsets, packed = _arrays(data)
-    lengths = _lengths(packed >> _TF_BITS, packed & np.uint16(_TF_MAX), len(slots))
+    slots, terms, offsets, packed, docs = _arrays(data)
+    lengths = _lengths(docs, packed & np.uint16(_TF_MAX), len(slots))
     return _Segment(slots, terms, offsets, packed, lengths, np.ones(len(slots), dtype=np.bool_))
 
 
-def _arrays(data: bytes) -> tuple[Slots, Hashes, Counts, Packed]:
-    """Slots (n,), terms (t,), offsets (t + 1,), postings (p,). Raises ``TamperedError`` as :func:`_parse` does."""
+def _arrays(data: bytes) -> tuple[Slots, Hashes, Counts, Packed, Packed]:
+    """Slots (n,), terms (t,), offsets (t + 1,), postings (p,) and their documents' positions (p,).
+
+    Raises ``TamperedError`` as :func:`_parse` does.
+    """
     count, terms = _HEAD.unpack_from(data) if len(data) >= _HEAD.size else (MAX_DOCS + 1, 0)
     fixed = _HEAD.size + 8 * count + 10 * terms
     if count > MAX_DOCS or fixed > len(data) or len(data) % 2:
@@ -354,7 +357,7 @@ def _arrays(data: bytes) -> tuple[Slots, Hashes, Counts, Packed]:
     hashes = np.frombuffer(data, "<u8", terms, _HEAD.size + 8 * count)
     having = np.frombuffer(data, "<u2", terms, fixed - 2 * terms)
     packed = np.frombuffer(data, "<u2", offset=fixed)
-    docs, tf = packed >> _TF_BITS, packed & np.uint16(_TF_MAX)
+    docs, tf = packed >> np.uint16(_TF_BITS), packed & np.uint16(_TF_MAX)
     ascend = (slots[1:] > slots[:-1]).all() and (hashes[1:] > hashes[:-1]).all() and (count == 0 or slots[0] >= 0)
     if not ascend or not having.all() or int(having.sum(dtype=np.int64)) != len(packed) or not (docs < count).all():
         raise _malformed()
@@ -364,7 +367,7 @@ def _arrays(data: bytes) -> tuple[Slots, Hashes, Counts, Packed]:
     rises[offsets[1:-1].astype(np.int64) - 1] = True  # From one term's last document to the next term's first.
     if not rises.all() or not tf.all():
         raise _malformed()
-    return slots, hashes, offsets, packed
+    return slots, hashes, offsets, packed, docs
 
 
 def _malformed() -> TamperedError:

@@ -172,6 +172,7 @@ class Rows:
             linked=columns.linked,
         )
         core.view.manifest = core.view.manifest.with_segment(ref)
+        core.keep_columns(ref, columns)
 
     def kill(self, entries: Sequence[Entry]) -> None:
         """Overwrite these rows with noise; their keys are punctured at the next forget."""

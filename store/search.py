@@ -239,6 +239,9 @@ class Searcher:
     def _bring(self, index: ExactIndex | CodeIndex) -> None:
         core, followed = self._core, self._followed
         stale, fresh, gone, new = followed.changes(core)
+        shrunk = {ref.number for ref in fresh if ref.number in followed.segments and self._shrink(index, ref)}
+        stale = [number for number in stale if number not in shrunk]
+        fresh = [ref for ref in fresh if ref.number not in shrunk]
         if isinstance(index, CodeIndex) and len(fresh) > 1:
             index.reserve(len(index) + sum(ref.live for ref in fresh) + len(new))
         moved = self._keep_moved(stale, fresh, gone)
@@ -259,6 +262,18 @@ class Searcher:
             followed.tail.update((entry.slot, entry.mark) for entry in entries)
         index.remove(core.view.manifest.pending - self._removed)
         self._removed = set(core.view.manifest.pending)
+
+    def _shrink(self, index: ExactIndex | CodeIndex, ref: SegmentRef) -> bool:
+        """Take out the rows that a segment lost, if it gained none: what a forget leaves."""
+        slots, before = self._core.columns(ref).slots, self._followed.segments[ref.number][1]
+        first = ref.number * SEGMENT_ROWS + 1
+        left, known = np.zeros((2, SEGMENT_ROWS), dtype=np.bool_)
+        left[slots - first] = known[before] = True
+        if (left & ~known).any():
+            return False
+        index.remove((np.flatnonzero(known & ~left) + first).tolist())
+        self._note(ref, slots)
+        return True
 
     def _keep_moved(self, stale: list[int], fresh: list[SegmentRef], gone: list[int]) -> set[int]:
         """The slots that only moved, from the tail into a segment or with a segment that lost others."""
