@@ -92,7 +92,7 @@ class Commits:
             self._write_directories()
         witnessed = int(core.witnessed_at > 0) or before.witnessed
         counter = max(core.view.head.counter, before.counter + 1)
-        core.view.head = replace(core.view.head, counter=counter, witnessed=witnessed)
+        core.view.head = core.view.head._replace(counter=counter, witnessed=witnessed)
         core.write_head()
 
     def _write_directories(self) -> None:
@@ -131,7 +131,7 @@ class Commits:
         )
         view.manifest = replace(view.manifest, pending=frozenset(), garbage=NO_RANGES)
         view.registry = replace(view.registry, garbage=NO_RANGES)
-        view.head = replace(view.head, epoch=root.epoch, pending=bytes(len(view.head.pending)))
+        view.head = view.head._replace(epoch=root.epoch, pending=bytes(len(view.head.pending)))
         core.write_manifest()
         core.write_registry()
 
@@ -219,5 +219,5 @@ def first_directories(core: Core) -> None:
     """Write manifest, registry and head of a store under construction; call inside a transaction."""
     core.write_manifest()
     core.write_registry()
-    core.view.head = replace(core.view.head, counter=1, epoch=core.keys.root.epoch)
+    core.view.head = core.view.head._replace(counter=1, epoch=core.keys.root.epoch)
     core.write_head()

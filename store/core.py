@@ -262,7 +262,7 @@ class Core:
     def next_page(self) -> int:
         """A page number that was never used; call inside a transaction."""
         page = self.view.head.next_page
-        self.view.head = replace(self.view.head, next_page=page + 1)
+        self.view.head = self.view.head._replace(next_page=page + 1)
         return page
 
     def seal_page(self, table: str, content: bytes) -> tuple[int, bytes]:
@@ -275,12 +275,12 @@ class Core:
     def write_manifest(self) -> None:
         """Seal the manifest of the view, and name it in the view's head."""
         page, its_mark = self.seal_page("manifest", self.view.manifest.to_bytes())
-        self.view.head = replace(self.view.head, manifest_page=page, manifest_mark=its_mark)
+        self.view.head = self.view.head._replace(manifest_page=page, manifest_mark=its_mark)
 
     def write_registry(self) -> None:
         """Seal the registry of the view, and name it in the view's head."""
         page, its_mark = self.seal_page("registry", self.view.registry.to_bytes())
-        self.view.head = replace(self.view.head, registry_page=page, registry_mark=its_mark)
+        self.view.head = self.view.head._replace(registry_page=page, registry_mark=its_mark)
 
     def write_head(self) -> None:
         """Seal the head of the view."""

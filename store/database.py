@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlite_utils
 
@@ -28,6 +28,7 @@ from store.errors import (
 from store.lockholder import holder_of
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 _SETTINGS = (
     "PRAGMA synchronous = FULL",
@@ -131,18 +132,28 @@ class Database:
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows that ``sql`` selects."""
-        with self._held(), self.typed_errors():
-            return self._connection.execute(sql, parameters).fetchall()
+        return self._done(lambda: self._connection.execute(sql, parameters).fetchall())
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Run one statement; the number of rows that it changed."""
-        with self._held(), self.typed_errors():
-            return self._connection.execute(sql, parameters).rowcount
+        return self._done(lambda: self._connection.execute(sql, parameters).rowcount)
 
     def run_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row: sqlite-utils inserts half as fast, so this is the hot path."""
-        with self._held(), self.typed_errors():
-            self._connection.executemany(sql, rows)
+        self._done(lambda: self._connection.executemany(sql, rows))
+
+    def _done(self, step: Callable[[], T]) -> T:
+        """What ``step`` returns: :meth:`_held` and :meth:`typed_errors` in one, which takes a third of their time."""
+        self._require_own()
+        with self._lock:
+            self._require_open()
+            try:
+                return step()
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                typed = self._typed(error)
+                if typed is None:
+                    raise
+                raise typed from None
 
     def fold_journal(self) -> bool:
         """Move the journal into the file and empty it; ``False`` if a reader of an earlier state is in the way."""
@@ -158,12 +169,14 @@ class Database:
 
     def foreign_changes(self) -> int:
         """A count that grows whenever another connection or process was seen to have committed."""
-        with self._held(), self.typed_errors():
-            now = self._pragma_data_version()
-            if now != self._seen:
-                self._seen = now
-                self._foreign_changes += 1
-            return self._foreign_changes
+        return self._done(self._counted_changes)
+
+    def _counted_changes(self) -> int:
+        now = self._pragma_data_version()
+        if now != self._seen:
+            self._seen = now
+            self._foreign_changes += 1
+        return self._foreign_changes
 
     def version(self) -> int:
         """A count that grows with every commit seen, one's own included."""
@@ -176,14 +189,20 @@ class Database:
     @contextmanager
     def _held(self) -> Iterator[None]:
         """The lock, on a connection that is open and this process's own."""
+        self._require_own()
+        with self._lock:
+            self._require_open()
+            yield
+
+    def _require_own(self) -> None:
         if self._pid != os.getpid():
             # SQLite's locks do not survive a fork: two processes on one connection would corrupt the file. Asked
             # before the lock, which another thread may have held at the fork and then nobody frees.
             raise StoreError("The store was opened before this process was forked: open it again here.")
-        with self._lock:
-            if self._closed:
-                raise StoreError("The store is closed: open it again.")
-            yield
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreError("The store is closed: open it again.")
 
     def _require_transaction(self) -> None:
         """After a full disk SQLite undoes the whole transaction; going on would commit each statement alone."""
@@ -195,20 +214,19 @@ class Database:
         """A block in which SQLite's errors leave as this package's own."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             typed = self._typed(error)
             if typed is None:
                 raise
             raise typed from None
-        except UnicodeDecodeError:
-            # SQLite quotes damaged bytes in its messages, which Python then cannot read.
-            raise self._damaged() from None
 
     def _damaged(self) -> TamperedError:
         return TamperedError(f"{self.path} is damaged or was cut off: restore it from a backup.")
 
-    def _typed(self, error: sqlite3.Error) -> StoreError | None:
+    def _typed(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError | None:
         """The error of this package for one of SQLite's; ``None`` for a misuse of the driver, which is a bug."""
+        if isinstance(error, UnicodeDecodeError):
+            return self._damaged()  # SQLite quotes damaged bytes in its messages, which Python then cannot read.
         code = getattr(error, "sqlite_errorcode", None)
         path = self.path
         if code is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from store.errors import TamperedError
 from store.padding import pad_to, unpad
@@ -43,8 +43,7 @@ _NUMBERS = (
 _LAYOUT = struct.Struct(f">{len(_NUMBERS)}Q8s8s{BITMAP_BYTES}s{BITMAP_BYTES}s32s32sH")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """``dimension``: floats a vector. ``counter``: commits so far. ``next_slot``: the next row version.
     ``allocated``: rows that the table shows. ``live``: rows that hold a record. ``generation``: of the key trees;
     while a rotation runs, ``old_generation`` is not 0 and still holds rows from ``rotated_to`` up to ``rotation_slot``
@@ -118,8 +117,7 @@ class Head:
             *values, size = _LAYOUT.unpack_from(content)
         except (ValueError, struct.error):
             raise malformed() from None
-        names = [field.name for field in fields(cls)]
-        head = cls(**dict(zip(names, [*values, content[_LAYOUT.size :]], strict=True)))
+        head = cls._make([*values, content[_LAYOUT.size :]])
         if size != len(head.ratchet) or not 1 <= head.dimension <= MAX_DIMENSION or head.next_slot < 1:
             raise malformed()
         return head

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 from store.core import Core
 from store.crypto import Place, open_one, seal_one, tampered
@@ -33,7 +32,7 @@ class Ledger:
         entry = prefixed(kind.encode("utf-8"), content)
         sealed = seal_one(core.keys.root.log_key, self._place(number), pad(entry))
         core.database.run("INSERT INTO ledger VALUES (?, ?)", (number, sealed))
-        core.view.head = replace(head, ledger_count=number, ledger_chain=_chained(head.ledger_chain, entry))
+        core.view.head = head._replace(ledger_count=number, ledger_chain=_chained(head.ledger_chain, entry))
         core.work.touched = True
         return number
 

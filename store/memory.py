@@ -253,7 +253,7 @@ class EncryptedStore(OpenStore):
                 raise ValueError(f"Expected the ids of all {len(entries)} records, once each: take them from iter().")
             records = [stored.record for stored in self._rows.records(entries)]
             self._rows.drop_segments()
-            view.head = replace(view.head, dimension=dimension)
+            view.head = view.head._replace(dimension=dimension)
             self._rows.resize_noise()
             self._search.drop()
             self._replace(entries, records, matrix[[place[entry.id] for entry in entries]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -96,7 +95,7 @@ class OpenStore(Secret):
         if len(ratchet) > MAX_RATCHET_BYTES:
             raise ValueError(f"Expected a ratchet of at most {MAX_RATCHET_BYTES} bytes, got {len(ratchet)}.")
         with self.transaction() as work:
-            self._core.view.head = replace(self._core.view.head, ratchet=ratchet)
+            self._core.view.head = self._core.view.head._replace(ratchet=ratchet)
             self._core.work.touched = work.witnesses = True
 
     def sighting(self) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from pathlib import Path
 
 from store.commit import Commits
@@ -90,4 +89,4 @@ def _compare(core: Core, commits: Commits, *, accept: bool) -> None:
         # What the later state had spent stays spent, and the counter goes on from there.
         work.touched = work.witnesses = True
         later = max(sighting.counter, head.counter) + 1
-        core.view.head = replace(core.view.head, counter=later, ratchet=sighting.ratchet)
+        core.view.head = core.view.head._replace(counter=later, ratchet=sighting.ratchet)

@@ -59,12 +59,13 @@ class Quantizer:
         compare no codes of the same vector byte by byte. Raises `DimensionError` and `ValueError` as `as_matrix` does.
         """
         turned = self.rotate(as_matrix(vectors, len(vectors), self.dimension))
-        codes = np.empty((len(turned), self.code_bytes), dtype=np.uint8)
-        codes[:, : self.sign_bytes] = np.packbits(turned > 0, axis=1, bitorder="little")
         squares = np.einsum("ij,ij->i", turned, turned, dtype=np.float64)
         sums = np.abs(turned).sum(axis=1, dtype=np.float64)
-        factors = self.dimension**0.5 * squares / np.where(sums > 0, sums, 1.0)
-        codes[:, self.sign_bytes :] = factors.astype("<f4").view(np.uint8).reshape(-1, _FACTOR_BYTES)
+        sums[sums == 0] = 1.0
+        factors = (squares * (self.dimension**0.5 / sums)).astype("<f4")
+        codes = np.empty((len(turned), self.code_bytes), dtype=np.uint8)
+        codes[:, : self.sign_bytes] = np.packbits(turned > 0, axis=1, bitorder="little")
+        codes[:, self.sign_bytes :] = factors.view(np.uint8).reshape(-1, _FACTOR_BYTES)
         return codes
 
     def rotate(self, vectors: Vectors) -> Vectors:

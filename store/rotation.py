@@ -65,8 +65,7 @@ class Rotation:
                 return
             fresh = Generation.fresh(head.generation + 1)
             self._access.reseal(replace(core.keys.root, generations=(*core.keys.root.generations, fresh)))
-            core.view.head = replace(
-                head,
+            core.view.head = core.view.head._replace(
                 generation=fresh.number,
                 old_generation=head.generation,
                 rotated_to=1,
@@ -84,22 +83,22 @@ class Rotation:
         if first >= view.head.tail_first:
             entries = [view.tail[slot] for slot in sorted(view.tail) if slot < end]
             opened = self._opened(entries)
-            view.head = replace(view.head, rotated_to=end)
+            view.head = view.head._replace(rotated_to=end)
             for entry in self._sealed(entries, opened):
                 view.tail[entry.slot] = entry
             self._rows.redo_digest()
             return
         if ref is None:
-            view.head = replace(view.head, rotated_to=end)
+            view.head = view.head._replace(rotated_to=end)
             return
         columns, codes, postings = self._rows.segment_without(ref, set(view.manifest.pending_in(number)))
         if columns is None:
             self._rows.drop_segment(number)
-            view.head = replace(view.head, rotated_to=end)
+            view.head = view.head._replace(rotated_to=end)
             return
         entries = sorted(entries_of(core, columns.slots), key=lambda entry: entry.slot)
         opened = self._opened(entries)
-        view.head = replace(view.head, rotated_to=end)
+        view.head = view.head._replace(rotated_to=end)
         fresh = Columns.of(self._sealed(entries, opened))
         self._rows.seal_segment(number, fresh, codes=codes, postings=postings)
 
@@ -144,7 +143,7 @@ class Rotation:
         self._named.move_all(lookup_key)
         self._ledger.reseal(before.log_key, log_key)
         core.keys.root = replace(before, log_key=log_key, lookup_key=lookup_key)
-        core.view.head = replace(core.view.head, old_generation=0, rotated_to=0, rotation_slot=0, rotation_page=0)
+        core.view.head = core.view.head._replace(old_generation=0, rotated_to=0, rotation_slot=0, rotation_page=0)
         work.touched = work.forgets = True
         work.reason = "rotate"
 

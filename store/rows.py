@@ -112,7 +112,7 @@ class Rows:
             digest = bytes(32)
         head = view.head
         next_slot, live = entries[-1].slot + 1, head.live + len(entries)
-        view.head = replace(head, next_slot=next_slot, live=live, tail_digest=digest)
+        view.head = head._replace(next_slot=next_slot, live=live, tail_digest=digest)
 
     def _fold(self) -> None:
         """Write the tail, which is full, as a segment. The head still counts it as the tail."""
@@ -124,19 +124,19 @@ class Rows:
         core.database.run("DELETE FROM tail WHERE slot < ?", (head.tail_first + SEGMENT_ROWS,))
         view.tail, view.tail_ids = {}, {}
         blank = bytes(len(head.dead))
-        view.head = replace(view.head, dead=blank, pending=blank)
+        view.head = view.head._replace(dead=blank, pending=blank)
 
     def skip(self) -> None:
         """Leave the next slot empty for ever: an id that an upgraded store had given and forgotten."""
         view = self._core.view
         head = view.head
         self._write_noise([head.next_slot])
-        view.head = replace(head, dead=with_bit(head.dead, head.next_slot - head.tail_first))
+        view.head = head._replace(dead=with_bit(head.dead, head.next_slot - head.tail_first))
         if head.next_slot % SEGMENT_ROWS == 0:
             self._fold()
-        view.head = replace(view.head, next_slot=head.next_slot + 1)
+        view.head = view.head._replace(next_slot=head.next_slot + 1)
         if view.head.next_slot % SEGMENT_ROWS == 1:
-            view.head = replace(view.head, tail_digest=bytes(32))
+            view.head = view.head._replace(tail_digest=bytes(32))
 
     def write_segment(self, number: int, entries: Sequence[Entry]) -> None:
         """Seal ``entries``, which ascend by slot and carry codes and terms, as a segment."""
@@ -180,11 +180,11 @@ class Rows:
         for entry in entries:
             self._overwrite(entry.slot)
             head = view.head
-            view.head = replace(head, live=head.live - 1)
+            view.head = head._replace(live=head.live - 1)
             if entry.slot >= head.tail_first:
                 index = entry.slot - head.tail_first
                 dead, pending = with_bit(head.dead, index), with_bit(head.pending, index)
-                view.head = replace(view.head, dead=dead, pending=pending)
+                view.head = view.head._replace(dead=dead, pending=pending)
                 del view.tail[entry.slot]
                 view.tail_ids.pop(entry.id, None)
             else:
@@ -226,7 +226,7 @@ class Rows:
         view, digest = self._core.view, bytes(32)
         for slot in sorted(view.tail):
             digest = chained(digest, slot, view.tail[slot].mark)
-        view.head = replace(view.head, tail_digest=digest)
+        view.head = view.head._replace(tail_digest=digest)
 
     def _overwrite(self, slot: int) -> None:
         database, stamp = self._core.database, _noise_stamp()
@@ -252,7 +252,7 @@ class Rows:
             return
         start = max(head.allocated, used) + 1
         self._write_noise(range(start, target + 1))
-        core.view.head = replace(head, allocated=max(target, used))
+        core.view.head = head._replace(allocated=max(target, used))
 
     def _write_noise(self, slots: Iterable[int]) -> None:
         """Insert rows that hold nothing, of usual sizes."""
