@@ -11,6 +11,7 @@ os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 import atexit
 import hashlib
 import shutil
+import signal
 import tempfile
 from collections.abc import Sequence
 
@@ -23,6 +24,10 @@ if "tacit-tests-" not in os.environ.get("TACIT_STATE_DIR", ""):
     atexit.register(shutil.rmtree, os.environ["TACIT_STATE_DIR"], ignore_errors=True)
 
 from engine.encoder import Encoder, Vectors, load_encoder
+
+# A shell starts what runs in the background with Ctrl-C ignored, and processes hand that on: tests send it to theirs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class HashEncoder:

@@ -25,6 +25,7 @@ from federation.history import History
 
 ROUNDS, DEVICES = 6, 4
 NAME = "checkpoint.safetensors"
+START_S = 900  # For a command that hangs: on a busy machine its imports alone take minutes.
 
 
 def settings(**changed: Any) -> RunSettings:
@@ -281,12 +282,12 @@ def cut_off(program: str, arguments: list[str], env: dict[str, str], out: Path, 
         [program, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            give_up = time.monotonic() + 120
-            while process.poll() is None and time.monotonic() < give_up:
-                if history.is_file() and history.read_text(encoding="utf-8").count("replies") >= before + 5:
-                    os.kill(process.pid, sign)
-                    break
+            give_up = time.monotonic() + START_S
+            while not (history.is_file() and history.read_text(encoding="utf-8").count("replies") >= before + 5):
+                assert process.poll() is None, f"ended before the signal: {process.communicate()[1]}"
+                assert time.monotonic() < give_up, f"no five rounds within {START_S} s"
                 time.sleep(0.005)
+            os.kill(process.pid, sign)
             _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
