@@ -15,6 +15,7 @@ https://arxiv.org/abs/1704.07355); Douze et al. 2024 (FAISS, https://arxiv.org/a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Any
 
@@ -53,7 +54,7 @@ def unpacked_signs(packed: Codes) -> Codes:
     return halves.reshape(LANES * len(packed), -1)
 
 
-class Blocks:
+class Blocks(ABC):
     """Rows by place in blocks of signs, each with its factor; a buried row keeps its place. Base of the two below."""
 
     floats = 0  # How many floats FAISS keeps with each row, in its block.
@@ -148,12 +149,12 @@ class Blocks:
         self._faiss.codes.resize(0)
         self._bytes, self._factors = np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.float32)
 
+    @abstractmethod
     def search(self, unit: Vectors, k: int) -> tuple[Floats, Places, Vectors]:
         """The k rows that a rotated query of norm one (1, d) fits best: estimates (k,), best first, places, factors.
 
         ``k`` is at most the number of rows that are not buried.
         """
-        raise NotImplementedError
 
     def _end_at(self, count: int) -> None:
         # FAISS scans the rows up to ntotal2, which fill blocks, and passes over those from ntotal on.
@@ -208,8 +209,8 @@ class SignBlocks(Blocks):
                 break
             wanted = min(self.count, wanted + int((self._factors[: self.count] < 0).sum()))
         estimates = scores[0, live].astype(np.float64) * factors[live] / self._dimension**0.5
-        order = live[np.argsort(-estimates, kind="stable")]
-        return np.sort(estimates)[::-1], places[0, order], factors[order]
+        order = np.argsort(-estimates, kind="stable")
+        return estimates[order], places[0, live[order]], factors[live[order]]
 
 
 class WeighedBlocks(Blocks):

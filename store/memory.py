@@ -37,9 +37,10 @@ from store.forgetting import all_entries, entries_of, expired, reached
 from store.keys import Unlock
 from store.open_store import AcceptRollback, OpenStore
 from store.opening import open_core
+from store.readable import current, ids_of, where_slots
 from store.receipts import Receipt
 from store.records import Record, StoredRecord, require_records
-from store.search import DEFAULT_CACHE_BYTES, current, ids_of, where_slots
+from store.search import DEFAULT_CACHE_BYTES
 from store.terms import clear_cache
 from store.vectors import Vectors, as_matrix, as_vector, check_dimension
 from store.witness import Witness

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from store.blocks import LANES
 from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
-from store.columns import Columns, Where
+from store.columns import Where
 from store.core import Core, View
 from store.crypto import tampered
 from store.fusion import fuse
@@ -24,6 +24,7 @@ from store.lexical import LexicalIndex
 from store.manifest import SegmentRef
 from store.opened import OpenedVectors
 from store.quantizer import Codes
+from store.readable import current, ids_of
 from store.rows import Rows
 from store.terms import clear_cache, terms_of
 from store.vectors import Vectors
@@ -244,9 +245,9 @@ class Searcher:
         fresh = [ref for ref in fresh if ref.number not in shrunk]
         if isinstance(index, CodeIndex) and len(fresh) > 1:
             index.reserve(len(index) + sum(ref.live for ref in fresh) + len(new))
-        moved = self._keep_moved(stale, fresh, gone)
+        moved = self._folded(fresh, gone)
         for number in stale:
-            index.remove(set(_slots_of(number, followed.segments.pop(number)[1])) - moved)
+            index.remove(_slots_of(number, followed.segments.pop(number)[1]))
         index.remove([slot for slot in gone if slot not in moved])
         for slot in gone:
             del followed.tail[slot]
@@ -275,19 +276,14 @@ class Searcher:
         self._note(ref, slots)
         return True
 
-    def _keep_moved(self, stale: list[int], fresh: list[SegmentRef], gone: list[int]) -> set[int]:
-        """The slots that only moved, from the tail into a segment or with a segment that lost others."""
-        core, followed = self._core, self._followed
-        moved: set[int] = set()
-        for ref in fresh if stale or gone else ():
-            columns = core.columns(ref)
-            if ref.number in followed.segments:
-                offsets = followed.segments[ref.number][1]
-                held = columns.slots[np.isin(columns.slots, offsets.astype(np.int64) + ref.number * SEGMENT_ROWS + 1)]
-                moved.update(held.tolist())
+    def _folded(self, fresh: list[SegmentRef], gone: list[int]) -> set[int]:
+        """The slots that only moved, from the tail into a segment."""
+        moved = set()
+        for ref in fresh if gone else ():
+            columns = self._core.columns(ref)
             for slot in gone:
-                at = columns.position(slot) if (slot - 1) // SEGMENT_ROWS == ref.number else None
-                if at is not None and columns.mark(at) == followed.tail[slot]:
+                at = columns.position(slot)
+                if at is not None and columns.mark(at) == self._followed.tail[slot]:
                     moved.add(slot)
         return moved - self._removed
 
@@ -381,49 +377,3 @@ class Searcher:
         followed.arrived(view)
         self._lexical = index
         return index
-
-
-def ids_of(core: Core, slots: Slots) -> Slots:
-    """The ids (n,) of the records in ``slots`` (n,), each of which holds one."""
-    view, order = core.view, np.argsort(slots, kind="stable")
-    ascending = slots[order]
-    numbers, starts = np.unique((ascending - 1) // SEGMENT_ROWS, return_index=True)
-    ids = np.zeros(len(slots), dtype=np.int64)
-    for number, start, end in zip(numbers.tolist(), starts, np.append(starts, len(slots))[1:], strict=True):
-        part, ref = ascending[start:end], view.manifest.segments.get(number)
-        if ref is None:
-            ids[order[start:end]] = [view.tail[slot].id for slot in part.tolist()]
-        else:
-            columns = core.columns(ref)
-            ids[order[start:end]] = columns.ids[np.searchsorted(columns.slots, part)]
-    return ids
-
-
-def where_slots(core: Core, where: Where, now: float) -> tuple[Callable[[Slots], Bools] | None, Slots | None]:
-    """Which slots a reading may answer: a test for arrays of slots, and their list if it had to be made.
-
-    Superseded and expired records are never answered. ``None`` twice means that all are.
-    """
-    view = core.view
-    hidden = view.manifest.superseded
-    if where.is_all() and now < view.soonest:
-        if not hidden:
-            return None, None
-        gone = np.array(sorted(hidden), dtype=np.int64)
-        return (lambda slots: ~np.isin(slots, gone)), None
-    table = current(core, where, now)
-    return (lambda slots: np.isin(slots, table)), table
-
-
-def current(core: Core, where: Where, now: float, *, history: bool = False) -> Slots:
-    """The slots (n,), ascending, of the records that ``where`` is about; past ones for ``history`` only."""
-    view = core.view
-    found = []
-    parts = [core.columns(ref) for _, ref in sorted(view.manifest.segments.items())]
-    if view.tail:
-        parts.append(Columns.of([view.tail[slot] for slot in sorted(view.tail)]))
-    for columns in parts:
-        found.append(columns.slots[columns.mask(where) & (history | (columns.expires > now))])
-    slots = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-    gone = view.manifest.pending if history else view.manifest.superseded | view.manifest.pending
-    return slots[~np.isin(slots, np.array(sorted(gone), dtype=np.int64))] if gone else slots

@@ -12,9 +12,12 @@ import atexit
 import hashlib
 import shutil
 import signal
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import keyring
 import numpy as np
 import pytest
 
@@ -22,6 +25,11 @@ import pytest
 if "tacit-tests-" not in os.environ.get("TACIT_STATE_DIR", ""):
     os.environ["TACIT_STATE_DIR"] = tempfile.mkdtemp(prefix="tacit-tests-")
     atexit.register(shutil.rmtree, os.environ["TACIT_STATE_DIR"], ignore_errors=True)
+
+# What tests of several folders share. Not this folder itself, whose `store` would stand for the package.
+sys.path.append(str(Path(__file__).parent / "shared"))
+
+from keychains import MemoryKeychain
 
 from engine.encoder import Encoder, Vectors, load_encoder
 
@@ -68,3 +76,12 @@ def toy() -> HashEncoder:
 def toy_class() -> type[HashEncoder]:
     """For tests that need a toy of another size or seed."""
     return HashEncoder
+
+
+@pytest.fixture
+def keychain() -> Iterator[MemoryKeychain]:
+    """A keychain in memory, in place of the operating system's."""
+    before = keyring.get_keyring()
+    keyring.set_keyring(backend := MemoryKeychain())
+    yield backend
+    keyring.set_keyring(before)

@@ -6,14 +6,13 @@ import json
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import keyring
-import keyring.backend
 import pytest
+from keychains import MemoryKeychain
 
 from federation.cli.unlock import VARIABLE
 from store import DeviceKey, EncryptedStore, RecoveryKey
@@ -198,33 +197,6 @@ def test_a_key_that_cannot_be_added_is_not_left_behind(device: Call, one_line: C
     # One that was there before stays.
     assert device("slots", "--add-key", home / "key").code == 34
     assert DeviceKey.from_file(home / "key")._key == key._key
-
-
-class MemoryKeychain(keyring.backend.KeyringBackend):  # type: ignore[misc]
-    """A keychain in a dictionary."""
-
-    priority = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entries: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.entries.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.entries[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.entries[service, username]
-
-
-@pytest.fixture
-def keychain() -> Iterator[MemoryKeychain]:
-    before = keyring.get_keyring()
-    keyring.set_keyring(backend := MemoryKeychain())
-    yield backend
-    keyring.set_keyring(before)
 
 
 def test_a_key_in_the_keychain_opens_the_device_too(

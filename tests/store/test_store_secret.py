@@ -6,7 +6,6 @@ import base64
 import errno
 import hashlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import keyring
@@ -17,6 +16,7 @@ import keyring.errors
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from keychains import MemoryKeychain
 
 from store.device_secret import (
     DeviceSecret,
@@ -29,41 +29,11 @@ from store.errors import DeviceSecretError
 FIRST, SECOND, THIRD = (hashlib.sha256(bytes((number,))).digest() for number in range(1, 4))
 
 
-class MemoryKeychain(keyring.backend.KeyringBackend):  # type: ignore[misc]
-    """A keychain in a dictionary; ``failure`` is raised by the next calls."""
-
-    priority = 1  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entries: dict[tuple[str, str], str] = {}
-        self.failure: BaseException | None = None
-
-    def _fail(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-    def get_password(self, service: str, username: str) -> str | None:
-        self._fail()
-        return self.entries.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self._fail()
-        self.entries[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        self._fail()
-        if self.entries.pop((service, username), None) is None:
-            raise keyring.errors.PasswordDeleteError("not found")
-
-
 @pytest.fixture
-def keychain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryKeychain]:
+def keychain(keychain: MemoryKeychain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryKeychain:
+    """The shared one, with a state folder of the test's own."""
     monkeypatch.setenv("TACIT_STATE_DIR", str(tmp_path / "state"))
-    before = keyring.get_keyring()
-    keyring.set_keyring(backend := MemoryKeychain())
-    yield backend
-    keyring.set_keyring(before)
+    return keychain
 
 
 @pytest.fixture(params=["file", "keychain"])

@@ -8,16 +8,16 @@ import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import keyring
-import keyring.backend
 import keyring.errors
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keychains import MemoryKeychain
 
 from store.errors import DeviceSecretError, KeyFileError, StoreError, TamperedError
 from store.witness import (
@@ -140,33 +140,6 @@ def test_a_sighting_that_would_not_fit_is_refused(wrong: dict[str, object]) -> N
 
 
 # Where it is kept
-
-
-class MemoryKeychain(keyring.backend.KeyringBackend):  # type: ignore[misc]
-    """A keychain in a dictionary."""
-
-    priority = 1  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entries: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.entries.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.entries[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.entries[service, username]
-
-
-@pytest.fixture
-def keychain() -> Iterator[MemoryKeychain]:
-    before = keyring.get_keyring()
-    keyring.set_keyring(backend := MemoryKeychain())
-    yield backend
-    keyring.set_keyring(before)
 
 
 @pytest.fixture(params=["file", "keychain", "memory"])
