@@ -12,6 +12,7 @@ codes are made stands in ``quantizer.py``, how they lie in memory in ``blocks.py
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 
@@ -147,13 +148,14 @@ class CodeIndex:
         if k <= 0:
             nothing = np.zeros(0, dtype=np.float32)
             return np.zeros(0, dtype=np.int64), nothing, nothing
-        norm = float(np.linalg.norm(query.astype(np.float64)))
+        wide = query.astype(np.float64)
+        norm = math.sqrt(wide @ wide)
         # All rows tie for the zero vector, which FAISS takes for another metric.
-        unit = query / norm if norm else np.eye(1, len(query))[0]
+        unit = wide / norm if norm else np.eye(1, len(query))[0]
         turned = self.quantizer.rotate(unit.astype(np.float32)[None])  # (1, d)
         scores, places, factors = self._table.search(turned, k)
-        deviations = factors * (_DEVIATION * norm / max(len(query) - 1, 1) ** 0.5)
-        return self._slots[places].astype(np.int64), (scores * norm).astype(np.float32), deviations.astype(np.float32)
+        deviations = factors * np.float32(_DEVIATION * norm / max(len(query) - 1, 1) ** 0.5)
+        return self._slots[places].astype(np.int64), (scores * norm).astype(np.float32), deviations
 
     def _see(self, factors: Vectors) -> None:
         """Change over to weighing each row once factors differ. Raises ``TamperedError`` for what is none."""

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,9 +208,10 @@ class Columns:
         """Where ``slot`` stands, if it does."""
         count = len(self.slots)
         at = (slot - 1) % SEGMENT_ROWS  # Its place in a segment from which nothing was forgotten.
-        if at >= count or self.slots[at] != slot:
-            at = int(np.searchsorted(self.slots, slot))
-        return at if at < count and self.slots[at] == slot else None
+        if at < count and self.slots.item(at) == slot:
+            return at
+        at = int(self.slots.searchsorted(slot))
+        return at if at < count and self.slots.item(at) == slot else None
 
     def mark(self, at: int) -> bytes:
         """The mark of the row at a position."""
@@ -299,8 +301,10 @@ class Columns:
         words = {}
         for name in _WORDS:
             # A word that no record has any more must not stay in the list.
-            used, arrays[name] = np.unique(self._codes[name][kept], return_inverse=True)
-            words[name] = [self.words[name][code] for code in used.tolist()]
+            codes, listed = self._codes[name][kept], self.words[name]
+            used = np.bincount(codes, minlength=len(listed)) > 0
+            arrays[name] = (np.cumsum(used) - 1)[codes]
+            words[name] = list(compress(listed, used.tolist()))
         marks = np.frombuffer(self.marks, dtype=f"V{MARK_BYTES}")[kept].tobytes()
         rest = self.slots[kept]
         left = set(rest.tolist()) if self.derived else set()

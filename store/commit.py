@@ -137,11 +137,12 @@ class Commits:
 
     def _rewrite(self, ref: SegmentRef, gone: set[int]) -> None:
         """Seal a segment anew without these slots; drop it if nothing is left."""
-        columns, codes, postings = self._rows.segment_without(ref, gone)
-        if columns is None:
-            self._rows.drop_segment(ref.number)
-        elif len(columns) < len(self._core.columns(ref)):
-            self._rows.seal_segment(ref.number, columns, codes=codes, postings=postings)
+        segments = self._rows.segments
+        left = segments.without(ref, gone)
+        if left is None:
+            segments.drop(ref.number)
+        elif len(left.columns) < len(self._core.columns(ref)):
+            segments.seal(ref.number, left)
 
     def _note_receipt(self, work: Work, before: Root, after: Root) -> None:
         core = self._core

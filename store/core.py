@@ -26,6 +26,8 @@ from store.root import Root, open_root
 from store.slots import read_slots
 from store.witness import Witness
 
+SEGMENT_PARTS = ("codes", "columns", "postings")  # In the order of their nonces.
+
 
 @dataclass(slots=True)
 class View:
@@ -210,7 +212,7 @@ class Core:
         known = self._columns.get(ref.number)
         if known is not None and known[0] == ref.identity:
             return known[1]
-        columns = Columns.from_bytes(self.open_segment(ref, 1, "columns"), ref.number)
+        columns = Columns.from_bytes(self.open_segment(ref, "columns")[0], ref.number)
         if len(columns) < ref.live:
             raise tampered("segment")
         self._columns[ref.number] = (ref.identity, columns)
@@ -230,13 +232,15 @@ class Core:
         """Bytes of the columns kept in memory."""
         return sum(columns.size_bytes for _, columns in self._columns.values())
 
-    def open_segment(self, ref: SegmentRef, part: int, name: str) -> bytes:
-        """One part of a segment: 0 codes, 1 columns, 2 postings."""
-        rows = self.database.rows(f"SELECT stamp, {name} FROM segment WHERE number = ?", (ref.number,))
+    def open_segment(self, ref: SegmentRef, *names: str) -> list[bytes]:
+        """The named parts of a segment, still padded: codes, columns, postings. Raises ``TamperedError``."""
+        rows = self.database.rows(f"SELECT stamp, {', '.join(names)} FROM segment WHERE number = ?", (ref.number,))
         if len(rows) != 1 or not isinstance(rows[0][0], bytes) or mark(rows[0][0]) != ref.mark:
             raise tampered("segment")
+        stamp, *sealed = rows[0]
         place = Place(self.store_id, "segment", ref.page)
-        return open_stamp(self.keys.page(ref.page, self.view.head), place, rows[0][0]).open(part, name, rows[0][1])
+        lock = open_stamp(self.keys.page(ref.page, self.view.head), place, stamp)
+        return [lock.open(SEGMENT_PARTS.index(name), name, its) for name, its in zip(names, sealed, strict=True)]
 
     def locate(self, id: int) -> Entry | None:
         """The entry (without code and terms, unless it is in the tail) of the record with this id."""

@@ -19,6 +19,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,7 @@ MAX_DOCS = 1024
 _TF_BITS = 6
 _TF_MAX = (1 << _TF_BITS) - 1
 _FEW_DROPPED = 8  # Up to so many, looking for each is faster than a table.
+_PIECE = 16_384  # Postings: 32 kB.
 _HEAD = struct.Struct("<II")  # Documents and terms.
 Slots = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -63,23 +66,43 @@ def build_postings(slots: Slots, entries: Sequence[bytes]) -> bytes:
     return _to_bytes(slots, ascending[starts], having, packed)
 
 
-def drop_from_postings(data: bytes, slots: Collection[int]) -> bytes:
+def drop_from_postings(data: bytes | memoryview, slots: Collection[int]) -> bytes:
     """The postings of the other documents, as :func:`build_postings` would make them; unknown slots are passed over.
 
     Raises ``TamperedError`` unless :func:`build_postings` made exactly these bytes.
     """
-    its, terms, offsets, packed, docs = _arrays(data)
+    its, terms, offsets, packed = _arrays(data)
     keep = ~np.isin(its, np.array(sorted(slots), dtype=np.int64))
-    gone, having = np.flatnonzero(~keep).tolist(), np.diff(offsets).astype(np.int64)
-    if len(gone) <= _FEW_DROPPED:
-        dropped = np.flatnonzero(np.logical_or.reduce([docs == doc for doc in gone])) if gone else np.zeros(0, np.intp)
-    else:
-        dropped = np.flatnonzero(~keep[docs])
-    having -= np.bincount(np.searchsorted(offsets, dropped, side="right") - 1, minlength=len(terms))
-    rest = np.delete(packed, dropped)
-    before = np.cumsum(~keep).astype(np.uint16) << np.uint16(_TF_BITS)  # What each document's position loses.
-    rest -= before[rest >> _TF_BITS]
-    return _to_bytes(its[keep], terms[having > 0], having[having > 0], rest)
+    dropped, rest = _without(packed, keep)
+    having = np.diff(offsets)
+    having -= np.bincount(np.searchsorted(offsets, dropped, side="right") - 1, minlength=len(terms)).astype(np.uint32)
+    if not having.all():
+        terms, having = terms[having > 0], having[having > 0]
+    return _to_bytes(its[keep], terms, having, rest)
+
+
+def _without(packed: Packed, keep: Bools) -> tuple[Slots, Packed]:
+    """Which postings (p,) belong to documents that are not kept, and the others with their documents counted anew."""
+    gone = np.flatnonzero(~keep).tolist()
+    if len(gone) > _FEW_DROPPED:
+        dropped = np.flatnonzero(~keep[packed >> _TF_BITS])
+        rest = np.delete(packed, dropped)
+        before = np.cumsum(~keep).astype(np.uint16) << np.uint16(_TF_BITS)  # What each document's position loses.
+        rest -= before[rest >> _TF_BITS]
+        return dropped, rest
+    scratch = np.empty_like(packed)  # Fresh memory costs more than the work: one array serves all steps.
+    hit = np.zeros(len(packed), dtype=np.bool_)
+    for doc in gone:
+        np.bitwise_xor(packed, np.uint16(doc << _TF_BITS), out=scratch)
+        hit |= scratch <= _TF_MAX
+    dropped = np.flatnonzero(hit)
+    view, ends = packed.data, [*dropped.tolist(), len(packed)]
+    rest = np.frombuffer(bytearray().join([view[a + 1 : b] for a, b in pairwise([-1, *ends])]), dtype=np.uint16)
+    step = scratch[: len(rest)]
+    for doc in reversed(gone):
+        np.multiply(rest > (doc << _TF_BITS), np.uint16(1 << _TF_BITS), out=step)
+        rest -= step
+    return dropped, rest
 
 
 class LexicalIndex:
@@ -333,19 +356,22 @@ def _join(entries: Sequence[bytes]) -> tuple[Hashes, Slots, npt.NDArray[np.uint8
 
 
 def _to_bytes(slots: Slots, terms: Hashes, having: npt.NDArray[np.integer], packed: npt.NDArray[np.integer]) -> bytes:
-    arrays = (slots.astype("<i8"), terms.astype("<u8"), having.astype("<u2"), packed.astype("<u2"))
-    return _HEAD.pack(len(slots), len(terms)) + b"".join([array.tobytes() for array in arrays])
+    """The postings as bytes: each array in its own width, copied once if it has it."""
+    arrays: tuple[npt.NDArray[Any], ...] = (slots, terms, having, packed)
+    kinds = ("<i8", "<u8", "<u2", "<u2")
+    parts = [np.ascontiguousarray(its, dtype=kind).data for its, kind in zip(arrays, kinds, strict=True)]
+    return b"".join([_HEAD.pack(len(slots), len(terms)), *parts])
 
 
-def _parse(data: bytes) -> _Segment:
+def _parse(data: bytes | memoryview) -> _Segment:
     """A segment over ``data``. Raises ``TamperedError`` unless ``build_postings`` made exactly these bytes."""
-    slots, terms, offsets, packed, docs = _arrays(data)
-    lengths = _lengths(docs, packed & np.uint16(_TF_MAX), len(slots))
+    slots, terms, offsets, packed = _arrays(data)
+    lengths = _lengths(packed >> np.uint16(_TF_BITS), packed & np.uint16(_TF_MAX), len(slots))
     return _Segment(slots, terms, offsets, packed, lengths, np.ones(len(slots), dtype=np.bool_))
 
 
-def _arrays(data: bytes) -> tuple[Slots, Hashes, Counts, Packed, Packed]:
-    """Slots (n,), terms (t,), offsets (t + 1,), postings (p,) and their documents' positions (p,).
+def _arrays(data: bytes | memoryview) -> tuple[Slots, Hashes, Counts, Packed]:
+    """Slots (n,), terms (t,), offsets (t + 1,) and postings (p,), as views of ``data`` where they can be.
 
     Raises ``TamperedError`` as :func:`_parse` does.
     """
@@ -357,17 +383,27 @@ def _arrays(data: bytes) -> tuple[Slots, Hashes, Counts, Packed, Packed]:
     hashes = np.frombuffer(data, "<u8", terms, _HEAD.size + 8 * count)
     having = np.frombuffer(data, "<u2", terms, fixed - 2 * terms)
     packed = np.frombuffer(data, "<u2", offset=fixed)
-    docs, tf = packed >> np.uint16(_TF_BITS), packed & np.uint16(_TF_MAX)
     ascend = (slots[1:] > slots[:-1]).all() and (hashes[1:] > hashes[:-1]).all() and (count == 0 or slots[0] >= 0)
-    if not ascend or not having.all() or int(having.sum(dtype=np.int64)) != len(packed) or not (docs < count).all():
+    if not ascend or not having.all() or int(having.sum(dtype=np.int64)) != len(packed):
         raise _malformed()
     offsets = np.zeros(terms + 1, dtype=np.uint32)
     np.cumsum(having, out=offsets[1:])
-    rises = docs[1:] > docs[:-1]
-    rises[offsets[1:-1].astype(np.int64) - 1] = True  # From one term's last document to the next term's first.
-    if not rises.all() or not tf.all():
+    if len(packed) and not (int(packed.max()) < count << _TF_BITS and _in_order(packed, offsets)):
         raise _malformed()
-    return slots, hashes, offsets, packed, docs
+    return slots, hashes, offsets, packed
+
+
+def _in_order(packed: Packed, offsets: Counts) -> bool:
+    """Whether each term's documents ascend and no count is zero, looked at in pieces that need no fresh memory."""
+    rises = np.empty(len(packed) - 1, dtype=np.bool_)
+    for start in range(0, len(packed), _PIECE):
+        piece = packed[start : start + _PIECE]
+        if not (piece & np.uint16(_TF_MAX)).all():
+            return False
+        after = packed[start + 1 : start + 1 + _PIECE]
+        np.greater(after, piece[: len(after)] | np.uint16(_TF_MAX), out=rises[start : start + len(after)])
+    rises[offsets[1:-1].astype(np.int64) - 1] = True  # From one term's last document to the next term's first.
+    return bool(rises.all())
 
 
 def _malformed() -> TamperedError:

@@ -253,7 +253,7 @@ class EncryptedStore(OpenStore):
             if len(place) != len(ids) or {entry.id for entry in entries} != place.keys():
                 raise ValueError(f"Expected the ids of all {len(entries)} records, once each: take them from iter().")
             records = [stored.record for stored in self._rows.records(entries)]
-            self._rows.drop_segments()
+            self._rows.segments.drop_all()
             view.head = view.head._replace(dimension=dimension)
             self._rows.resize_noise()
             self._search.drop()

@@ -31,15 +31,15 @@ class OpenedVectors:
 
     def get(self, slots: Sequence[int], fetch: Fetch) -> Vectors:
         """The vectors (n, d) in ``slots``; ``fetch`` opens those that are missing."""
-        places = [self._places.get(slot, -1) for slot in slots]
-        missing = [slot for slot, place in zip(slots, places, strict=True) if place < 0]
-        if not missing:
-            return self._table[places]
+        places = list(map(self._places.get, slots))
+        if None not in places:
+            return self._table.take(np.array(places, dtype=np.intp), axis=0)
+        missing = [slot for slot, place in zip(slots, places, strict=True) if place is None]
         opened = fetch(missing)
         matrix = np.empty((len(slots), opened.shape[1]), dtype=np.float32)
-        known = [at for at, place in enumerate(places) if place >= 0]
-        matrix[known] = self._table[[places[at] for at in known]]
-        matrix[[at for at, place in enumerate(places) if place < 0]] = opened
+        known = [at for at, place in enumerate(places) if place is not None]
+        matrix[known] = self._table[[place for place in places if place is not None]]
+        matrix[[at for at, place in enumerate(places) if place is None]] = opened
         self._keep(missing, opened)
         return matrix
 

@@ -27,15 +27,14 @@ def size_class(size_bytes: int) -> int:
 
 def pad(content: bytes) -> bytes:
     """Length of ``content`` (4 bytes, big-endian), ``content``, zeros up to the next size class."""
-    size_bytes = size_class(4 + len(content))
-    return (struct.pack(">I", len(content)) + content).ljust(size_bytes, b"\0")
+    return pad_to(content, size_class(4 + len(content)))
 
 
 def pad_to(content: bytes, size_bytes: int) -> bytes:
     """As :func:`pad`, to exactly ``size_bytes``. Raises ``ValueError`` if the content does not fit."""
     if 4 + len(content) > size_bytes:
         raise ValueError(f"Expected at most {size_bytes - 4} bytes of content, got {len(content)}.")
-    return (struct.pack(">I", len(content)) + content).ljust(size_bytes, b"\0")
+    return b"".join((struct.pack(">I", len(content)), content, bytes(size_bytes - 4 - len(content))))
 
 
 def unpad(padded: bytes, size_bytes: int | None = None) -> bytes:

@@ -91,16 +91,16 @@ class Rotation:
         if ref is None:
             view.head = view.head._replace(rotated_to=end)
             return
-        columns, codes, postings = self._rows.segment_without(ref, set(view.manifest.pending_in(number)))
-        if columns is None:
-            self._rows.drop_segment(number)
+        left = self._rows.segments.without(ref, set(view.manifest.pending_in(number)))
+        if left is None:
+            self._rows.segments.drop(number)
             view.head = view.head._replace(rotated_to=end)
             return
-        entries = sorted(entries_of(core, columns.slots), key=lambda entry: entry.slot)
+        entries = sorted(entries_of(core, left.columns.slots), key=lambda entry: entry.slot)
         opened = self._opened(entries)
         view.head = view.head._replace(rotated_to=end)
         fresh = Columns.of(self._sealed(entries, opened))
-        self._rows.seal_segment(number, fresh, codes=codes, postings=postings)
+        self._rows.segments.seal(number, left._replace(columns=fresh))
 
     def _opened(self, entries: list[Entry]) -> list[tuple[bytes, bytes]]:
         """The plaintexts (vector, record) of rows, as they are under their present keys."""

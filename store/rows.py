@@ -1,4 +1,4 @@
-"""The rows of the table ``memory``: sealing, opening, replacing by noise; and folding the tail into a segment.
+"""The rows of the table ``memory``: sealing, opening, replacing by noise; and when the tail is folded into a segment.
 
 A row holds one version of one record: its vector and its text, sealed under the key of its slot. A row that holds
 nothing, because it was not used yet or its record is gone, holds random bytes of a usual size, so that the table shows
@@ -13,23 +13,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from store.blocks import LANES, packed_signs, unpacked_signs
-from store.columns import NEVER, Columns, Entry, encode_entry
+from store.columns import NEVER, Entry, encode_entry
 from store.core import Core
 from store.crypto import FORMAT, STAMP_BYTES, TAG_BYTES, Place, mark, open_stamp, seal, tampered
 from store.head import SEGMENT_ROWS, chained, with_bit
-from store.lexical import build_postings, drop_from_postings
-from store.manifest import SegmentRef
-from store.padding import count_class, pad
-from store.parts import prefixed, views_of_parts
-from store.quantizer import Codes, Quantizer, quantizer_for
+from store.padding import count_class
+from store.quantizer import Codes
 from store.records import Record, StoredRecord, decode_record, encode_record
+from store.segments import Segments
 from store.terms import entry_of
 from store.vectors import STORED, Vectors, vector_bytes
 
-Slots = npt.NDArray[np.int64]
 _PAGE_ROWS = 256
 _FIRST_BYTES = (256 + TAG_BYTES, 512 + TAG_BYTES)  # Of a record and an entry in a store that holds none yet.
 _LEDGER_OF_SIZES = 64
@@ -40,17 +35,14 @@ class Rows:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-
-    def quantizer(self) -> Quantizer:
-        """The quantizer for the store's dimension."""
-        return quantizer_for(self._core.view.head.dimension)
+        self.segments = Segments(core)
 
     # Writing; all inside a transaction
 
     def add(self, records: Sequence[tuple[int | None, int, Record]], matrix: Vectors) -> list[int]:
         """Store rows (id or ``None`` for a new one, version, record) with ``matrix`` (n, d); the ids."""
         core, head = self._core, self._core.view.head
-        codes = self.quantizer().encode(matrix)  # (n, code_bytes)
+        codes = self.segments.quantizer().encode(matrix)  # (n, code_bytes)
         last_first = (head.next_slot + len(records) - 1) // SEGMENT_ROWS * SEGMENT_ROWS + 1
         rows, tails, ids, start = [], [], [], 0
         while start < len(records):
@@ -120,7 +112,7 @@ class Rows:
         head, entries = view.head, [view.tail[slot] for slot in sorted(view.tail)]
         view.manifest = replace(view.manifest, pending=view.manifest.pending | set(head.pending_slots()))
         if entries:
-            self.write_segment((head.tail_first - 1) // SEGMENT_ROWS, entries)
+            self.segments.write((head.tail_first - 1) // SEGMENT_ROWS, entries)
         core.database.run("DELETE FROM tail WHERE slot < ?", (head.tail_first + SEGMENT_ROWS,))
         view.tail, view.tail_ids = {}, {}
         blank = bytes(len(head.dead))
@@ -137,42 +129,6 @@ class Rows:
         view.head = view.head._replace(next_slot=head.next_slot + 1)
         if view.head.next_slot % SEGMENT_ROWS == 1:
             view.head = view.head._replace(tail_digest=bytes(32))
-
-    def write_segment(self, number: int, entries: Sequence[Entry]) -> None:
-        """Seal ``entries``, which ascend by slot and carry codes and terms, as a segment."""
-        slots = np.array([entry.slot for entry in entries], dtype=np.int64)
-        columns = Columns.of(entries)
-        self.seal_segment(
-            number,
-            columns,
-            codes=np.frombuffer(b"".join([entry.code for entry in entries]), dtype=np.uint8).reshape(len(entries), -1),
-            postings=build_postings(slots, [entry.terms for entry in entries]),
-        )
-
-    def seal_segment(self, number: int, columns: Columns, *, codes: Codes, postings: bytes) -> None:
-        """Seal a segment's three parts under a fresh page, in place of an earlier segment of this number."""
-        core = self._core
-        page = core.next_page()
-        offsets = (columns.slots - number * SEGMENT_ROWS - 1).astype("<u2").tobytes()
-        signs, factors = np.split(codes, [self.quantizer().sign_bytes], axis=1)
-        packed = prefixed(offsets, packed_signs(signs).tobytes(), factors.tobytes())
-        parts = {"codes": pad(packed), "columns": columns.to_bytes(), "postings": pad(postings)}
-        key = core.keys.page(page, core.view.head)
-        stamp, sealed = seal(key, Place(core.store_id, "segment", page), parts)
-        core.database.run(
-            "INSERT OR REPLACE INTO segment (number, stamp, codes, columns, postings) VALUES (?, ?, ?, ?, ?)",
-            (number, stamp, *sealed),
-        )
-        ref = SegmentRef(
-            number=number,
-            page=page,
-            mark=mark(stamp),
-            live=len(columns),
-            soonest=float(columns.expires.min()),
-            linked=columns.linked,
-        )
-        core.view.manifest = core.view.manifest.with_segment(ref)
-        core.keep_columns(ref, columns)
 
     def kill(self, entries: Sequence[Entry]) -> None:
         """Overwrite these rows with noise; their keys are punctured at the next forget."""
@@ -194,32 +150,6 @@ class Rows:
         if any(entry.slot >= view.head.tail_first for entry in entries):
             self.redo_digest()
         core.work.touched = True
-
-    def segment_without(self, ref: SegmentRef, gone: set[int]) -> tuple[Columns | None, Codes, bytes]:
-        """A segment's columns (``None`` if no record is left), codes and postings without the slots that are gone."""
-        core = self._core
-        columns = core.columns(ref).without(gone)
-        if columns is None:
-            return None, np.zeros((0, 0), dtype=np.uint8), b""
-        slots, codes = self.codes(ref)
-        kept = np.isin(slots, columns.slots)
-        postings = bytes(core.open_padded(core.open_segment(ref, 2, "postings"), "segment"))
-        return columns, codes[kept], drop_from_postings(postings, gone) if gone else postings
-
-    def drop_segment(self, number: int) -> None:
-        """Delete a segment; its page is punctured at the next forget."""
-        view = self._core.view
-        self._core.database.run("DELETE FROM segment WHERE number = ?", (number,))
-        view.manifest = view.manifest.without_segment(number)
-
-    def drop_segments(self) -> None:
-        """Delete all segments, whose rows are about to be replaced; their keys are punctured at the next forget."""
-        view = self._core.view
-        pending = set(view.manifest.pending)
-        for number, ref in list(view.manifest.segments.items()):
-            pending |= set(self._core.columns(ref).slots.tolist())
-            self.drop_segment(number)
-        view.manifest = replace(view.manifest, pending=frozenset(pending))
 
     def redo_digest(self) -> None:
         """Compute the tail's digest from its entries."""
@@ -315,26 +245,6 @@ class Rows:
                 place = places[at * size_bytes : (at + 1) * size_bytes]
                 self._lock(slot, marks[at], stamp).open_into(0, "vector", vector, place)
         return matrix.astype(np.float32, copy=False)
-
-    def packed_codes(self, ref: SegmentRef) -> tuple[Slots, Codes, Vectors]:
-        """A segment's slots (n,), signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Raises ``TamperedError``."""
-        content = self._core.open_padded(self._core.open_segment(ref, 0, "codes"), "segment")
-        try:
-            offsets, packed, factors = views_of_parts(content, 3)
-            slots = np.frombuffer(offsets, dtype="<u2").astype(np.int64) + ref.number * SEGMENT_ROWS + 1
-            signs = np.frombuffer(packed, dtype=np.uint8).reshape(-(-ref.live // LANES), -1, 2, 16)
-            numbers = np.frombuffer(factors, dtype=STORED)
-        except ValueError:
-            raise tampered("segment") from None
-        if len(slots) != ref.live or len(numbers) != ref.live or signs.shape[1] != self.quantizer().sign_bytes:
-            raise tampered("segment")
-        return slots, signs, numbers
-
-    def codes(self, ref: SegmentRef) -> tuple[Slots, Codes]:
-        """The slots (n,) int64 and codes (n, code_bytes) of a segment. Raises ``TamperedError``."""
-        slots, packed, factors = self.packed_codes(ref)
-        numbers = factors.view(np.uint8).reshape(len(slots), -1)
-        return slots, np.concatenate([unpacked_signs(packed)[: len(slots)], numbers], axis=1)
 
     def _select(self, column: str, slots: Sequence[int]) -> dict[int, tuple[object, object]]:
         rows: dict[int, tuple[object, object]] = {}

@@ -129,14 +129,13 @@ class Searcher:
     def id_of(self, slot: int) -> int:
         """The id of the record in ``slot``."""
         view = self._core.view
-        entry = view.tail.get(slot)
-        if entry is not None:
-            return entry.id
+        if slot in view.tail:
+            return view.tail[slot].id
         columns = self._core.columns(view.manifest.segments[(slot - 1) // SEGMENT_ROWS])
         at = columns.position(slot)
         if at is None:
             raise tampered("segment")
-        return int(columns.ids[at])
+        return columns.ids.item(at)
 
     def sizes(self) -> dict[str, int]:
         """Bytes in memory by part."""
@@ -162,7 +161,8 @@ class Searcher:
         if len(order) > k and scores[order[k - 1]] == scores[order[k]]:
             # Of equal products the lower ids are wanted, which are not the lower slots where records were changed.
             order = np.lexsort((ids_of(self._core, slots), -scores))
-        return [(int(slots[at]), float(scores[at])) for at in order[:k]]
+        best = order[:k]
+        return list(zip(slots[best].tolist(), scores[best].tolist(), strict=True))
 
     def _scan(self, query: Vectors, k: int, allowed: Callable[[Slots], Bools] | None) -> tuple[Slots, Vectors]:
         """Slots and exact products that hold the ``k`` best."""
@@ -226,7 +226,7 @@ class Searcher:
         if index is not None and self._followed.is_at(view):
             return index
         if index is None or isinstance(index, ExactIndex) is not wants_exact or self._dimension != view.head.dimension:
-            quantizer = self._rows.quantizer()
+            quantizer = self._rows.segments.quantizer()
             index = ExactIndex(view.head.dimension) if wants_exact else CodeIndex(quantizer)
             self._followed, self._removed, self._dimension = Follower(), set(), view.head.dimension
             self._opened = None
@@ -291,7 +291,7 @@ class Searcher:
         """Put segments into ``index`` as they are, some at a time: each step there has a price of its own."""
         waiting: list[tuple[Slots, Codes, Vectors]] = []
         for at, ref in enumerate(refs):
-            slots, packed, factors = self._rows.packed_codes(ref)
+            slots, packed, factors = self._rows.segments.packed_codes(ref)
             self._note(ref, slots)
             waiting.append((slots, packed, factors))
             if len(slots) % LANES or len(waiting) == _AT_ONCE or at == len(refs) - 1:
@@ -303,7 +303,7 @@ class Searcher:
         slots = self._core.columns(ref).slots
         keep = ~np.isin(slots, np.array(sorted(moved), dtype=np.int64))
         if keep.any():
-            self._extend(index, slots[keep], self._rows.codes(ref)[1][keep])
+            self._extend(index, slots[keep], self._rows.segments.codes(ref)[1][keep])
         self._note(ref, slots)
 
     def _note(self, ref: SegmentRef, slots: Slots) -> None:
@@ -364,8 +364,7 @@ class Searcher:
             index.drop_segment(number)
             del followed.segments[number]
         for ref in fresh:
-            postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
-            index.put_segment(ref.number, bytes(postings))
+            index.put_segment(ref.number, bytes(self._rows.segments.postings(ref)))
             followed.segments[ref.number] = (ref.identity, np.zeros(0, dtype=np.uint16))
         for slot in new:
             index.put_entry(slot, view.tail[slot].terms)

@@ -44,7 +44,7 @@ def _records(core: Core, rows: Rows) -> int:
     for start in range(0, len(entries), _PAGE_ROWS):
         page = entries[start : start + _PAGE_ROWS]
         vectors = rows.vectors([entry.slot for entry in page], [entry.mark for entry in page])
-        _check_codes(rows.quantizer(), vectors, [entry.code for entry in page])
+        _check_codes(rows.segments.quantizer(), vectors, [entry.code for entry in page])
         for entry, stored in zip(page, rows.records(page), strict=True):
             record = stored.record
             same = (record.time, record.scope, record.purpose, record.source, record.supersedes or 0)
@@ -62,8 +62,8 @@ def _segments(core: Core, rows: Rows) -> int:
         raise tampered("list of segments")
     for ref in view.manifest.segments.values():
         columns = core.columns(ref)
-        slots, codes = rows.codes(ref)
-        postings = core.open_padded(core.open_segment(ref, 2, "postings"), "segment")
+        slots, codes = rows.segments.codes(ref)
+        postings = rows.segments.postings(ref)
         if slots.tolist() != columns.slots.tolist():
             raise tampered("segment")
         if set(slots.tolist()) & view.manifest.pending:
@@ -71,7 +71,7 @@ def _segments(core: Core, rows: Rows) -> int:
         entries = sorted(entries_of(core, columns.slots), key=lambda entry: entry.slot)
         vectors = rows.vectors([entry.slot for entry in entries], [entry.mark for entry in entries])
         terms = [entry_of(stored.record.text) for stored in rows.records(entries)]
-        _check_codes(rows.quantizer(), vectors, [code.tobytes() for code in codes])
+        _check_codes(rows.segments.quantizer(), vectors, [code.tobytes() for code in codes])
         if build_postings(slots, terms) != postings:
             raise tampered("segment")
     return 3 * len(view.manifest.segments)

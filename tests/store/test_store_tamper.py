@@ -190,11 +190,11 @@ def test_flipped_byte_of_a_key_node_raises_tampered(small: EncryptedStore, raw: 
 
 def segment_attacks(memory: EncryptedStore, raw: sqlite3.Connection, stride: int) -> None:
     (ref,) = memory._core.view.manifest.segments.values()
-    for part, name in enumerate(("codes", "columns", "postings")):
+    for name in ("codes", "columns", "postings"):
         for column in (name, "stamp"):
             for _ in attacked(raw, "segment", column, "number = 0", stride if column == name else 1):
                 with memory._core.snapshot(), pytest.raises(TamperedError):
-                    memory._core.open_segment(ref, part, name)
+                    memory._core.open_segment(ref, name)
         (sealed,) = raw.execute(f"SELECT {name} FROM segment").fetchone()
         raw.execute(f"UPDATE segment SET {name} = ?", (next(flipped(sealed[10:])),))
         with pytest.raises(TamperedError):
