@@ -12,6 +12,8 @@ Everything derived from the user lies sealed in the device's folder, nothing lea
 'Greenbowl healthy meals'
 """
 
+import json
+import time as clock
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +22,13 @@ from typing import Self
 
 import numpy as np
 
+from engine.account import Account, Contribution
 from engine.backup import BackedUpKeeper
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
 from engine.consent import PERSONALIZATION
 from engine.encoder import Encoder, Vectors, check_vectors, load_encoder
-from engine.errors import EncoderMismatchError, ModelError
+from engine.errors import ConsentError, EncoderMismatchError, ModelError
 from engine.evidence import held_back
 from engine.keeper import Memory
 from engine.kept import Kept, first_values
@@ -244,11 +247,47 @@ class Device(BackedUpKeeper):
             return self._kept.allowed_rounds()
 
     def allow_rounds(self, mode: str | None) -> None:
-        """Allow federated rounds in this mode ("open": the server sees this device's updates), or, with None, none."""
+        """Allow federated rounds in this mode ("open": the server sees this device's updates), or, with None, none.
+
+        Noted in the ledger. With None, no update waits to leave any more.
+        """
         if mode not in (None, "open"):
             raise ValueError(f"Expected mode={mode!r} to be 'open' or None: this release has no other.")
-        with self._lock:
+        word = json.dumps({"mode": mode, "time": clock.time()}).encode()
+        with self._lock, self._store.transaction(witness=True):
             self._kept.allow_rounds(mode)
+            self._store.append("rounds", word)
+            if mode is None:
+                self._account.drop_queued()
+
+    @property
+    def account(self) -> Account:
+        """What this device gave to rounds, and the owner's limits."""
+        return self._account
+
+    def contribute(self, contribution: Contribution, payload: bytes) -> None:
+        """Note, durably, that ``payload`` is about to leave: see `Account.send`.
+
+        Raises `ConsentError` where the owner has not allowed rounds in its mode or has withdrawn consent to its
+        purpose, `BudgetError` at a limit.
+        """
+        with self._lock, self._kept.untouched(), self._store.transaction():
+            self._require_allowed(contribution.mode)
+            self._account.send(contribution, payload)
+
+    def contribute_again(self, asked: str, *, mode: str) -> bytes | None:
+        """Return the bytes that this request was answered with before, or ``None``: see `Account.send_again`.
+
+        Raises `ConsentError` as `contribute` does.
+        """
+        with self._lock, self._kept.untouched(), self._store.transaction():
+            self._require_allowed(mode)
+            return self._account.send_again(asked, now=clock.time())
+
+    def _require_allowed(self, mode: str) -> None:
+        if self.allowed_rounds != mode:
+            raise ConsentError("This device's owner has not allowed rounds in this mode.")
+        self._consents.require(PERSONALIZATION)
 
     # The device as a whole
 

@@ -41,3 +41,9 @@ class BackupError(EngineError):
     """An archive opened but does not hold memories that can be imported."""
 
     exit_code = 25
+
+
+class BudgetError(EngineError):
+    """The owner's limit of contributions to federated rounds is reached."""
+
+    exit_code = 26

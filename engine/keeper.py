@@ -9,6 +9,7 @@ import time as clock
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from engine.account import Account
 from engine.consent import Consents
 from engine.encoder import Encoder, Vectors, check_vectors
 from engine.errors import EncoderMismatchError
@@ -63,6 +64,7 @@ class MemoryKeeper:
         self._lock = threading.RLock()
         self._kept = Kept(store)
         self._consents = Consents(store)
+        self._account = Account(store)
 
     @property
     def store(self) -> EncryptedStore:
@@ -187,9 +189,10 @@ class MemoryKeeper:
             self._consents.set(purpose, True, time=clock.time())
 
     def withdraw_purpose(self, purpose: str) -> None:
-        """Withdraw consent to this purpose: from now on no memory is read for it."""
-        with self._lock:
+        """Withdraw consent to this purpose: from now on no memory is read for it, and no update waits to leave."""
+        with self._lock, self._store.transaction(witness=True):
             self._consents.set(purpose, False, time=clock.time())
+            self._account.drop_queued()
 
     @property
     def withdrawn_purposes(self) -> list[str]:
@@ -223,9 +226,10 @@ class MemoryKeeper:
             return read
 
     def _drop_evidence(self, ids: Iterable[int]) -> None:
-        """Drop what was kept about these memories; call inside the transaction that forgets them."""
+        """Drop what was kept about these memories or made from them; call inside the transaction that forgets them."""
         gone = list(ids)
         if gone:
+            self._account.drop_queued()
             evidence = self._kept.evidence_to_change()
             evidence.forget(gone)
             self._kept.put_evidence(evidence)

@@ -3,9 +3,10 @@
 Reads are kept in memory until this or another process writes to the store, or a memory that they rest on expires.
 """
 
+import contextlib
 import math
 import time as clock
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast
 
 from engine.checkpoint import Checkpoint
@@ -45,6 +46,15 @@ class Kept:
                 return value
             self._computed[name] = value
         return cast(_T, self._computed[name])
+
+    @contextlib.contextmanager
+    def untouched(self) -> Iterator[None]:
+        """A block with one commit of this process at most, which changes nothing of what is kept in memory."""
+        before = self._store.data_version()
+        yield
+        # By two or more where another process wrote too, and then all is read again.
+        if before == self._computed_at and self._store.data_version() == before + 1:
+            self._computed_at = before + 1
 
     def rests_on(self, records: Iterable[Record]) -> None:
         """Drop what is being computed, and all else, when one of these expires."""

@@ -6,22 +6,28 @@ server's message never names a path.
 """
 
 import contextlib
+import json
 import resource
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from engine.account import Contribution, digest
+from engine.consent import PERSONALIZATION
 from engine.device import Device
+from engine.errors import BudgetError, ConsentError
 from engine.training import TrainingPlan
 from federation.config import MOST_LOCAL_STEPS, OPEN_MODE
 from federation.errors import UpdateError
 from federation.update import Floats, clip
 from store import DeviceKey, FileSecret
 
+WIRE = "<f4"  # What an update's numbers are on the wire and in the ledger's hash.
 NodeConfig = Mapping[str, bool | int | float | str]
 # An open store takes three file descriptors (the database, its journal, the journal's index); one to spare.
 _DESCRIPTORS_EACH = 4
@@ -44,6 +50,7 @@ def most_open() -> int:
 class TrainRequest:
     """What the server asks for in a round; all of it is public."""
 
+    run: str  # which federation asks, as its messages name it: nothing proves it in open mode
     flat: Floats  # the global model, (d,)
     server_round: int
     mode: str
@@ -51,6 +58,11 @@ class TrainRequest:
     plan: TrainingPlan
     clip_norm: float
     seed: int
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that is asked."""
+        terms = asdict(self) | {"flat": digest(self.flat.tobytes())}
+        return digest(json.dumps(terms, sort_keys=True).encode())
 
 
 class Agent:
@@ -60,16 +72,50 @@ class Agent:
         self.device = device
 
     def train(self, request: TrainRequest, *, node_id: int) -> Floats:
-        """Return global + clipped delta, float32 (d,). Raises `UpdateError` if the device does not take part."""
-        if request.mode != OPEN_MODE or self.device.allowed_rounds != OPEN_MODE:
-            raise UpdateError("This device's owner has not allowed rounds in this mode.")
+        """Return global + clipped delta, float32 (d,), once the device's ledger says so.
+
+        Asked for the same again, it is the same, and no memory is looked at. Raises `UpdateError` if the device does
+        not take part.
+        """
+        if request.mode != OPEN_MODE:
+            raise UpdateError(f"This agent knows no rounds in the mode {request.mode!r}.")
         if request.plan.steps > MOST_LOCAL_STEPS:
             raise UpdateError(
                 f"The server asks for {request.plan.steps} local steps, at most {MOST_LOCAL_STEPS} are taken."
             )
+        asked = request.digest()
+        try:
+            sent = self.device.contribute_again(asked, mode=request.mode)
+            if sent is not None:
+                return np.frombuffer(sent, dtype=WIRE).astype(np.float32)
+            # Before the work, which would be in vain; and once more where it is charged.
+            self.device.account.require_left(now=time.time())
+            update = self._trained(request, node_id)
+            self.device.contribute(_noted(request, asked, update), update.astype(WIRE).tobytes())
+        except (ConsentError, BudgetError) as error:
+            raise UpdateError(str(error)) from None
+        return update
+
+    def _trained(self, request: TrainRequest, node_id: int) -> Floats:
         rng = np.random.default_rng([request.seed, request.server_round, node_id])
         trained = self.device.train(request.flat, plan=request.plan, hold_back=request.hold_back, rng=rng)
         return request.flat + clip(trained - request.flat, request.clip_norm)
+
+
+def _noted(request: TrainRequest, asked: str, update: Floats) -> Contribution:
+    """What the ledger is to say of ``update`` (d,)."""
+    payload = update.astype(WIRE).tobytes()
+    return Contribution(
+        time=time.time(),
+        to=request.run,
+        round=request.server_round,
+        mode=request.mode,
+        purpose=PERSONALIZATION,
+        asked=asked,
+        model=digest(request.flat.astype(WIRE).tobytes()),
+        sent=digest(payload),
+        size_bytes=len(payload),
+    )
 
 
 class DevicePool:

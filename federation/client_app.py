@@ -42,7 +42,7 @@ app = ClientApp(mods=[only_updates_leave])
 def train(message: Message, context: Context) -> Message:
     """Relay a training request to the agent, and its update back."""
     with agent_of(context.node_config) as agent:
-        update = agent.train(_request(message), node_id=context.node_id)
+        update = agent.train(_request(message, run=f"Flower run {context.run_id}"), node_id=context.node_id)
     content = RecordDict(
         {
             ARRAYS: as_arrays(update),
@@ -52,9 +52,10 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-def _request(message: Message) -> TrainRequest:
+def _request(message: Message, *, run: str) -> TrainRequest:
     config = message.content.config_records[CONFIG]
     return TrainRequest(
+        run=run,
         flat=np.asarray(message.content.array_records[ARRAYS][ARRAY].numpy(), dtype=np.float32),
         server_round=int(config["server-round"]),  # type: ignore[arg-type]
         mode=str(config["mode"]),

@@ -10,6 +10,7 @@ from federation.cli.console import print_json
 from federation.cli.device_backup import erase, export, import_
 from federation.cli.device_keys import rotate, slots, verify
 from federation.cli.device_memory import forget, remember, search
+from federation.cli.device_rounds import allow_rounds, budget, ledger, rounds_in_words
 from federation.cli.device_shared import (
     WordsType,
     json_option,
@@ -97,7 +98,7 @@ def create(
         click.echo("Nobody can open it without the passphrase.")
     else:
         click.echo(f"Its {'key' if has_key else 'new key'} is in {unlocking.key_file}: nobody can open it without.")
-    click.echo(f"Federated rounds: {_in_words(allow_rounds)}.")
+    click.echo(f"Federated rounds: {rounds_in_words(allow_rounds)}.")
 
 
 def _refuse_existing(path: Path) -> None:
@@ -192,7 +193,7 @@ def show(path: Path, with_memories: bool, as_json: bool, unlocking: Unlocking) -
     click.echo(f"Labels:   {len(labels)} used, {len(private)} of them private; {len(model.catalogue)} in the catalogue")
     click.echo(f"Encoder:  {encoder}")
     click.echo(f"Model:    {model_in_words(model)}")
-    click.echo(f"Rounds:   {_in_words(allowed)}")
+    click.echo(f"Rounds:   {rounds_in_words(allowed)}")
     if labels:
         rows = [(name, str(counts[name]), "private" if name in private else "") for name in labels]
         print_table(("label", "memories", ""), rows, right=("memories",))
@@ -297,24 +298,6 @@ def _print_reencoded(device: "Device", *, as_json: bool) -> None:
     click.echo(f"Encoded {plural(count, 'memory')} again with {name}. The model starts again from the label names.")
 
 
-@command.command(name="allow-rounds")
-@path_argument
-@click.argument("mode", type=click.Choice(["open", "none"]))
-@json_option
-@unlock_options
-def allow_rounds(path: Path, mode: str, as_json: bool, unlocking: Unlocking) -> None:
-    """Allow federated rounds in a MODE, or none, which is the default of a new device.
-
-    In the mode "open" the server sees this device's clipped updates. Texts, labels and vectors never leave.
-    """
-    allowed = None if mode == "none" else mode
-    with opened(path, unlocking) as device:
-        device.allow_rounds(allowed)
-    if as_json:
-        print_json({"allowed_rounds": allowed})
-        return
-    click.echo(f"Federated rounds: {_in_words(allowed)}.")
-
-
-def _in_words(mode: str | None) -> str:
-    return "none allowed" if mode is None else f"allowed ({MODE_NOTICE})"
+command.add_command(allow_rounds)
+command.add_command(budget)
+command.add_command(ledger)

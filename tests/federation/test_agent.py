@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.account import Limits
 from engine.training import TrainingPlan
 from federation import agent
 from federation.agent import Agent, DevicePool, TrainRequest, agent_of, most_open, serving
 from federation.errors import UpdateError
-from store import DeviceKey, StoreError
+from store import DeviceKey, StoreError, StoreFullError
 
 
 def request(flat: np.ndarray, **changed: Any) -> TrainRequest:
     plain: dict[str, Any] = {
+        "run": "Flower run 1",
         "flat": flat,
         "server_round": 1,
         "mode": "open",
@@ -38,6 +41,77 @@ def test_update_is_the_global_model_plus_a_clipped_delta(town: Any) -> None:
     assert sent.dtype == np.float32
     assert np.linalg.norm(delta) > 0.01
     np.testing.assert_allclose(sent - flat, delta * (0.01 / np.linalg.norm(delta)), atol=1e-6)
+
+
+def test_ledger_has_what_left(town: Any) -> None:
+    flat = town.fleet.start.flat
+    with town.fleet.open("device-0001") as device:
+        first = Agent(device).train(request(flat), node_id=2)
+        second = Agent(device).train(request(first, server_round=2), node_id=2)
+        told = device.account.contributions()
+    assert [(its.to, its.round, its.mode) for its in told] == [("Flower run 1", 1, "open"), ("Flower run 1", 2, "open")]
+    for its, model, sent in zip(told, (flat, first), (first, second), strict=True):
+        assert its.model == hashlib.sha256(model.astype("<f4").tobytes()).hexdigest()
+        assert its.sent == hashlib.sha256(sent.astype("<f4").tobytes()).hexdigest()
+        assert its.size_bytes == 4 * len(flat)
+
+
+def test_asked_again_it_is_the_same_and_nothing_is_trained(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request(town.fleet.start.flat)
+    with town.fleet.open("device-0001") as device:
+        sent = Agent(device).train(asked, node_id=2)
+    with town.fleet.open("device-0001") as device:
+        device.remember("a taxi, now", label="taxi")
+        monkeypatch.setattr(type(device), "train", lambda *_, **__: pytest.fail("trained again"))
+        assert np.array_equal(Agent(device).train(asked, node_id=2), sent)
+        assert [its.again for its in device.account.contributions()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"run": "Flower run 2"},
+        {"server_round": 2},
+        {"hold_back": True},
+        {"plan": TrainingPlan(steps=4)},
+        {"clip_norm": 0.02},
+        {"seed": 1},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_whatever_is_asked_otherwise_is_another_request(town: Any, changed: dict[str, Any]) -> None:
+    flat = town.fleet.start.flat
+    assert request(flat).digest() == request(flat.copy()).digest()
+    assert request(flat, **changed).digest() != request(flat).digest()
+    assert request(flat + np.float32(1e-3)).digest() != request(flat).digest()
+
+
+def test_device_at_its_limit_does_not_take_part_nor_train(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = town.fleet.start.flat
+    with town.fleet.open("device-0001") as device:
+        device.account.limit(Limits(lifetime=1))
+        Agent(device).train(request(flat), node_id=2)
+        monkeypatch.setattr(type(device), "train", lambda *_, **__: pytest.fail("trained in vain"))
+        with pytest.raises(UpdateError, match="1 in all"):
+            Agent(device).train(request(flat, server_round=2), node_id=2)
+
+
+def test_device_abstains_where_consent_to_personalization_is_withdrawn(town: Any) -> None:
+    with town.fleet.open("device-0001") as device:
+        device.withdraw_purpose("personalization")
+        with pytest.raises(UpdateError, match="withdrawn"):
+            Agent(device).train(request(town.fleet.start.flat), node_id=2)
+        assert device.account.contributions() == []
+
+
+def test_nothing_leaves_where_the_ledger_cannot_be_written(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StoreFullError("The disk is full.")
+
+    with town.fleet.open("device-0001") as device:
+        monkeypatch.setattr(type(device.store), "append", full)
+        with pytest.raises(StoreFullError):
+            Agent(device).train(request(town.fleet.start.flat), node_id=2)
 
 
 def test_device_without_labelled_memories_sends_the_model_back(town_of: Any, rows: Any) -> None:

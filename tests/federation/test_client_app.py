@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -187,6 +188,17 @@ def test_device_that_takes_part_answers_with_one_update(town: Any, pool: DeviceP
     reply = ask(town)
     values = reply_array(reply.content, length=town.fleet.start.flat.size)
     assert 0 < float(np.linalg.norm(values - town.fleet.start.flat)) <= 1.0 + 1e-5
+
+
+def test_ledger_agrees_with_the_wire_byte_for_byte(town: Any, pool: DevicePool) -> None:
+    replies = [ask(town, **config) for config in ({}, {"server-round": 2}, {"server-round": 2})]
+    told = pool.agent("device-0001").device.account.contributions()
+    assert [its.again for its in told] == [False, False, True]
+    for reply, its in zip(replies, told, strict=True):
+        array = reply.content.array_records["arrays"]["model"]
+        values = np.asarray(array.numpy())
+        assert array.data.endswith(values.tobytes())
+        assert (its.sent, its.size_bytes) == (hashlib.sha256(values.tobytes()).hexdigest(), values.nbytes)
 
 
 def test_unconsented_and_broken_devices_answer_with_the_same_bytes(town: Any) -> None:

@@ -148,6 +148,10 @@ def test_rounds_run_on_a_superlink_with_two_supernodes(
         with Device.open(
             tmp_path / f"device{number}", DeviceKey.from_file(tmp_path / f"{number}.key"), encoder=encoder
         ) as device:
+            told = device.account.contributions()
+            assert [(its.round, its.size_bytes) for its in told] == [
+                (n, 4 * start.flat.size) for n in range(1, ROUNDS + 1)
+            ]
             device.load_model(trained)
             assert device.model.round == ROUNDS
     secret = said[0][0][0].encode()

@@ -1,0 +1,186 @@
+"""What a device gave to federated rounds and may still give: its contributions, the owner's limits, what is queued.
+
+A contribution is noted before its bytes leave: one durable transaction holds the ledger entry, the bytes, sealed, and,
+once the owner has set limits, the charge. So a crash after it costs a contribution and never hides one, and who asks
+again for the same gets the same bytes, noted again and free of charge. Queued bytes are dropped when a memory is
+forgotten or consent is withdrawn.
+
+Limits and what was spent then lie in the store's ratchet, which a witness outside the file knows: an older copy of the
+device gets nothing back. Weeks are counted from Unix time 0, and a clock that is set back stays in the latest one.
+
+>>> Spent(lifetime=3, week=2957, in_week=1).plus_one(now=2957 * 604800.0)
+Spent(lifetime=4, week=2957, in_week=2)
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict, dataclass, replace
+
+from engine.errors import BudgetError
+from store import EncryptedStore
+
+WEEK_S = 604_800
+_KIND = "sent"
+_QUEUED = "queued update"
+_RATCHET = struct.Struct(">BQQQQQ")  # Format; given in all, latest week, given in it; limits in all and a week.
+_FORMAT = 1
+_NO_LIMIT = 2**64 - 1
+_HASH_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """What left the device in answer to one request; hashes are SHA-256 in hex, ``time`` is in Unix seconds.
+
+    ``asked`` hashes all that the request said, ``model`` the model that it brought, ``sent`` the bytes that left;
+    ``again`` is true where the same request was answered before, with the same bytes.
+    """
+
+    time: float
+    to: str
+    round: int
+    mode: str
+    purpose: str
+    asked: str
+    model: str
+    sent: str
+    size_bytes: int
+    again: bool = False
+
+    def to_bytes(self) -> bytes:
+        """The ledger's entry."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Contribution":
+        """The contribution that an entry tells of."""
+        return cls(**json.loads(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many contributions the owner allows, in all and in a week; ``None`` is any number. Raises ValueError."""
+
+    lifetime: int | None = None
+    week: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lifetime", "week"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 2**63:
+                raise ValueError(f"Expected {name}={value} to be at least 0, or None for any number.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """How many contributions were made: in all, and in the latest week with one, by its number."""
+
+    lifetime: int = 0
+    week: int = 0
+    in_week: int = 0
+
+    def plus_one(self, now: float) -> "Spent":
+        """What is spent after one more at ``now`` (Unix seconds)."""
+        week = max(self.week, int(max(now, 0) // WEEK_S))
+        return Spent(lifetime=self.lifetime + 1, week=week, in_week=(self.in_week if week == self.week else 0) + 1)
+
+    def in_week_at(self, now: float) -> int:
+        """How many were made in the week of ``now`` (Unix seconds), as the limits count it."""
+        return self.in_week if self.week >= int(max(now, 0) // WEEK_S) else 0
+
+
+class Account:
+    """The contributions of one device, in the sealed rows of its open store."""
+
+    def __init__(self, store: EncryptedStore) -> None:
+        self._store = store
+
+    def contributions(self) -> list[Contribution]:
+        """Return all contributions, oldest first. Raises `TamperedError` if the ledger was changed."""
+        return [Contribution.from_bytes(content) for _, _, content in self._store.entries(_KIND)]
+
+    @property
+    def limits(self) -> Limits:
+        """The owner's limits; by default none."""
+        ratchet = self._store.ratchet
+        return _unpacked(ratchet)[1] if ratchet else Limits()
+
+    def limit(self, limits: Limits) -> None:
+        """Set the limits. What was given before counts towards them."""
+        with self._store.transaction():
+            self._store.charge(_packed(self.spent, limits))
+
+    @property
+    def spent(self) -> Spent:
+        """What was spent: as it was charged, or, where no limit was ever set, as the ledger tells."""
+        ratchet, told = self._store.ratchet, Spent()
+        if ratchet:
+            return _unpacked(ratchet)[0]
+        for contribution in self.contributions():
+            if not contribution.again:
+                told = told.plus_one(contribution.time)
+        return told
+
+    def require_left(self, *, now: float) -> None:
+        """Raise `BudgetError` if the owner's limits forbid one more contribution at ``now`` (Unix seconds)."""
+        if not self._store.ratchet:
+            return  # No limit was ever set, and the ledger need not be read.
+        limits, after = self.limits, self.spent.plus_one(now)
+        for limit, number, term in (
+            (limits.lifetime, after.lifetime, "in all"),
+            (limits.week, after.in_week, "a week"),
+        ):
+            if limit is not None and number > limit:
+                raise BudgetError(f"This device has reached its owner's limit of contributions: {limit} {term}.")
+
+    def send_again(self, asked: str, *, now: float) -> bytes | None:
+        """Return the bytes that were given for this request already, once that they leave again is noted.
+
+        ``None`` if none were, or others were given since, or they were dropped.
+        """
+        with self._store.transaction():
+            value = self._store.fetch(_KIND, _QUEUED)
+            if value is None or value[:_HASH_BYTES].hex() != asked:
+                return None
+            earlier = next(its for its in reversed(self.contributions()) if its.asked == asked)
+            self._store.append(_KIND, replace(earlier, time=now, again=True).to_bytes())
+            return value[_HASH_BYTES:]
+
+    def send(self, contribution: Contribution, payload: bytes) -> None:
+        """Note that ``payload`` is about to leave; durable when this returns. Raises `BudgetError` at a limit.
+
+        Raises `ValueError` unless ``payload`` is what ``contribution`` says it is.
+        """
+        if digest(payload) != contribution.sent or len(payload) != contribution.size_bytes:
+            raise ValueError("Expected the payload that the contribution names: its hash or size is another.")
+        with self._store.transaction():
+            self.require_left(now=contribution.time)
+            if self._store.ratchet:
+                self._store.charge(_packed(self.spent.plus_one(contribution.time), self.limits))
+            self._store.put(_KIND, _QUEUED, bytes.fromhex(contribution.asked) + payload)
+            self._store.append(_KIND, contribution.to_bytes())
+
+    def drop_queued(self) -> None:
+        """Drop the bytes that are kept for who asks again."""
+        self._store.discard(_KIND, _QUEUED)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _packed(spent: Spent, limits: Limits) -> bytes:
+    """What the store's ratchet holds."""
+    allowed = (_NO_LIMIT if limit is None else limit for limit in (limits.lifetime, limits.week))
+    return _RATCHET.pack(_FORMAT, spent.lifetime, spent.week, spent.in_week, *allowed)
+
+
+def _unpacked(ratchet: bytes) -> tuple[Spent, Limits]:
+    """What a ratchet says. Raises `BudgetError`."""
+    if len(ratchet) != _RATCHET.size or ratchet[0] != _FORMAT:
+        raise BudgetError("What this device has spent was written by another release, or by an app: use that one.")
+    _, lifetime, week, in_week, *allowed = _RATCHET.unpack(ratchet)
+    limits = [None if limit == _NO_LIMIT else limit for limit in allowed]
+    return Spent(lifetime=lifetime, week=week, in_week=in_week), Limits(lifetime=limits[0], week=limits[1])

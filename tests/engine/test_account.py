@@ -1,0 +1,228 @@
+"""What a device gave to rounds: noted before it leaves, bounded by the owner, and never won back."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.account import WEEK_S, Contribution, Limits, Spent, digest
+from engine.device import Device, Memory
+from engine.errors import BudgetError, ConsentError
+from store import AcceptRollback, AnchorFile, DeviceKey, FileSecret, RolledBackError, TamperedError
+
+NOW = 3000 * WEEK_S + 5.0
+PAYLOAD = bytes(range(200))
+
+
+def contribution(number: int = 1, *, payload: bytes = PAYLOAD, **changed: Any) -> Contribution:
+    plain: dict[str, Any] = {
+        "time": NOW,
+        "to": "Flower run 7",
+        "round": number,
+        "mode": "open",
+        "purpose": "personalization",
+        "asked": digest(b"request %d" % number),
+        "model": digest(b"model"),
+        "sent": digest(payload),
+        "size_bytes": len(payload),
+    }
+    return Contribution(**(plain | changed))
+
+
+@pytest.fixture
+def willing(device: Device) -> Device:
+    device.allow_rounds("open")
+    return device
+
+
+def give(device: Device, *numbers: int, now: float = NOW) -> None:
+    for number in numbers:
+        device.contribute(contribution(number, time=now), PAYLOAD)
+
+
+def test_contributions_are_listed_in_order_and_survive(willing: Device, folder: Path, key: DeviceKey, toy: Any) -> None:
+    given = [contribution(1), contribution(2, payload=b"other", to="Flower run 8", round=3)]
+    willing.contribute(given[0], PAYLOAD)
+    willing.contribute(given[1], b"other")
+    with Device.open(folder, key, encoder=toy) as same:
+        assert same.account.contributions() == given
+        assert same.account.spent == Spent(lifetime=2, week=3000, in_week=2)
+
+
+@pytest.mark.parametrize(("payload", "size"), [(b"another", len(PAYLOAD)), (PAYLOAD, 7)])
+def test_ledger_takes_no_entry_that_does_not_fit_its_payload(willing: Device, payload: bytes, size: int) -> None:
+    with pytest.raises(ValueError, match="hash or size"):
+        willing.contribute(contribution(size_bytes=size), payload)
+    assert willing.account.contributions() == []
+
+
+def test_same_request_gets_the_same_bytes_noted_again_and_free(willing: Device) -> None:
+    willing.account.limit(Limits(lifetime=1))
+    give(willing, 1)
+    assert willing.contribute_again(contribution(1).asked, mode="open") == PAYLOAD
+    first, again = willing.account.contributions()
+    assert (first.again, again.again) == (False, True)
+    assert (again.sent, again.asked, again.round) == (first.sent, first.asked, first.round)
+    assert willing.account.spent.lifetime == 1
+    with pytest.raises(BudgetError):
+        give(willing, 2)
+
+
+def test_another_request_gets_nothing_that_was_queued(willing: Device) -> None:
+    give(willing, 1, 2)
+    assert willing.contribute_again(contribution(1).asked, mode="open") is None
+    assert willing.contribute_again(contribution(3).asked, mode="open") is None
+    assert len(willing.account.contributions()) == 2
+
+
+def test_queued_bytes_go_with_a_memory_they_were_made_from(willing: Device) -> None:
+    id = willing.remember("a taxi to the opera", label="taxi")
+    give(willing, 1)
+    willing.forget(id)
+    assert willing.contribute_again(contribution(1).asked, mode="open") is None
+
+
+def test_queued_bytes_go_with_consent_and_do_not_come_back(willing: Device) -> None:
+    for withdraw, give_back in (
+        (lambda: willing.allow_rounds(None), lambda: willing.allow_rounds("open")),
+        (lambda: willing.withdraw_purpose("personalization"), lambda: willing.allow_purpose("personalization")),
+    ):
+        give(willing, 1)
+        withdraw()
+        with pytest.raises(ConsentError):
+            willing.contribute_again(contribution(1).asked, mode="open")
+        with pytest.raises(ConsentError):
+            give(willing, 2)
+        give_back()
+        assert willing.contribute_again(contribution(1).asked, mode="open") is None
+    assert [its.round for its in willing.account.contributions()] == [1, 1]
+
+
+def test_consent_of_the_owner_stands_in_the_ledger(willing: Device) -> None:
+    willing.allow_rounds(None)
+    assert [content.split(b",")[0] for _, _, content in willing.store.entries("rounds")] == [
+        b'{"mode": "open"',
+        b'{"mode": null',
+    ]
+
+
+def test_limits_hold_in_all_and_by_the_week(willing: Device) -> None:
+    willing.account.limit(Limits(lifetime=3, week=2))
+    give(willing, 1, 2)
+    with pytest.raises(BudgetError, match="2 a week"):
+        give(willing, 3)
+    give(willing, 3, now=NOW + WEEK_S)
+    with pytest.raises(BudgetError, match="3 in all"):
+        give(willing, 4, now=NOW + WEEK_S)
+    assert [its.round for its in willing.account.contributions()] == [1, 2, 3]
+    willing.account.limit(Limits())
+    give(willing, 4)
+    assert willing.account.spent.lifetime == 4
+
+
+def test_clock_set_back_wins_no_week(willing: Device) -> None:
+    willing.account.limit(Limits(week=1))
+    give(willing, 1)
+    for earlier in (NOW - 2 * WEEK_S, 0.0, -1.0):
+        with pytest.raises(BudgetError):
+            give(willing, 2, now=earlier)
+
+
+def test_what_was_given_before_the_limit_counts(willing: Device) -> None:
+    give(willing, 1, 2)
+    willing.account.limit(Limits(lifetime=2))
+    with pytest.raises(BudgetError):
+        give(willing, 3)
+
+
+def test_none_is_allowed_where_the_limit_is_zero(willing: Device) -> None:
+    willing.account.limit(Limits(lifetime=0))
+    with pytest.raises(BudgetError):
+        willing.account.require_left(now=NOW)
+    with pytest.raises(ValueError, match="lifetime=-1"):
+        Limits(lifetime=-1)
+
+
+def test_refused_contribution_changes_nothing(willing: Device) -> None:
+    willing.account.limit(Limits(lifetime=1))
+    give(willing, 1)
+    before = willing.store.entries()
+    with pytest.raises(BudgetError):
+        give(willing, 2)
+    assert willing.store.entries() == before
+    assert willing.contribute_again(contribution(1).asked, mode="open") == PAYLOAD
+
+
+def test_older_copy_of_the_device_gets_nothing_back(tmp_path: Path, key: DeviceKey, catalogue: Any, toy: Any) -> None:
+    folder, outside = tmp_path / "phone", tmp_path / "outside"
+    outside.mkdir()
+    secret, witness = FileSecret(outside / "secret"), AnchorFile(outside / "anchor")
+    device = Device.create(folder, key, catalogue=catalogue, encoder=toy, secret=secret, witness=witness)
+    device.allow_rounds("open")
+    device.account.limit(Limits(lifetime=9))
+    give(device, 1)
+    shutil.copytree(folder, tmp_path / "copy")
+    device.account.limit(Limits(lifetime=2, week=7))
+    give(device, 2)
+    device.store._database.close()  # As a crash ends it: nothing is settled, and the epoch is that of the copy.
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "copy", folder)
+    with pytest.raises(RolledBackError):
+        Device.open(folder, key, encoder=toy, secret=secret, witness=witness)
+    accept = AcceptRollback()
+    with Device.open(folder, key, encoder=toy, secret=secret, witness=witness, accept=accept) as old:
+        assert [its.round for its in old.account.contributions()] == [1]
+        assert (old.account.spent.lifetime, old.account.limits) == (2, Limits(lifetime=2, week=7))
+        with pytest.raises(BudgetError):
+            give(old, 3)
+
+
+def test_spent_of_another_release_is_refused(willing: Device) -> None:
+    willing.store.charge(b"\x02later")
+    with pytest.raises(BudgetError, match="another release"):
+        give(willing, 1)
+
+
+def test_contribution_leaves_what_is_kept_in_memory(willing: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    willing.remember("a taxi to the opera", label="taxi")
+    willing.suggest("taxi")
+    reads: list[object] = []
+    whole = type(willing.store).iter
+    monkeypatch.setattr(type(willing.store), "iter", lambda *args, **terms: reads.append(1) or whole(*args, **terms))
+    give(willing, 1)
+    willing.suggest("taxi")
+    assert not reads
+    willing.remember("pizza for two", label="pizza")
+    willing.suggest("taxi")
+    assert reads
+
+
+def test_change_by_another_process_during_a_contribution_is_seen(
+    willing: Device, folder: Path, key: DeviceKey, toy: Any
+) -> None:
+    willing.suggest("parrot")
+    with Device.open(folder, key, encoder=toy) as other:
+        other.remember_many([Memory(text=f"parrot food {n}", label="parrot_care") for n in range(6)])
+    give(willing, 1)
+    assert willing.suggest("parrot food")[0].label == "parrot_care"
+
+
+def test_edited_ledger_is_noticed(willing: Device, folder: Path) -> None:
+    give(willing, 1, 2)
+    with sqlite3.connect(folder / "memory.tacit") as raw:
+        raw.execute("DELETE FROM ledger WHERE number = (SELECT max(number) FROM ledger)")
+    raw.close()
+    with pytest.raises(TamperedError):
+        willing.account.contributions()
+
+
+def test_time_of_a_repeated_answer_is_its_own(willing: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(willing, 1)
+    monkeypatch.setattr(time, "time", lambda: NOW + 60)
+    willing.contribute_again(contribution(1).asked, mode="open")
+    assert [its.time for its in willing.account.contributions()] == [NOW, NOW + 60]
