@@ -15,6 +15,8 @@ https://arxiv.org/abs/1704.07355); Douze et al. 2024 (FAISS, https://arxiv.org/a
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Any
@@ -33,6 +35,7 @@ _UNTANGLED = np.argsort(_TANGLED)
 _BURIED = -1.0  # In place of the factor of a row that is gone.
 _FAR = 3e38  # An addend that puts such a row behind all others.
 _QUERY_NORM = 2.0**-60  # FAISS adds and subtracts the query's squared norm: so small, it cancels nothing.
+_LARGE_PAGE = 2 * 1024 * 1024
 _STEP = 2048  # Rows packed at a time, so that they stay in the processor's cache.
 
 
@@ -89,6 +92,7 @@ class Blocks(ABC):
         size = codes.round_capacity(size)  # What FAISS takes anyway; pages that are never written cost nothing.
         codes.resize(size)
         self._bytes = faiss.rev_swig_ptr(codes.get(), size)
+        _prefer_large_pages(self._bytes)
         self._bytes[:used] = kept
         kept[:] = 0
         factors = np.empty(size // (self._width + 4 * self.floats), dtype=np.float32)
@@ -184,6 +188,19 @@ class Blocks(ABC):
         """Write blocks from ``block`` on, and the factors (n,) of their rows."""
         self._signs(block, block + len(packed))[:] = packed
         self._factors[LANES * block : LANES * block + len(factors)] = factors
+
+
+def _prefer_large_pages(memory: Codes) -> None:
+    """Ask Linux for pages of 2 MB under a large table, as NumPy does for arrays: filling it takes a fifth of the time.
+
+    A wish that the system may not know or not grant, so that what it answers makes no difference.
+    """
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    start, end = -(-memory.ctypes.data // _LARGE_PAGE), (memory.ctypes.data + memory.nbytes) // _LARGE_PAGE
+    if advice is None or end <= start:
+        return
+    libc = ctypes.CDLL(None)
+    libc.madvise(ctypes.c_void_p(start * _LARGE_PAGE), ctypes.c_size_t((end - start) * _LARGE_PAGE), advice)
 
 
 class SignBlocks(Blocks):

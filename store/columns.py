@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -27,6 +27,7 @@ from store.errors import TamperedError
 from store.head import SEGMENT_ROWS
 from store.padding import pad, unpad
 from store.parts import split_parts
+from store.ranges import outside
 
 NEVER = math.inf
 MARK_BYTES = 8
@@ -290,9 +291,9 @@ class Columns:
             raise _malformed("segment") from None
         return cls(slots, marks, values, table, origins)
 
-    def without(self, slots: Iterable[int]) -> Columns | None:
+    def without(self, slots: Collection[int]) -> Columns | None:
         """The columns of all other slots, or ``None`` if none is left."""
-        kept = np.flatnonzero(~np.isin(self.slots, np.array(sorted(slots), dtype=np.int64)))
+        kept = np.flatnonzero(outside(self.slots, slots))
         if not len(kept):
             return None
         numbers = (self.ids, self.versions, self.times, self.expires, self.supersedes)

@@ -89,6 +89,8 @@ class Head(NamedTuple):
     def pending_slots(self) -> list[int]:
         """The slots of the tail whose keys are still to be punctured."""
         first = self.tail_first
+        if not any(self.pending):
+            return []
         return [slot for slot in range(first, self.next_slot) if _bit(self.pending, slot - first)]
 
     def root_hash(self) -> bytes:

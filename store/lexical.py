@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import TamperedError
+from store.ranges import outside
 from store.terms import TERM_BYTES, decode_terms
 
 K1 = 0.9
@@ -72,7 +73,7 @@ def drop_from_postings(data: bytes | memoryview, slots: Collection[int]) -> byte
     Raises ``TamperedError`` unless :func:`build_postings` made exactly these bytes.
     """
     its, terms, offsets, packed = _arrays(data)
-    keep = ~np.isin(its, np.array(sorted(slots), dtype=np.int64))
+    keep = outside(its, slots)
     dropped, rest = _without(packed, keep)
     having = np.diff(offsets)
     having -= np.bincount(np.searchsorted(offsets, dropped, side="right") - 1, minlength=len(terms)).astype(np.uint32)

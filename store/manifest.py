@@ -13,6 +13,7 @@ import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +24,10 @@ from store.padding import pad, unpad
 from store.parts import split_parts
 from store.ranges import NO_RANGES, Ranges
 
-_REF = struct.Struct(">QQ8sHdB")
+_REF = struct.Struct(">QQ8sHd?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentRef:
+class SegmentRef(NamedTuple):
     """Segment ``number`` holds the slots from 1,024·number + 1 on: sealed as ``page`` with ``mark``.
 
     ``live``: records in it. ``soonest``: the first time (Unix seconds) at which one of them expires, or infinity.
@@ -80,10 +80,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The plaintext of the table ``manifest``."""
-        refs = b"".join(
-            _REF.pack(ref.number, ref.page, ref.mark, ref.live, ref.soonest, ref.linked)
-            for _, ref in sorted(self.segments.items())
-        )
+        refs = b"".join([_REF.pack(*self.segments[number]) for number in sorted(self.segments)])
         return pad(prefixed(refs, _slots(self.pending), _slots(self.superseded), self.garbage.to_bytes()))
 
     @classmethod
@@ -91,13 +88,10 @@ class Manifest:
         """The manifest in ``padded``. Raises ``TamperedError``."""
         try:
             refs, pending, superseded, garbage = split_parts(unpad(padded), 4)
-            rows = list(_REF.iter_unpack(refs))
+            rows = list(map(SegmentRef._make, _REF.iter_unpack(refs)))
         except (ValueError, struct.error):
             raise _malformed() from None
-        segments = {
-            number: SegmentRef(number=number, page=page, mark=mark, live=live, soonest=soonest, linked=bool(linked))
-            for number, page, mark, live, soonest, linked in rows
-        }
+        segments = {ref.number: ref for ref in rows}
         if list(segments) != sorted(segments) or len(segments) != len(rows):
             raise _malformed()
         if any(not 1 <= ref.live <= SEGMENT_ROWS or math.isnan(ref.soonest) for ref in segments.values()):

@@ -1,4 +1,4 @@
-"""Sets of numbers as sorted, disjoint ranges: replaced pages come in long runs, so a few ranges name thousands.
+"""Sets of whole numbers. Replaced pages come in long runs, so as sorted, disjoint ranges a few name thousands.
 
 >>> Ranges([(1, 3)]).with_number(3).pairs
 ((1, 4),)
@@ -7,11 +7,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
 
 from store.errors import TamperedError
 
 _PAIR = struct.Struct(">QQ")
+Numbers = npt.NDArray[np.int64]
 
 
 class Ranges:
@@ -55,6 +59,20 @@ class Ranges:
 
 
 NO_RANGES = Ranges()
+
+
+def outside(numbers: Numbers, gone: Collection[int]) -> npt.NDArray[np.bool_]:
+    """Which of ascending ``numbers`` (n,) are not in ``gone``, of which there are few.
+
+    >>> outside(np.array([3, 5, 9]), {5, 7}).tolist()
+    [True, False, True]
+    """
+    kept = np.ones(len(numbers), dtype=np.bool_)
+    if len(numbers) and gone:
+        wanted = np.fromiter(gone, dtype=np.int64, count=len(gone))
+        at = np.minimum(numbers.searchsorted(wanted), len(numbers) - 1)
+        kept[at[numbers[at] == wanted]] = False
+    return kept
 
 
 def _malformed() -> TamperedError:

@@ -44,7 +44,8 @@ class Follower:
     """Which segments and tail rows an index holds, so that it can be brought to another commit by difference."""
 
     def __init__(self) -> None:
-        self.segments: dict[int, tuple[tuple[int, bytes], Offsets]] = {}  # number to (identity, slots within it)
+        self.refs: dict[int, SegmentRef] = {}  # As the index holds them, by number.
+        self.offsets: dict[int, Offsets] = {}  # Which slots of each it holds, counted from the segment's first.
         self.tail: dict[int, bytes] = {}
         self._at: tuple[object, object] = (None, None)
 
@@ -59,21 +60,14 @@ class Follower:
     def changes(self, core: Core) -> tuple[list[int], list[SegmentRef], list[int], list[int]]:
         """Segments that are gone or changed, segments to load, tail slots that are gone, tail slots to load."""
         view = core.view
-        fresh = []
-        for number, ref in view.manifest.segments.items():
-            known = self.segments.get(number)
-            if known is None or known[0] != ref.identity:
-                fresh.append(ref)
-        stale = [
-            number for number, known in self.segments.items() if not _is(known[0], view.manifest.segments.get(number))
-        ]
+        refs, known = view.manifest.segments, self.refs
+        # Most are the same objects; after another process has written, none is, and what they name counts.
+        other = [ref for number, ref in refs.items() if known.get(number) is not ref]
+        fresh = [ref for ref in other if ref.number not in known or known[ref.number].identity != ref.identity]
+        stale = [ref.number for ref in fresh if ref.number in known] + [n for n in known if n not in refs]
         gone = [slot for slot, its in self.tail.items() if slot not in view.tail or view.tail[slot].mark != its]
         new = [slot for slot, entry in view.tail.items() if self.tail.get(slot) != entry.mark]
         return stale, fresh, gone, new
-
-
-def _is(identity: tuple[int, bytes], ref: SegmentRef | None) -> bool:
-    return ref is not None and ref.identity == identity
 
 
 def _slots_of(number: int, offsets: Offsets) -> list[int]:
@@ -240,14 +234,15 @@ class Searcher:
     def _bring(self, index: ExactIndex | CodeIndex) -> None:
         core, followed = self._core, self._followed
         stale, fresh, gone, new = followed.changes(core)
-        shrunk = {ref.number for ref in fresh if ref.number in followed.segments and self._shrink(index, ref)}
+        shrunk = {ref.number for ref in fresh if ref.number in followed.refs and self._shrink(index, ref)}
         stale = [number for number in stale if number not in shrunk]
         fresh = [ref for ref in fresh if ref.number not in shrunk]
         if isinstance(index, CodeIndex) and len(fresh) > 1:
             index.reserve(len(index) + sum(ref.live for ref in fresh) + len(new))
         moved = self._folded(fresh, gone)
         for number in stale:
-            index.remove(_slots_of(number, followed.segments.pop(number)[1]))
+            del followed.refs[number]
+            index.remove(_slots_of(number, followed.offsets.pop(number)))
         index.remove([slot for slot in gone if slot not in moved])
         for slot in gone:
             del followed.tail[slot]
@@ -266,7 +261,7 @@ class Searcher:
 
     def _shrink(self, index: ExactIndex | CodeIndex, ref: SegmentRef) -> bool:
         """Take out the rows that a segment lost, if it gained none: what a forget leaves."""
-        slots, before = self._core.columns(ref).slots, self._followed.segments[ref.number][1]
+        slots, before = self._core.columns(ref).slots, self._followed.offsets[ref.number]
         first = ref.number * SEGMENT_ROWS + 1
         left, known = np.zeros((2, SEGMENT_ROWS), dtype=np.bool_)
         left[slots - first] = known[before] = True
@@ -308,7 +303,7 @@ class Searcher:
 
     def _note(self, ref: SegmentRef, slots: Slots) -> None:
         offsets = (slots - ref.number * SEGMENT_ROWS - 1).astype(np.uint16)
-        self._followed.segments[ref.number] = (ref.identity, offsets)
+        self._followed.refs[ref.number], self._followed.offsets[ref.number] = ref, offsets
 
     def _extend(self, index: ExactIndex | CodeIndex, slots: Slots, codes: Codes) -> None:
         if isinstance(index, CodeIndex):
@@ -362,10 +357,10 @@ class Searcher:
             del followed.tail[slot]
         for number in stale:
             index.drop_segment(number)
-            del followed.segments[number]
+            del followed.refs[number]
         for ref in fresh:
             index.put_segment(ref.number, bytes(self._rows.segments.postings(ref)))
-            followed.segments[ref.number] = (ref.identity, np.zeros(0, dtype=np.uint16))
+            followed.refs[ref.number] = ref
         for slot in new:
             index.put_entry(slot, view.tail[slot].terms)
             followed.tail[slot] = view.tail[slot].mark

@@ -23,6 +23,7 @@ from store.manifest import SegmentRef
 from store.padding import pad
 from store.parts import prefixed, views_of_parts
 from store.quantizer import Codes, Quantizer, quantizer_for
+from store.ranges import outside
 from store.vectors import STORED, Vectors
 
 Slots = npt.NDArray[np.int64]
@@ -106,7 +107,9 @@ class Segments:
             return None
         codes, postings = self._core.open_segment(ref, "codes", "postings")
         slots, packed, factors = self._codes_in(codes, ref)
-        kept = np.isin(slots, columns.slots)
+        kept = outside(slots, gone)
+        if not np.array_equal(slots[kept], columns.slots):
+            raise tampered("segment")
         words = self._core.open_padded(postings, "segment")
         signs = unpacked_signs(packed)[: len(slots)][kept]
         return Parts(columns, signs, factors[kept], drop_from_postings(words, gone) if gone else bytes(words))
