@@ -29,6 +29,7 @@ from store.vectors import Vectors
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 LANES = 32  # Rows in a block.
 _TANGLED = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])  # Which row a byte of a block begins with.
 _UNTANGLED = np.argsort(_TANGLED)
@@ -55,6 +56,15 @@ def unpacked_signs(packed: Codes) -> Codes:
     lower, upper = packed[..., _UNTANGLED].transpose(2, 0, 3, 1)  # (blocks, 16, width) each
     halves = np.stack([lower & 15 | upper << 4, lower >> 4 | upper & 240], axis=1)  # (blocks, 2, 16, width)
     return halves.reshape(LANES * len(packed), -1)
+
+
+def packed_without(packed: Codes, kept: Bools) -> Codes:
+    """``packed`` (blocks, width, 2, 16) with only those of its n first rows that are ``kept`` (n,)."""
+    if kept.all():
+        return packed
+    block = int(kept.argmin()) // LANES  # The first one that changes.
+    left = kept[block * LANES :]
+    return np.concatenate([packed[:block], packed_signs(unpacked_signs(packed[block:])[: len(left)][left])])
 
 
 class Blocks(ABC):

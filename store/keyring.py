@@ -8,10 +8,11 @@ from store.crypto import Place, Secret
 from store.database import Database
 from store.errors import TamperedError
 from store.head import Head
-from store.keytree import KeyTree
-from store.root import Generation, Root
+from store.keytree import Branch, KeyTree
+from store.root import Root
 
 ROWS, PAGES = "row", "page"
+Trees = dict[int, tuple[KeyTree, KeyTree]]  # By generation: of rows, of pages.
 
 
 class TableNodes:
@@ -49,14 +50,18 @@ class Keyring(Secret):
         self._database = database
         self.store_id = store_id
         self.store_key = store_key
+        self._trees: Trees = {}
         self.slot = slot  # The slot that opened the store, and its key: the store key may be replaced meanwhile.
         self.adopt(root)
 
     def adopt(self, root: Root) -> None:
-        """Use ``root`` from now on; derived keys of the earlier one are dropped."""
-        self.root = root
+        """Use ``root`` from now on; derived keys that it does not hold are dropped."""
+        self.root, before = root, self._trees
         self._trees = {
-            generation.number: (self._tree(ROWS, generation), self._tree(PAGES, generation))
+            generation.number: (
+                self._tree(ROWS, generation.number, generation.rows, before),
+                self._tree(PAGES, generation.number, generation.pages, before),
+            )
             for generation in root.generations
         }
 
@@ -88,7 +93,10 @@ class Keyring(Secret):
         except KeyError:
             raise TamperedError("The head names keys that the root does not hold: restore from a backup.") from None
 
-    def _tree(self, name: str, generation: Generation) -> KeyTree:
-        top = generation.rows if name == ROWS else generation.pages
-        nodes = TableNodes(self._database, name, generation.number)
-        return KeyTree(nodes, Place(self.store_id, f"{name} tree {generation.number}", 0), top)
+    def _tree(self, name: str, generation: int, top: Branch, before: Trees) -> KeyTree:
+        """The tree below ``top``, with what it derived already if it is known: each puncture draws a fresh top."""
+        for tree in before.get(generation, ()):
+            if tree.top == top:
+                return tree
+        nodes = TableNodes(self._database, name, generation)
+        return KeyTree(nodes, Place(self.store_id, f"{name} tree {generation}", 0), top)

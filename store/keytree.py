@@ -124,8 +124,9 @@ class KeyTree(Secret):
         if wanted:
             _check(wanted[0])
             _check(wanted[-1])
+            for number in wanted:
+                self._leaves.pop(number >> 8, None)
             self.top = self._without(self.top, LEVELS - 1, 0, wanted)
-            self._leaves.clear()
         return self.top
 
     def forget_cached(self) -> None:
@@ -148,9 +149,7 @@ class KeyTree(Secret):
                 branch = _listed(self._open(level, number >> (8 * (level + 1)), branch), index)
             else:
                 branch = _child(branch, index)
-        self._leaves[number >> 8] = leaf
-        if len(self._leaves) > _CACHED_LEAVES:
-            self._leaves.popitem(last=False)
+        self._keep(number >> 8, leaf)
         return leaf
 
     def _without(self, branch: Branch, level: int, position: int, numbers: list[int]) -> Branch:
@@ -170,9 +169,16 @@ class KeyTree(Secret):
         if not any(content[::_BRANCH_BYTES]):
             self._nodes.delete(level, position)
             return GONE
-        fresh = os.urandom(KEY_BYTES)
-        self._nodes.write(level, position, seal_one(fresh, self._node_place(level, position), bytes(content)))
+        fresh, listed = os.urandom(KEY_BYTES), bytes(content)
+        self._nodes.write(level, position, seal_one(fresh, self._node_place(level, position), listed))
+        if level == 0:
+            self._keep(position, listed)
         return Branch(_NODE, fresh)
+
+    def _keep(self, position: int, leaf: Branch | bytes) -> None:
+        self._leaves[position] = leaf
+        if len(self._leaves) > _CACHED_LEAVES:
+            self._leaves.popitem(last=False)
 
     def _open(self, level: int, position: int, branch: Branch) -> bytes:
         """The 256 branches of a node, 33 bytes each. Raises ``TamperedError``."""

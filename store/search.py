@@ -18,7 +18,7 @@ from store.columns import Where
 from store.core import Core, View
 from store.crypto import tampered
 from store.fusion import fuse
-from store.head import SEGMENT_ROWS
+from store.head import SEGMENT_ROWS, Head
 from store.index import ExactIndex
 from store.lexical import LexicalIndex
 from store.manifest import SegmentRef
@@ -47,7 +47,7 @@ class Follower:
         self.refs: dict[int, SegmentRef] = {}  # As the index holds them, by number.
         self.offsets: dict[int, Offsets] = {}  # Which slots of each it holds, counted from the segment's first.
         self.tail: dict[int, bytes] = {}
-        self._at: tuple[object, object] = (None, None)
+        self._at: tuple[Head | None, object] = (None, None)
 
     def is_at(self, view: View) -> bool:
         """Whether ``view`` was reached: every change of it puts another head or manifest in place."""
@@ -65,6 +65,8 @@ class Follower:
         other = [ref for number, ref in refs.items() if known.get(number) is not ref]
         fresh = [ref for ref in other if ref.number not in known or known[ref.number].identity != ref.identity]
         stale = [ref.number for ref in fresh if ref.number in known] + [n for n in known if n not in refs]
+        if self._at[0] is not None and self._at[0].tail_digest == view.head.tail_digest:
+            return stale, fresh, [], []
         gone = [slot for slot, its in self.tail.items() if slot not in view.tail or view.tail[slot].mark != its]
         new = [slot for slot, entry in view.tail.items() if self.tail.get(slot) != entry.mark]
         return stale, fresh, gone, new

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from store.blocks import LANES, packed_signs, unpacked_signs
+from store.blocks import LANES, packed_signs, packed_without, unpacked_signs
 from store.columns import Columns, Entry
 from store.core import Core
 from store.crypto import Place, mark, seal, tampered
@@ -31,10 +31,10 @@ _KEPT_BYTES = 4 * 1024 * 1024
 
 
 class Parts(NamedTuple):
-    """What a segment holds of n records: columns, signs (n, sign_bytes), factors (n,), postings."""
+    """What a segment holds of n records: columns, signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,), postings."""
 
     columns: Columns
-    signs: Codes
+    packed: Codes
     factors: Vectors
     postings: bytes
 
@@ -57,14 +57,14 @@ class Segments:
         signs, factors = np.split(codes, [self.quantizer().sign_bytes], axis=1)
         numbers = np.ascontiguousarray(factors).view(STORED)[:, 0]  # (n,)
         postings = build_postings(slots, [entry.terms for entry in entries])
-        self.seal(number, Parts(Columns.of(entries), signs, numbers, postings))
+        self.seal(number, Parts(Columns.of(entries), packed_signs(signs), numbers, postings))
 
     def seal(self, number: int, content: Parts) -> None:
         """Seal a segment under a fresh page, in place of an earlier segment of this number."""
         core, columns = self._core, content.columns
         page = core.next_page()
         offsets = (columns.slots - number * SEGMENT_ROWS - 1).astype("<u2").tobytes()
-        codes = prefixed(offsets, packed_signs(content.signs).tobytes(), content.factors.astype(STORED).tobytes())
+        codes = prefixed(offsets, content.packed.tobytes(), content.factors.astype(STORED).tobytes())
         parts = {"codes": pad(codes), "columns": columns.to_bytes(), "postings": pad(content.postings)}
         key = core.keys.page(page, core.view.head)
         stamp, sealed = seal(key, Place(core.store_id, "segment", page), parts)
@@ -111,8 +111,8 @@ class Segments:
         if not np.array_equal(slots[kept], columns.slots):
             raise tampered("segment")
         words = self._core.open_padded(postings, "segment")
-        signs = unpacked_signs(packed)[: len(slots)][kept]
-        return Parts(columns, signs, factors[kept], drop_from_postings(words, gone) if gone else bytes(words))
+        left = drop_from_postings(words, gone) if gone else bytes(words)
+        return Parts(columns, packed_without(packed, kept), factors[kept], left)
 
     def packed_codes(self, ref: SegmentRef) -> tuple[Slots, Codes, Vectors]:
         """A segment's slots (n,), signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Raises ``TamperedError``."""
