@@ -122,6 +122,7 @@ class Core:
     def reread(self) -> None:
         """Forget what is in memory and read the latest commit again, its root and all entries included."""
         self._seen, self._root_mark = -1, b""
+        self.keys.forget_cached()
 
     def _read(self) -> View:
         head = self._read_head()

@@ -65,6 +65,12 @@ class Keyring(Secret):
             for generation in root.generations
         }
 
+    def forget_cached(self) -> None:
+        """Drop all derived keys from memory, so that the nodes are read again."""
+        for trees in self._trees.values():
+            for tree in trees:
+                tree.forget_cached()
+
     def row(self, slot: int, head: Head) -> bytes:
         """The key of the record row in ``slot``."""
         old = head.old_generation and head.rotated_to <= slot < head.rotation_slot
