@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from engine.encoder import Encoder, encode_in_parts, load_encoder
 from store.fusion import fuse
-from store.lexical import LexicalIndex, build_postings
+from store.lexical import LexicalIndex
+from store.postings import build_postings
 from store.terms import entry_of, terms_of
 
 DATA = Path("../shared/data/memory/locomo.jsonl")

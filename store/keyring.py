@@ -57,13 +57,13 @@ class Keyring(Secret):
     def adopt(self, root: Root) -> None:
         """Use ``root`` from now on; derived keys that it does not hold are dropped."""
         self.root, before = root, self._trees
-        self._trees = {
-            generation.number: (
-                self._tree(ROWS, generation.number, generation.rows, before),
-                self._tree(PAGES, generation.number, generation.pages, before),
+        self._trees = {}
+        for generation in root.generations:
+            rows, pages = before.get(generation.number, (None, None))
+            self._trees[generation.number] = (
+                self._tree(ROWS, generation.number, generation.rows, rows),
+                self._tree(PAGES, generation.number, generation.pages, pages),
             )
-            for generation in root.generations
-        }
 
     def forget_cached(self) -> None:
         """Drop all derived keys from memory, so that the nodes are read again."""
@@ -99,10 +99,9 @@ class Keyring(Secret):
         except KeyError:
             raise TamperedError("The head names keys that the root does not hold: restore from a backup.") from None
 
-    def _tree(self, name: str, generation: int, top: Branch, before: Trees) -> KeyTree:
-        """The tree below ``top``, with what it derived already if it is known: each puncture draws a fresh top."""
-        for tree in before.get(generation, ()):
-            if tree.top == top:
-                return tree
+    def _tree(self, name: str, generation: int, top: Branch, before: KeyTree | None) -> KeyTree:
+        """The tree below ``top``: the one before, with what it derived, if no puncture has drawn a fresh top since."""
+        if before is not None and before.top == top:
+            return before
         nodes = TableNodes(self._database, name, generation)
         return KeyTree(nodes, Place(self.store_id, f"{name} tree {generation}", 0), top)

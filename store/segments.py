@@ -18,10 +18,10 @@ from store.columns import Columns, Entry
 from store.core import Core
 from store.crypto import Place, mark, seal, tampered
 from store.head import SEGMENT_ROWS
-from store.lexical import build_postings, drop_from_postings
 from store.manifest import SegmentRef
 from store.padding import pad
 from store.parts import prefixed, views_of_parts
+from store.postings import build_postings, drop_from_postings
 from store.quantizer import Codes, Quantizer, quantizer_for
 from store.ranges import outside
 from store.vectors import STORED, Vectors

@@ -11,8 +11,8 @@ from store.crypto import tampered
 from store.errors import TamperedError
 from store.forgetting import all_entries, entries_of
 from store.ledger import Ledger
-from store.lexical import build_postings
 from store.named import NamedValues
+from store.postings import build_postings
 from store.quantizer import Quantizer
 from store.receipts import KIND, Receipt
 from store.rows import Rows

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 
-from store.blocks import SignBlocks, WeighedBlocks, packed_signs
+from store.blocks import SignBlocks, WeighedBlocks, packed_signs, packed_without
 from store.codes import CodeIndex, candidates_for
 from store.errors import DimensionError, TamperedError
 from store.quantizer import Quantizer
@@ -444,3 +444,13 @@ def test_real_sentences_are_found_again():
     questions = list(dict.fromkeys(query["q"] for query in conversations[0]["queries"]))
     vectors, queries = (load_encoder().encode(texts) for texts in (turns, questions))
     assert recall_at_10(filled(vectors), vectors, queries, candidates_for(10)) >= 0.99
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 100, 1024])
+@pytest.mark.parametrize("gone", [[], [0], [-1], [0, -1], "half", "most"])
+def test_blocks_without_rows_are_the_blocks_of_the_rest(count, gone):
+    rng = np.random.default_rng(count)
+    signs = rng.integers(0, 256, (count, 6), dtype=np.uint8)
+    kept = np.ones(count, dtype=bool)
+    kept[rng.random(count) < {"half": 0.5, "most": 0.95}[gone] if isinstance(gone, str) else gone] = False
+    assert (packed_without(packed_signs(signs), kept) == packed_signs(signs[kept])).all()

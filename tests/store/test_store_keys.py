@@ -6,11 +6,25 @@ import copy
 import os
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from store import DeviceKey, KeychainKey, KeyFileError, Passphrase, RecoveryKey, TamperedError, refuse_key_inside
+from store import (
+    DeviceKey,
+    EncryptedStore,
+    KeychainKey,
+    KeyFileError,
+    Passphrase,
+    Record,
+    RecoveryKey,
+    TamperedError,
+    refuse_key_inside,
+)
 from store.crypto import Lock, Place
 from store.keys import Argon2, kind_of, stretch
 from store.keytree import Branch, KeyTree, no_nodes
@@ -175,3 +189,68 @@ def test_key_file_inside_the_store_is_refused_through_links_too(tmp_path: Path) 
     for inside in (home / "device.key", tmp_path / "link" / "device.key", home / "a" / ".." / "device.key"):
         with pytest.raises(KeyFileError, match="keep it elsewhere"):
             refuse_key_inside(inside, home)
+
+
+# The key tree's memory of what it derived
+
+
+PLACE = Place(bytes(16), "row tree 1", 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sets(st.integers(0, 3).map(lambda n: n * 70_000) | st.integers(0, 600), max_size=4), st.booleans()
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    asked=st.lists(st.integers(0, 600), max_size=6),
+)
+def test_tree_that_remembers_answers_as_one_that_reads_anew(
+    steps: list[tuple[set[int], bool]], asked: list[int]
+) -> None:
+    nodes = no_nodes()
+    tree, gone = KeyTree(nodes, PLACE, BRANCH), set()
+    for punctured, asks in steps:
+        if asks:
+            for number in asked:
+                tree.has(number)
+        tree.puncture(punctured)
+        gone |= punctured
+        anew = KeyTree(nodes, PLACE, tree.top)
+        for number in [*asked, *gone, *(number + 1 for number in gone)]:
+            assert tree.has(number) is anew.has(number) is (number not in gone)
+            assert number in gone or tree.key(number) == anew.key(number)
+
+
+def test_punctured_tree_holds_no_secret_of_what_is_gone() -> None:
+    tree = KeyTree(no_nodes(), PLACE, BRANCH)
+    secret = tree.key(300)
+    tree.key(5)
+    tree.puncture([300])
+    kept = [leaf if isinstance(leaf, bytes) else leaf.secret for leaf in tree._leaves.values()]
+    assert kept
+    assert all(secret not in leaf for leaf in kept)
+    assert tree._leaves.keys() == {0, 1}
+
+
+def test_keyring_keeps_what_no_puncture_reached_and_reads_the_rest_anew(tmp_path: Path) -> None:
+    with EncryptedStore.create(tmp_path / "home", DeviceKey(HUNTER), dimension=2) as memory:
+        first = memory.add(Record(text="one", time=0.0), np.ones(2, dtype=np.float32))
+        keys = memory._core.keys
+        before = keys._trees
+        memory.forget(first)
+        rows, pages = keys._trees[1]
+        # Both were punctured, and what the puncture wrote is known without a reading.
+        assert (rows.top, pages.top) == (keys.root.generations[0].rows, keys.root.generations[0].pages)
+        assert rows is before[1][0]
+        assert 0 in rows._leaves
+        memory._core.reread()
+        assert not rows._leaves
+        with suppress(RuntimeError), memory.transaction():
+            memory.forget(memory.add(Record(text="two", time=0.0), np.ones(2, dtype=np.float32)))
+            raise RuntimeError
+        assert keys._trees[1][0].top == keys.root.generations[0].rows
+        assert memory.verify()

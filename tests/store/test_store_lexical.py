@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import TamperedError
-from store.lexical import K1, B, LexicalIndex, build_postings, drop_from_postings
+from store.lexical import K1, B, LexicalIndex
+from store.postings import build_postings, drop_from_postings
 from store.terms import encode_terms, terms_of
 
 Docs = dict[int, dict[int, int]]
@@ -70,6 +71,29 @@ def test_build_postings_golden() -> None:
 def test_drop_from_postings_equals_building_the_rest(docs: Docs, gone: set[int]) -> None:
     rest = {slot: terms for slot, terms in docs.items() if slot not in gone}
     assert drop_from_postings(postings(docs), gone) == postings(rest)
+
+
+@given(
+    docs=st.dictionaries(st.integers(0, 2000), TERMS, min_size=12, max_size=40),
+    picks=st.lists(st.integers(0, 39), max_size=30),
+)
+def test_drop_of_few_and_of_many_documents_equals_building_the_rest(docs: Docs, picks: list[int]) -> None:
+    slots = sorted(docs)
+    gone = {slots[pick % len(slots)] for pick in picks}
+    rest = {slot: terms for slot, terms in docs.items() if slot not in gone}
+    data = postings(docs)
+    assert drop_from_postings(memoryview(data), gone) == postings(rest)
+    one_by_one = data
+    for slot in gone:
+        one_by_one = drop_from_postings(one_by_one, [slot])
+    assert one_by_one == postings(rest)
+
+
+def test_drop_from_a_full_segment_keeps_the_last_document_apart() -> None:
+    docs = {slot: {1: 1, 2 + slot: 200} for slot in range(1024)}
+    for gone in ({0}, {1023}, {5, 700}, set(range(0, 1024, 3))):
+        rest = {slot: terms for slot, terms in docs.items() if slot not in gone}
+        assert drop_from_postings(postings(docs), gone) == postings(rest)
 
 
 def damaged(data: bytes, changes: list[tuple[int, int]], cut: int) -> bytes:

@@ -36,8 +36,8 @@ from store.crypto import (
 from store.head import Head, chained
 from store.keys import stretch
 from store.keytree import Branch, KeyTree, no_nodes
-from store.lexical import build_postings
 from store.manifest import Manifest, SegmentRef
+from store.postings import build_postings
 from store.ranges import Ranges
 from store.receipts import Receipt
 from store.records import decode_record, encode_record
