@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -121,18 +122,21 @@ class Blocks(ABC):
             self._write((start + row) // LANES, packed_signs(signs[part]), factors[part])
         self._end_at(end)
 
-    def append_blocks(self, packed: Codes, factors: Vectors) -> None:
+    def append_blocks(self, parts: Sequence[tuple[Codes, Vectors]]) -> None:
         """Write whole blocks (blocks, width, 2, 16) with the factors (n,) of their first rows, behind whole blocks.
 
-        The rows that only fill the last block are buried.
+        The rows that only fill the last block of a part are buried.
         """
         if self.count % LANES:
             raise ValueError("Expected whole blocks before these: append rows instead.")
-        block = self.count // LANES
-        self.reserve(LANES * (block + len(packed)))
-        self._write(block, packed, factors)
-        self._end_at(LANES * (block + len(packed)))
-        for place in range(LANES * block + len(factors), self.count):
+        block, filling = self.count // LANES, list[int]()
+        self.reserve(LANES * (block + sum(len(packed) for packed, _ in parts)))
+        for packed, factors in parts:
+            self._write(block, packed, factors)
+            filling += range(LANES * block + len(factors), LANES * (block + len(packed)))
+            block += len(packed)
+        self._end_at(LANES * block)
+        for place in filling:
             self.bury(place)
 
     def bury(self, place: int) -> None:

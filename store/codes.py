@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -106,24 +106,23 @@ class CodeIndex:
         self._see(numbers)
         self._append(new, signs, numbers)
 
-    def extend_packed(self, slots: Slots, packed: Codes, factors: Vectors) -> None:
-        """As :meth:`extend`, with signs in blocks (⌈n/32⌉, width, 2, 16): the way to load many rows at once.
+    def extend_packed(self, parts: Sequence[tuple[Slots, Codes, Vectors]]) -> None:
+        """As :meth:`extend`, by slots (n,), signs in blocks (⌈n/32⌉, width, 2, 16) and factors (n,) of each part.
 
-        ``slots`` (n,) ascend.
+        The way to load many rows at once; slots ascend through all parts.
         """
-        self._see(factors)
-        start, count = self._table.count, len(slots)
-        if start % LANES or self._strays or (start and slots[0] < self._slots[start - 1]):
-            self._refuse_taken(slots)
-            self._append(slots, unpacked_signs(packed)[:count], factors)
+        self._see(np.concatenate([factors for _, _, factors in parts]))
+        start = self._table.count
+        if start % LANES or self._strays or (start and parts[0][0][0] < self._slots[start - 1]):
+            for slots, packed, factors in parts:
+                self._refuse_taken(slots)
+                self._append(slots, unpacked_signs(packed)[: len(slots)], factors)
             return
-        # The rows that fill the last block get the slot after the last, which no live row of this segment has.
-        filled = np.full(LANES * len(packed), slots[-1] + 1, dtype=np.int64)
-        filled[:count] = slots
+        filled = np.concatenate([_filled(slots) for slots, _, _ in parts])
         self._keep_slots(filled, start)
-        self._table.append_blocks(packed, factors)
+        self._table.append_blocks([(packed, factors) for _, packed, factors in parts])
         self._sorted = self._table.count
-        self._dead += len(filled) - count
+        self._dead += len(filled) - sum(len(slots) for slots, _, _ in parts)
 
     def remove(self, slots: Iterable[int]) -> None:
         """Take these rows out and zero their codes in memory; unknown slots are passed over."""
@@ -224,3 +223,9 @@ class CodeIndex:
         elif table is None:
             self._table, self._factors = SignBlocks(self.quantizer), (np.inf, 0.0)
         signs[:] = 0
+
+
+def _filled(slots: Slots) -> Slots:
+    """``slots`` (n,) and, for the rows that fill the last block, the slot after the last: no live row there has it."""
+    rest = -len(slots) % LANES
+    return np.append(slots, np.full(rest, slots[-1] + 1)) if rest else slots

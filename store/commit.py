@@ -21,11 +21,11 @@ from store.crypto import KEY_BYTES
 from store.errors import ForgetPending, StoreError
 from store.head import SEGMENT_ROWS
 from store.ledger import Ledger
-from store.manifest import SegmentRef
 from store.ranges import NO_RANGES
 from store.receipts import KIND as RECEIPT
 from store.receipts import Receipt
 from store.root import Root
+from store.segment_table import SegmentRef
 from store.witness import Sighting, open_sighting, seal_sighting
 
 if TYPE_CHECKING:

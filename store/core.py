@@ -7,7 +7,7 @@ the outermost transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -18,11 +18,12 @@ from store.device_secret import DeviceSecret
 from store.errors import DeviceSecretError, ForgottenEpoch, RolledBackError, TamperedError, WrongKeyError
 from store.head import SEGMENT_ROWS, Head, chained
 from store.keyring import Keyring
-from store.manifest import Manifest, SegmentRef
+from store.manifest import Manifest
 from store.padding import unpadded
 from store.receipts import Receipt
 from store.registry import Registry
 from store.root import Root, open_root
+from store.segment_table import NO_SEGMENTS, SegmentRef, SegmentTable
 from store.slots import read_slots
 from store.witness import Witness
 
@@ -91,6 +92,7 @@ class Core:
         self.committed = 0  # The latest commit that this connection knows of.
         self._root_mark = b""
         self._columns: dict[int, tuple[tuple[int, bytes], Columns]] = {}
+        self._current: tuple[SegmentTable, dict[int, Columns]] = NO_SEGMENTS, {}  # Those of the view's segments.
         self._seen = database.foreign_changes()
         self.view = self._read() if view is None else view
         self.written = (self.view.manifest, self.view.registry)
@@ -133,7 +135,7 @@ class Core:
         manifest, registry = self._read_manifest(head), self._read_registry(head)
         tail = self._read_tail(head, {} if self._seen < 0 or self.committed == 0 else self.view.tail)
         self.committed = head.counter
-        times = [ref.soonest for ref in manifest.segments.values()] + [entry.expires for entry in tail.values()]
+        times = [manifest.segments.soonest(), *(entry.expires for entry in tail.values())]
         tail_ids = {entry.id: slot for slot, entry in tail.items()}
         return View(head, manifest, registry, tail, tail_ids, min(times, default=NEVER))
 
@@ -219,14 +221,26 @@ class Core:
         self._columns[ref.number] = (ref.identity, columns)
         return columns
 
+    def columns_of(self, slot: int) -> Columns:
+        """The columns of the segment that ``slot`` belongs to."""
+        segments, number = self.view.manifest.segments, (slot - 1) // SEGMENT_ROWS
+        if self._current[0] is not segments:
+            self._current = segments, {}
+        columns = self._current[1].get(number)
+        if columns is None:
+            columns = self._current[1][number] = self.columns(segments[number])
+        return columns
+
     def keep_columns(self, ref: SegmentRef, columns: Columns) -> None:
         """Keep a segment's columns, which were just sealed, where those of its earlier state are kept."""
+        self._current = NO_SEGMENTS, {}
         if ref.number in self._columns:
             self._columns[ref.number] = (ref.identity, columns)
 
     def drop_columns(self) -> None:
         """Drop all columns kept in memory."""
         self._columns.clear()
+        self._current = NO_SEGMENTS, {}
 
     @property
     def columns_bytes(self) -> int:
@@ -235,10 +249,24 @@ class Core:
 
     def open_segment(self, ref: SegmentRef, *names: str) -> list[bytes]:
         """The named parts of a segment, still padded: codes, columns, postings. Raises ``TamperedError``."""
-        rows = self.database.rows(f"SELECT stamp, {', '.join(names)} FROM segment WHERE number = ?", (ref.number,))
-        if len(rows) != 1 or not isinstance(rows[0][0], bytes) or mark(rows[0][0]) != ref.mark:
+        (parts,) = self.open_segments([ref], *names)
+        return parts
+
+    def open_segments(self, refs: Sequence[SegmentRef], *names: str) -> list[list[bytes]]:
+        """As :meth:`open_segment`, of segments with ascending numbers, read by one statement."""
+        rows = self.database.rows(
+            f"SELECT stamp, {', '.join(names)} FROM segment WHERE number IN ({', '.join('?' * len(refs))})"
+            " ORDER BY number",
+            [ref.number for ref in refs],
+        )
+        if len(rows) != len(refs):
             raise tampered("segment")
-        stamp, *sealed = rows[0]
+        return [self._open_parts(ref, names, row) for ref, row in zip(refs, rows, strict=True)]
+
+    def _open_parts(self, ref: SegmentRef, names: Sequence[str], row: Sequence[object]) -> list[bytes]:
+        stamp, *sealed = row
+        if not isinstance(stamp, bytes) or mark(stamp) != ref.mark:
+            raise tampered("segment")
         place = Place(self.store_id, "segment", ref.page)
         lock = open_stamp(self.keys.page(ref.page, self.view.head), place, stamp)
         return [lock.open(SEGMENT_PARTS.index(name), name, its) for name, its in zip(names, sealed, strict=True)]

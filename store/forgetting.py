@@ -10,7 +10,6 @@ import numpy.typing as npt
 from store.columns import Columns, Entry
 from store.core import Core
 from store.crypto import tampered
-from store.head import SEGMENT_ROWS
 
 
 def reached(core: Core, entries: Iterable[Entry]) -> list[Entry]:
@@ -40,9 +39,7 @@ def _derived(core: Core) -> dict[int, list[Entry]]:
     for entry in view.tail.values():
         for id in entry.derived_from:
             children.setdefault(id, []).append(entry)
-    for ref in view.manifest.segments.values():
-        if not ref.linked:
-            continue
+    for ref in view.manifest.segments.linked():
         columns = core.columns(ref)
         for slot, ids in columns.derived.items():
             at = columns.position(slot)
@@ -57,12 +54,9 @@ def expired(core: Core, now: float) -> list[Entry]:
     """The entries whose time is over."""
     view = core.view
     found = [entry for entry in view.tail.values() if entry.expires <= now]
-    for ref in view.manifest.segments.values():
-        if ref.soonest <= now:
-            columns = core.columns(ref)
-            found += [
-                entry for entry in _of(columns) if entry.expires <= now and entry.slot not in view.manifest.pending
-            ]
+    for ref in view.manifest.segments.expiring(now):
+        entries = _of(core.columns(ref))
+        found += [entry for entry in entries if entry.expires <= now and entry.slot not in view.manifest.pending]
     return found
 
 
@@ -73,7 +67,7 @@ def entries_of(core: Core, slots: npt.NDArray[np.int64]) -> list[Entry]:
     for slot in slots.tolist():
         entry = view.tail.get(slot)
         if entry is None:
-            columns = core.columns(view.manifest.segments[(slot - 1) // SEGMENT_ROWS])
+            columns = core.columns_of(slot)
             at = columns.position(slot)
             if at is None:
                 raise tampered("segment")

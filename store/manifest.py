@@ -9,11 +9,8 @@ True
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,28 +20,7 @@ from store.head import SEGMENT_ROWS
 from store.padding import pad, unpad
 from store.parts import split_parts
 from store.ranges import NO_RANGES, Ranges
-
-_REF = struct.Struct(">QQ8sHd?")
-
-
-class SegmentRef(NamedTuple):
-    """Segment ``number`` holds the slots from 1,024·number + 1 on: sealed as ``page`` with ``mark``.
-
-    ``live``: records in it. ``soonest``: the first time (Unix seconds) at which one of them expires, or infinity.
-    ``linked``: whether one of them supersedes another or was derived from others.
-    """
-
-    number: int
-    page: int
-    mark: bytes
-    live: int
-    soonest: float
-    linked: bool = False
-
-    @property
-    def identity(self) -> tuple[int, bytes]:
-        """What tells this sealing of the segment from any other."""
-        return self.page, self.mark
+from store.segment_table import NO_SEGMENTS, SegmentRef, SegmentTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +29,7 @@ class Manifest:
     that a later record replaced and that stay as history. ``garbage``: replaced pages, still to be punctured.
     """
 
-    segments: dict[int, SegmentRef] = field(default_factory=dict)
+    segments: SegmentTable = NO_SEGMENTS
     pending: frozenset[int] = frozenset()
     superseded: frozenset[int] = frozenset()
     garbage: Ranges = NO_RANGES
@@ -67,12 +43,12 @@ class Manifest:
         """This manifest with ``ref`` in place of the segment of that number, whose page becomes garbage."""
         before = self.segments.get(ref.number)
         garbage = self.garbage if before is None else self.garbage.with_number(before.page)
-        return replace(self, segments={**self.segments, ref.number: ref}, garbage=garbage)
+        return replace(self, segments=self.segments.with_ref(ref), garbage=garbage)
 
     def without_segment(self, number: int) -> Manifest:
         """This manifest without a segment in which nothing lives."""
-        rest = {key: ref for key, ref in self.segments.items() if key != number}
-        return replace(self, segments=rest, garbage=self.garbage.with_number(self.segments[number].page))
+        garbage = self.garbage.with_number(self.segments[number].page)
+        return replace(self, segments=self.segments.without(number), garbage=garbage)
 
     def pending_in(self, number: int) -> list[int]:
         """The pending slots of one segment."""
@@ -80,24 +56,17 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The plaintext of the table ``manifest``."""
-        refs = b"".join([_REF.pack(*self.segments[number]) for number in sorted(self.segments)])
-        return pad(prefixed(refs, _slots(self.pending), _slots(self.superseded), self.garbage.to_bytes()))
+        return pad(prefixed(self.segments.data, _slots(self.pending), _slots(self.superseded), self.garbage.to_bytes()))
 
     @classmethod
     def from_bytes(cls, padded: bytes) -> Manifest:
         """The manifest in ``padded``. Raises ``TamperedError``."""
         try:
-            refs, pending, superseded, garbage = split_parts(unpad(padded), 4)
-            rows = list(map(SegmentRef._make, _REF.iter_unpack(refs)))
-        except (ValueError, struct.error):
+            segments, pending, superseded, garbage = split_parts(unpad(padded), 4)
+        except ValueError:
             raise _malformed() from None
-        segments = {ref.number: ref for ref in rows}
-        if list(segments) != sorted(segments) or len(segments) != len(rows):
-            raise _malformed()
-        if any(not 1 <= ref.live <= SEGMENT_ROWS or math.isnan(ref.soonest) for ref in segments.values()):
-            raise _malformed()
         return cls(
-            segments=segments,
+            segments=SegmentTable(segments),
             pending=_read_slots(pending),
             superseded=_read_slots(superseded),
             garbage=Ranges.from_bytes(garbage),

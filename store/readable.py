@@ -51,7 +51,7 @@ def current(core: Core, where: Where, now: float, *, history: bool = False) -> S
     """The slots (n,), ascending, of the records that ``where`` is about; past ones for ``history`` only."""
     view = core.view
     found = []
-    parts = [core.columns(ref) for _, ref in sorted(view.manifest.segments.items())]
+    parts = [core.columns(ref) for ref in view.manifest.segments.values()]
     if view.tail:
         parts.append(Columns.of([view.tail[slot] for slot in sorted(view.tail)]))
     for columns in parts:

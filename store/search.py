@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from store.blocks import LANES
 from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
 from store.columns import Where
 from store.core import Core, View
@@ -21,11 +20,11 @@ from store.fusion import fuse
 from store.head import SEGMENT_ROWS, Head
 from store.index import ExactIndex
 from store.lexical import LexicalIndex
-from store.manifest import SegmentRef
 from store.opened import OpenedVectors
 from store.quantizer import Codes
 from store.readable import current, ids_of
 from store.rows import Rows
+from store.segment_table import NO_SEGMENTS, SegmentRef
 from store.terms import clear_cache, terms_of
 from store.vectors import Vectors
 
@@ -44,7 +43,7 @@ class Follower:
     """Which segments and tail rows an index holds, so that it can be brought to another commit by difference."""
 
     def __init__(self) -> None:
-        self.refs: dict[int, SegmentRef] = {}  # As the index holds them, by number.
+        self.segments = NO_SEGMENTS
         self.offsets: dict[int, Offsets] = {}  # Which slots of each it holds, counted from the segment's first.
         self.tail: dict[int, bytes] = {}
         self._at: tuple[Head | None, object] = (None, None)
@@ -56,15 +55,12 @@ class Follower:
     def arrived(self, view: View) -> None:
         """Note that the index holds what ``view`` does."""
         self._at = (view.head, view.manifest)
+        self.segments = view.manifest.segments
 
     def changes(self, core: Core) -> tuple[list[int], list[SegmentRef], list[int], list[int]]:
         """Segments that are gone or changed, segments to load, tail slots that are gone, tail slots to load."""
         view = core.view
-        refs, known = view.manifest.segments, self.refs
-        # Most are the same objects; after another process has written, none is, and what they name counts.
-        other = [ref for number, ref in refs.items() if known.get(number) is not ref]
-        fresh = [ref for ref in other if ref.number not in known or known[ref.number].identity != ref.identity]
-        stale = [ref.number for ref in fresh if ref.number in known] + [n for n in known if n not in refs]
+        stale, fresh = view.manifest.segments.changes_since(self.segments)
         if self._at[0] is not None and self._at[0].tail_digest == view.head.tail_digest:
             return stale, fresh, [], []
         gone = [slot for slot, its in self.tail.items() if slot not in view.tail or view.tail[slot].mark != its]
@@ -127,7 +123,7 @@ class Searcher:
         view = self._core.view
         if slot in view.tail:
             return view.tail[slot].id
-        columns = self._core.columns(view.manifest.segments[(slot - 1) // SEGMENT_ROWS])
+        columns = self._core.columns_of(slot)
         at = columns.position(slot)
         if at is None:
             raise tampered("segment")
@@ -208,7 +204,7 @@ class Searcher:
             if entry is not None:
                 marks.append(entry.mark)
                 continue
-            columns = self._core.columns(view.manifest.segments[(slot - 1) // SEGMENT_ROWS])
+            columns = self._core.columns_of(slot)
             at = columns.position(slot)
             marks.append(b"" if at is None else columns.mark(at))
         return marks
@@ -236,14 +232,13 @@ class Searcher:
     def _bring(self, index: ExactIndex | CodeIndex) -> None:
         core, followed = self._core, self._followed
         stale, fresh, gone, new = followed.changes(core)
-        shrunk = {ref.number for ref in fresh if ref.number in followed.refs and self._shrink(index, ref)}
+        shrunk = {ref.number for ref in fresh if ref.number in followed.offsets and self._shrink(index, ref)}
         stale = [number for number in stale if number not in shrunk]
         fresh = [ref for ref in fresh if ref.number not in shrunk]
         if isinstance(index, CodeIndex) and len(fresh) > 1:
             index.reserve(len(index) + sum(ref.live for ref in fresh) + len(new))
         moved = self._folded(fresh, gone)
         for number in stale:
-            del followed.refs[number]
             index.remove(_slots_of(number, followed.offsets.pop(number)))
         index.remove([slot for slot in gone if slot not in moved])
         for slot in gone:
@@ -286,14 +281,12 @@ class Searcher:
 
     def _load_packed(self, index: CodeIndex, refs: list[SegmentRef]) -> None:
         """Put segments into ``index`` as they are, some at a time: each step there has a price of its own."""
-        waiting: list[tuple[Slots, Codes, Vectors]] = []
-        for at, ref in enumerate(refs):
-            slots, packed, factors = self._rows.segments.packed_codes(ref)
-            self._note(ref, slots)
-            waiting.append((slots, packed, factors))
-            if len(slots) % LANES or len(waiting) == _AT_ONCE or at == len(refs) - 1:
-                index.extend_packed(*map(np.concatenate, zip(*waiting, strict=True)))
-                waiting.clear()
+        for start in range(0, len(refs), _AT_ONCE):
+            some = refs[start : start + _AT_ONCE]
+            opened = self._rows.segments.packed_codes(some)
+            for ref, (slots, _, _) in zip(some, opened, strict=True):
+                self._note(ref, slots)
+            index.extend_packed(opened)
 
     def _load(self, index: ExactIndex | CodeIndex, ref: SegmentRef, moved: set[int]) -> None:
         """Put a segment's rows into ``index``, but for those that ``moved`` only."""
@@ -305,7 +298,7 @@ class Searcher:
 
     def _note(self, ref: SegmentRef, slots: Slots) -> None:
         offsets = (slots - ref.number * SEGMENT_ROWS - 1).astype(np.uint16)
-        self._followed.refs[ref.number], self._followed.offsets[ref.number] = ref, offsets
+        self._followed.offsets[ref.number] = offsets
 
     def _extend(self, index: ExactIndex | CodeIndex, slots: Slots, codes: Codes) -> None:
         if isinstance(index, CodeIndex):
@@ -359,10 +352,8 @@ class Searcher:
             del followed.tail[slot]
         for number in stale:
             index.drop_segment(number)
-            del followed.refs[number]
         for ref in fresh:
             index.put_segment(ref.number, bytes(self._rows.segments.postings(ref)))
-            followed.refs[ref.number] = ref
         for slot in new:
             index.put_entry(slot, view.tail[slot].terms)
             followed.tail[slot] = view.tail[slot].mark

@@ -18,12 +18,12 @@ from store.columns import Columns, Entry
 from store.core import Core
 from store.crypto import Place, mark, seal, tampered
 from store.head import SEGMENT_ROWS
-from store.manifest import SegmentRef
 from store.padding import pad
 from store.parts import prefixed, views_of_parts
 from store.postings import build_postings, drop_from_postings
 from store.quantizer import Codes, Quantizer, quantizer_for
 from store.ranges import outside
+from store.segment_table import SegmentRef
 from store.vectors import STORED, Vectors
 
 Slots = npt.NDArray[np.int64]
@@ -114,13 +114,17 @@ class Segments:
         left = drop_from_postings(words, gone) if gone else bytes(words)
         return Parts(columns, packed_without(packed, kept), factors[kept], left)
 
-    def packed_codes(self, ref: SegmentRef) -> tuple[Slots, Codes, Vectors]:
-        """A segment's slots (n,), signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Raises ``TamperedError``."""
-        return self._codes_in(self._core.open_segment(ref, "codes")[0], ref)
+    def packed_codes(self, refs: Sequence[SegmentRef]) -> list[tuple[Slots, Codes, Vectors]]:
+        """Of each segment slots (n,), signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Numbers ascend.
+
+        Raises ``TamperedError``.
+        """
+        opened = self._core.open_segments(refs, "codes")
+        return [self._codes_in(part, ref) for ref, (part,) in zip(refs, opened, strict=True)]
 
     def codes(self, ref: SegmentRef) -> tuple[Slots, Codes]:
         """The slots (n,) int64 and codes (n, code_bytes) of a segment. Raises ``TamperedError``."""
-        slots, packed, factors = self.packed_codes(ref)
+        ((slots, packed, factors),) = self.packed_codes([ref])
         numbers = factors.view(np.uint8).reshape(len(slots), -1)
         return slots, np.concatenate([unpacked_signs(packed)[: len(slots)], numbers], axis=1)
 
@@ -129,7 +133,7 @@ class Segments:
         return self._core.open_padded(self._core.open_segment(ref, "postings")[0], "segment")
 
     def _codes_in(self, opened: bytes, ref: SegmentRef) -> tuple[Slots, Codes, Vectors]:
-        """As :meth:`packed_codes`, of the part as it was opened."""
+        """As :meth:`packed_codes`, of one part as it was opened."""
         content = self._core.open_padded(opened, "segment")
         try:
             offsets, packed, factors = views_of_parts(content, 3)

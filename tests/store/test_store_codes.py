@@ -151,7 +151,7 @@ def test_whole_blocks_are_taken_as_rows_are(kind, count):
     by_rows.append(signs, factors)
     for start in range(0, 3 * count, count):
         part = slice(start, start + count)
-        by_blocks.append_blocks(packed_signs(signs[part]), factors[part])
+        by_blocks.append_blocks([(packed_signs(signs[part]), factors[part])])
     live = by_blocks.live()
     assert len(live) == 3 * count
     for rows, places in ((by_rows, np.arange(3 * count)), (by_blocks, live)):

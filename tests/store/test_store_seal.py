@@ -36,13 +36,14 @@ from store.crypto import (
 from store.head import Head, chained
 from store.keys import stretch
 from store.keytree import Branch, KeyTree, no_nodes
-from store.manifest import Manifest, SegmentRef
+from store.manifest import Manifest
 from store.postings import build_postings
 from store.ranges import Ranges
 from store.receipts import Receipt
 from store.records import decode_record, encode_record
 from store.registry import Registry
 from store.root import Generation, Root
+from store.segment_table import NO_SEGMENTS, SegmentRef
 from store.slots import Slot
 from store.terms import encode_terms, terms_of
 
@@ -253,7 +254,10 @@ def examples() -> Iterator[tuple[str, bytes]]:
     yield (
         "manifest",
         Manifest(
-            segments={1: ref}, pending=frozenset({5, 3}), superseded=frozenset({8}), garbage=Ranges([(1, 3), (7, 8)])
+            segments=NO_SEGMENTS.with_ref(ref),
+            pending=frozenset({5, 3}),
+            superseded=frozenset({8}),
+            garbage=Ranges([(1, 3), (7, 8)]),
         ).to_bytes(),
     )
     yield "registry", Registry(values={b"l" * 32: (4, b"markmark")}, garbage=Ranges([(0, 1)])).to_bytes()
