@@ -33,6 +33,7 @@ from store.head import Head
 from store.header import Header, make_header
 from store.keyring import Keyring
 from store.keys import Unlock, sync_folder
+from store.ledger import Ledger
 from store.manifest import Manifest
 from store.named import NamedValues
 from store.registry import Registry
@@ -191,10 +192,12 @@ class Filling:
         self.core = Core(database, keys, secret=secret, witness=None, clock=opening.clock, view=view)
         self.named = NamedValues(self.core)
         self.rows = Rows(self.core)
+        self.named.allocate()  # Before there are values, so that these take any of the rows.
 
     def finish(self) -> None:
         """Write what is written once."""
         self.rows.allocate()
+        Ledger(self.core).allocate(self.core.view.head.ledger_count)
         first_directories(self.core)
 
 

@@ -1,20 +1,26 @@
 """Sealed values by kind and name, for the layers above: settings, consent, budget, weights, queued updates.
 
 A value is found by a keyed hash of its kind and name, so that the file shows neither. Sizes are padded to classes. The
-registry names the latest sealing of each, so that an older value put back is noticed. The store gives these methods to
-its callers under the same names.
+registry names the latest sealing of each, so that an older value put back is noticed. Random rows of the smallest size
+fill the table up to a class of counts. The store gives these methods to its callers under the same names.
 """
 
 from __future__ import annotations
 
 import hmac
+import os
+import secrets
 
 from store.core import Core
-from store.crypto import Place, mark, open_stamp, prefixed, seal, tampered
+from store.crypto import TAG_BYTES, Place, mark, open_stamp, prefixed, seal, tampered
 from store.errors import TamperedError
-from store.padding import pad, unpad
+from store.noise import noise, noise_stamp
+from store.padding import SMALLEST_CLASS_BYTES, count_class, pad, unpad
 
 MAX_NAME_CHARS = 1_000
+_LOOKUP_BYTES = 32
+_UPDATE = "UPDATE named SET lookup = ?, stamp = ?, title = ?, value = ? WHERE lookup = ?"
+_NOISE_BYTES = SMALLEST_CLASS_BYTES + TAG_BYTES
 MAX_VALUE_BYTES = 256 * 1024 * 1024
 
 
@@ -32,16 +38,18 @@ class NamedValues:
             raise ValueError(f"Expected a value of at most {MAX_VALUE_BYTES} bytes, got {len(value)}: split it.")
         lookup = self._lookup(kind, name)
         title = pad(prefixed(kind.encode("utf-8"), name.encode("utf-8")))
-        self.put_padded(lookup, title, pad(value))
+        row = lookup if lookup in self._core.view.registry.values else self._spare()
+        self._write(row, lookup, title, pad(value))
 
-    def put_padded(self, lookup: bytes, title: bytes, value: bytes) -> None:
-        """Seal what is padded already under a fresh page."""
+    def _write(self, row: bytes, lookup: bytes, title: bytes, value: bytes) -> None:
+        """Seal what is padded already under a fresh page, in the row that ``row`` finds so far."""
         core = self._core
         page = core.next_page()
         parts = {"title": title, "value": value}
         key = core.keys.page(page, core.view.head)
         stamp, sealed = seal(key, Place(core.store_id, "value", page), parts)
-        core.database.run("INSERT OR REPLACE INTO named VALUES (?, ?, ?, ?)", (lookup, stamp, *sealed))
+        if core.database.run(_UPDATE, (lookup, stamp, *sealed, row)) != 1:
+            raise tampered("list of values")
         core.view.registry = core.view.registry.with_value(lookup, page, mark(stamp))
         core.work.touched = True
 
@@ -67,9 +75,28 @@ class NamedValues:
         lookup = self._lookup(kind, name)
         core = self._core
         if lookup in core.view.registry.values:
-            core.database.run("DELETE FROM named WHERE lookup = ?", (lookup,))
+            core.database.run(_UPDATE, (*_noise_row(), lookup))
             core.view.registry = core.view.registry.without(lookup)
             core.work.touched = True
+
+    def allocate(self) -> None:
+        """Add noise up to the class that holds one value more than there are. Call inside a transaction."""
+        there = self._core.database.number("SELECT count(*) FROM named")
+        wanted = count_class(len(self._core.view.registry.values) + 1)
+        rows = [_noise_row() for _ in range(wanted - there)]
+        self._core.database.run_many("INSERT INTO named VALUES (?, ?, ?, ?)", rows)
+
+    def _spare(self) -> bytes:
+        """What finds a row that holds nothing, any of them: rows in use must not be the first or the last ones."""
+        unused = self._unused()
+        if not unused:
+            self.allocate()
+            unused = self._unused()
+        return secrets.choice(unused)
+
+    def _unused(self) -> list[bytes]:
+        values = self._core.view.registry.values
+        return [lookup for (lookup,) in self._core.database.rows("SELECT lookup FROM named") if lookup not in values]
 
     def verify(self) -> int:
         """Open every title and value; how many there were. Raises ``TamperedError``."""
@@ -77,19 +104,21 @@ class NamedValues:
         for lookup in values:
             self._open_title(lookup)
             self.open_padded(lookup)
-        if self._core.database.number("SELECT count(*) FROM named") != len(values):
+        there = self._core.database.number("SELECT count(*) FROM named")
+        if there != count_class(there) or there < len(values):
             raise tampered("list of values")
         return 2 * len(values)
 
     def move_all(self, lookup_key: bytes) -> None:
-        """Seal every value anew, to be found by another key; call inside a transaction."""
+        """Seal every value anew, to be found by another key, and the noise; call inside a transaction."""
         core = self._core
+        for lookup in self._unused():
+            core.database.run(_UPDATE, (*_noise_row(), lookup))
         for old in list(core.view.registry.values):
             kind, name = self._open_title(old)
             title, value = self.open_padded(old)
-            core.database.run("DELETE FROM named WHERE lookup = ?", (old,))
             core.view.registry = core.view.registry.without(old)
-            self.put_padded(_hash(lookup_key, kind, name), title, pad(value))
+            self._write(old, _hash(lookup_key, kind, name), title, pad(value))
 
     def open_padded(self, lookup: bytes) -> tuple[bytes, bytes]:
         """Title (still padded) and value of a lookup in the registry. Raises ``TamperedError``."""
@@ -130,6 +159,10 @@ class NamedValues:
 
 def _hash(lookup_key: bytes, kind: str, name: str) -> bytes:
     return hmac.digest(lookup_key, prefixed(kind.encode("utf-8"), name.encode("utf-8")), "sha256")
+
+
+def _noise_row() -> tuple[bytes, ...]:
+    return os.urandom(_LOOKUP_BYTES), noise_stamp(), noise(_NOISE_BYTES), noise(_NOISE_BYTES)
 
 
 def _check_name(what: str, text: str) -> None:

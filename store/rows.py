@@ -16,8 +16,9 @@ import numpy as np
 
 from store.columns import NEVER, Entry, encode_entry
 from store.core import Core
-from store.crypto import FORMAT, STAMP_BYTES, TAG_BYTES, Place, mark, open_stamp, seal, tampered
+from store.crypto import TAG_BYTES, Place, mark, open_stamp, seal, tampered
 from store.head import SEGMENT_ROWS, chained, with_bit
+from store.noise import noise_stamp
 from store.padding import count_class
 from store.quantizer import Codes
 from store.records import Record, StoredRecord, decode_record, encode_record
@@ -159,7 +160,7 @@ class Rows:
         view.head = view.head._replace(tail_digest=digest)
 
     def _overwrite(self, slot: int) -> None:
-        database, stamp = self._core.database, _noise_stamp()
+        database, stamp = self._core.database, noise_stamp()
         database.run(
             "UPDATE memory SET stamp = ?, vector = randomblob(length(vector)), record = randomblob(length(record))"
             " WHERE slot = ?",
@@ -190,7 +191,7 @@ class Rows:
         vector_size = head.dimension * STORED.itemsize + TAG_BYTES
         rng = random.Random(os.urandom(16))  # Picks which size noise has; the noise is the system's.
         sizes = self._usual_sizes()
-        picked = [(slot, _noise_stamp(), *rng.choice(sizes)) for slot in slots]
+        picked = [(slot, noise_stamp(), *rng.choice(sizes)) for slot in slots]
         core.database.run_many(
             "INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)",
             [(slot, stamp, os.urandom(vector_size), os.urandom(record)) for slot, stamp, record, _ in picked],
@@ -262,7 +263,3 @@ class Rows:
             raise tampered("record")
         core = self._core
         return open_stamp(core.keys.row(slot, core.view.head), Place(core.store_id, "row", slot), stamp)
-
-
-def _noise_stamp() -> bytes:
-    return bytes((FORMAT,)) + os.urandom(STAMP_BYTES - 1)

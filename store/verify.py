@@ -100,6 +100,7 @@ def _check_codes(quantizer: Quantizer, vectors: Vectors, codes: list[bytes]) -> 
 def _ledger(core: Core, ledger: Ledger) -> int:
     """Follow the ledger's chain, and that of the receipts in it up to the present root."""
     count, last = 0, None
+    ledger.check_rows()
     for _, kind, content in ledger.entries():
         count += 1
         if kind != KIND:

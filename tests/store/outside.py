@@ -315,12 +315,16 @@ class Outside:
             assert lookup == hmac.digest(self.lookup_key, names, "sha256")
             kind, name = parts_of(names)
             self.named[kind.decode(), name.decode()] = content
-        assert self.one("SELECT count(*) FROM named") == (len(self.named),)
+        assert self.one("SELECT count(*) FROM named")[0] >= len(self.named)
 
     def _read_ledger(self) -> None:
         self.ledger, chain = [], bytes(32)
-        for number, sealed in self.db.execute("SELECT number, sealed FROM ledger ORDER BY number"):
-            entry = unpad(open_alone(self.log_key, self.id, "ledger", number, sealed))
+        count = self.head["ledger_count"]
+        for number, sealed in self.db.execute(
+            "SELECT number, sealed FROM ledger WHERE number <= ? ORDER BY number", (count,)
+        ):
+            padded = open_alone(self.log_key, self.id, "ledger", number, sealed)
+            entry = unpad(padded, (4 + int.from_bytes(padded[:4], "big") + 1023) // 1024 * 1024)
             chain = hashlib.sha256(chain + hashlib.sha256(entry).digest()).digest()
             kind, content = parts_of(entry)
             self.ledger.append((number, kind.decode(), content))

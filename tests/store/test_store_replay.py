@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -107,6 +108,7 @@ def swap(table: str, number: str, one: int, other: int, columns: str) -> list[st
     ]
 
 
+# In these, rowid 1 and 2 of ``named`` stand for the first two rows in use: the others hold nothing.
 ATTACKS = [
     swap("memory", "slot", 1, 2, "stamp, vector, record"),
     swap("memory", "slot", 1, 2, "vector"),
@@ -131,7 +133,7 @@ ATTACKS = [
     ["UPDATE named SET lookup = x'00' WHERE rowid = 1"],
     ["INSERT INTO named SELECT zeroblob(32), stamp, title, value FROM named WHERE rowid = 1"],
     ["INSERT INTO ledger SELECT 77, sealed FROM ledger WHERE number = 1"],
-    ["INSERT INTO ledger SELECT 4, sealed FROM ledger WHERE number = 3"],
+    ["INSERT INTO ledger SELECT 17, sealed FROM ledger WHERE number = 3"],
     ["INSERT INTO segment SELECT 7, stamp, codes, columns, postings FROM segment WHERE number = 1"],
     ["INSERT INTO memory SELECT 99999, stamp, vector, record FROM memory WHERE slot = 1"],
     ["UPDATE memory SET slot = 99999 WHERE slot = 1"],
@@ -156,9 +158,16 @@ ATTACKS = [
 ]
 
 
+def in_use(memory: EncryptedStore, raw: sqlite3.Connection, rowid: int) -> bool:
+    (lookup,) = raw.execute("SELECT lookup FROM named WHERE rowid = ?", (rowid,)).fetchone()
+    return lookup in memory._core.view.registry.values
+
+
 def test_rows_that_were_moved_doubled_or_removed_raise_tampered(full: EncryptedStore, raw: sqlite3.Connection) -> None:
     verified = full.verify()
-    for attack in ATTACKS:
+    rowids = [rowid for (rowid,) in raw.execute("SELECT rowid FROM named ORDER BY rowid") if in_use(full, raw, rowid)]
+    for given in ATTACKS:
+        attack = [re.sub(r"\browid = ([12])", lambda at: f"rowid = {rowids[int(at[1]) - 1]}", sql) for sql in given]
         raw.execute("BEGIN")
         changed = sorted({word for word in " ".join(attack).split() if word in TABLES})
         kept = {table: raw.execute(f"SELECT * FROM {table}").fetchall() for table in changed}
