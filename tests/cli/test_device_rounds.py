@@ -130,7 +130,7 @@ def test_ledger_lists_everything_in_order(
 
 
 @pytest.mark.parametrize(
-    "edit", ["DELETE FROM ledger WHERE number = 2", "UPDATE ledger SET number = 9 WHERE number = 2"]
+    "edit", ["DELETE FROM ledger WHERE number = 2", "UPDATE ledger SET number = 99 WHERE number = 2"]
 )
 def test_edited_ledger_is_reported_and_not_listed(
     device: Call, home: Path, give: Callable[..., None], one_line: Call, edit: str

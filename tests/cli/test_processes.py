@@ -87,6 +87,8 @@ def test_help_lists_the_commands_in_the_order_in_which_they_are_met(tacit: Call)
         "evaluate",
         "reencode",
         "allow-rounds",
+        "budget",
+        "ledger",
     ]
 
 

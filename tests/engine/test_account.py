@@ -215,7 +215,7 @@ def test_change_by_another_process_during_a_contribution_is_seen(
 def test_edited_ledger_is_noticed(willing: Device, folder: Path) -> None:
     give(willing, 1, 2)
     with sqlite3.connect(folder / "memory.tacit") as raw:
-        raw.execute("DELETE FROM ledger WHERE number = (SELECT max(number) FROM ledger)")
+        raw.execute("DELETE FROM ledger WHERE number = 3")
     raw.close()
     with pytest.raises(TamperedError):
         willing.account.contributions()
