@@ -1,9 +1,10 @@
 """What a device gave to federated rounds and may still give: its contributions, the owner's limits, what is queued.
 
 A contribution is noted before its bytes leave: one durable transaction holds the ledger entry, the bytes, sealed, and,
-once the owner has set limits, the charge. So a crash after it costs a contribution and never hides one, and who asks
-again for the same gets the same bytes, noted again and free of charge. Queued bytes are dropped when a memory is
-forgotten or consent is withdrawn.
+once the owner has set limits, the charge. So a crash after it costs a contribution and never hides one. It is refused
+where anything was forgotten, or consent changed, since the memory was read for it. Who asks again for the same gets the
+same bytes, noted again and free of charge, a few times and while the limits hold; not once a memory that they may rest
+on was forgotten or expired, or consent was withdrawn.
 
 Limits and what was spent then lie in the store's ratchet, which a witness outside the file knows: an older copy of the
 device gets nothing back. Weeks are counted from Unix time 0, and a clock that is set back stays in the latest one.
@@ -16,8 +17,9 @@ import hashlib
 import json
 import struct
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from engine.errors import BudgetError
+from engine.errors import BudgetError, ChangedMeanwhileError
 from store import EncryptedStore
 
 WEEK_S = 604_800
@@ -26,7 +28,7 @@ _QUEUED = "queued update"
 _RATCHET = struct.Struct(">BQQQQQ")  # Format; given in all, latest week, given in it; limits in all and a week.
 _FORMAT = 1
 _NO_LIMIT = 2**64 - 1
-_HASH_BYTES = 32
+_MOST_REPEATS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,11 @@ class Contribution:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Contribution":
-        """The contribution that an entry tells of."""
-        return cls(**json.loads(data))
+        """The contribution that an entry tells of. Raises `BudgetError` for one that this release did not write."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError, RecursionError):
+            raise BudgetError("A contribution in the ledger was written by another release, or by an app.") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,14 @@ class Spent:
         return self.in_week if self.week >= int(max(now, 0) // WEEK_S) else 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the device stood by at one moment: it changes when something is forgotten, allowed, withdrawn or given."""
+
+    epoch: int
+    entries: int
+
+
 class Account:
     """The contributions of one device, in the sealed rows of its open store."""
 
@@ -106,10 +119,16 @@ class Account:
         ratchet = self._store.ratchet
         return _unpacked(ratchet)[1] if ratchet else Limits()
 
-    def limit(self, limits: Limits) -> None:
-        """Set the limits. What was given before counts towards them."""
+    def limit(self, limits: Limits, *, now: float) -> None:
+        """Set the limits, and note it in the ledger. What was given before counts towards them."""
         with self._store.transaction():
             self._store.charge(_packed(self.spent, limits))
+            self._store.append("limits", json.dumps({**asdict(limits), "time": now}).encode())
+
+    def standing(self) -> Standing:
+        """What the device stands by now: to take before the memory is read, and to give with what comes of it."""
+        with self._store.lock:
+            return Standing(epoch=self._store.epoch, entries=self._store.ledger_count)
 
     @property
     def spent(self) -> Spent:
@@ -124,12 +143,14 @@ class Account:
 
     def require_left(self, *, now: float) -> None:
         """Raise `BudgetError` if the owner's limits forbid one more contribution at ``now`` (Unix seconds)."""
-        if not self._store.ratchet:
-            return  # No limit was ever set, and the ledger need not be read.
-        limits, after = self.limits, self.spent.plus_one(now)
+        if self._store.ratchet:  # Or no limit was ever set, and the ledger need not be read.
+            self._require(self.spent.plus_one(now))
+
+    def _require(self, spent: Spent) -> None:
+        limits = self.limits
         for limit, number, term in (
-            (limits.lifetime, after.lifetime, "in all"),
-            (limits.week, after.in_week, "a week"),
+            (limits.lifetime, spent.lifetime, "in all"),
+            (limits.week, spent.in_week, "a week"),
         ):
             if limit is not None and number > limit:
                 raise BudgetError(f"This device has reached its owner's limit of contributions: {limit} {term}.")
@@ -137,29 +158,62 @@ class Account:
     def send_again(self, asked: str, *, now: float) -> bytes | None:
         """Return the bytes that were given for this request already, once that they leave again is noted.
 
-        ``None`` if none were, or others were given since, or they were dropped.
+        ``None`` if none were, or others were given since, or they may not leave any more. Raises `BudgetError` where
+        more was spent than the owner allows, or the same was asked for too often.
         """
         with self._store.transaction():
-            value = self._store.fetch(_KIND, _QUEUED)
-            if value is None or value[:_HASH_BYTES].hex() != asked:
+            terms, payload = self._queued()
+            if terms.get("asked") != asked or now >= terms["expires"] or self._forgot_since(terms["entry"]):
                 return None
-            earlier = next(its for its in reversed(self.contributions()) if its.asked == asked)
-            self._store.append(_KIND, replace(earlier, time=now, again=True).to_bytes())
-            return value[_HASH_BYTES:]
+            self._require(self.spent)
+            if terms["repeats"] >= _MOST_REPEATS:
+                raise BudgetError(f"The same contribution was asked for more than {_MOST_REPEATS} times.")
+            self._queue(terms | {"repeats": terms["repeats"] + 1}, payload)
+            given = Contribution(**terms["contribution"])
+            self._store.append(_KIND, replace(given, time=now, again=True).to_bytes())
+            return payload
 
-    def send(self, contribution: Contribution, payload: bytes) -> None:
-        """Note that ``payload`` is about to leave; durable when this returns. Raises `BudgetError` at a limit.
+    def answered(self, asked: str) -> bool:
+        """Whether bytes are kept that this request was answered with."""
+        return bool(self._queued()[0].get("asked") == asked)
 
-        Raises `ValueError` unless ``payload`` is what ``contribution`` says it is.
+    def send(self, contribution: Contribution, payload: bytes, *, standing: Standing, expires: float) -> None:
+        """Note that ``payload`` is about to leave; durable when this returns.
+
+        ``standing`` is from before the memory was read for it, and ``expires`` (Unix seconds, or infinity) when it may
+        not leave again. Raises `ChangedMeanwhileError` if the device stands otherwise now, `BudgetError` at a limit,
+        and `ValueError` unless ``payload`` is what ``contribution`` says it is.
         """
         if digest(payload) != contribution.sent or len(payload) != contribution.size_bytes:
             raise ValueError("Expected the payload that the contribution names: its hash or size is another.")
         with self._store.transaction():
+            if self.standing() != standing:
+                raise ChangedMeanwhileError("Something was forgotten, allowed or given meanwhile: make it again.")
             self.require_left(now=contribution.time)
             if self._store.ratchet:
                 self._store.charge(_packed(self.spent.plus_one(contribution.time), self.limits))
-            self._store.put(_KIND, _QUEUED, bytes.fromhex(contribution.asked) + payload)
-            self._store.append(_KIND, contribution.to_bytes())
+            entry = self._store.append(_KIND, contribution.to_bytes())
+            told = {"asked": contribution.asked, "contribution": asdict(contribution), "repeats": 0}
+            self._queue(told | {"entry": entry, "expires": expires}, payload)
+
+    def _queue(self, terms: dict[str, Any], payload: bytes) -> None:
+        """Keep these bytes and their terms for who asks again, in place of earlier ones."""
+        told = json.dumps(terms).encode()
+        value = len(told).to_bytes(4, "big") + told + payload
+        # What it replaces has left the device: there is no haste to make it unrecoverable.
+        self._store.put(_KIND, _QUEUED, value, purges=False)
+
+    def _queued(self) -> tuple[dict[str, Any], bytes]:
+        value = self._store.fetch(_KIND, _QUEUED)
+        if value is None:
+            return {}, b""
+        end = 4 + int.from_bytes(value[:4], "big")
+        return json.loads(value[4:end]), value[end:]
+
+    def _forgot_since(self, entry: int) -> bool:
+        """Whether a memory was forgotten after this entry, if only through the store."""
+        receipts = self._store.entries("receipt")
+        return any(number > entry and json.loads(content)["ids"] for number, _, content in receipts)
 
     def drop_queued(self) -> None:
         """Drop the bytes that are kept for who asks again."""
@@ -181,6 +235,9 @@ def _unpacked(ratchet: bytes) -> tuple[Spent, Limits]:
     """What a ratchet says. Raises `BudgetError`."""
     if len(ratchet) != _RATCHET.size or ratchet[0] != _FORMAT:
         raise BudgetError("What this device has spent was written by another release, or by an app: use that one.")
-    _, lifetime, week, in_week, *allowed = _RATCHET.unpack(ratchet)
+    _, *counts, _, _ = numbers = _RATCHET.unpack(ratchet)
+    if max(counts) >= 2**63:
+        raise BudgetError("What this device has spent was written by an app: it is no number that was spent.")
+    lifetime, week, in_week, *allowed = numbers[1:]
     limits = [None if limit == _NO_LIMIT else limit for limit in allowed]
     return Spent(lifetime=lifetime, week=week, in_week=in_week), Limits(lifetime=limits[0], week=limits[1])

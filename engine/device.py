@@ -12,9 +12,10 @@ Everything derived from the user lies sealed in the device's folder, nothing lea
 'Greenbowl healthy meals'
 """
 
+import contextlib
 import json
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Self
 
 import numpy as np
 
-from engine.account import Account, Contribution
+from engine.account import Account, Contribution, Standing
 from engine.backup import BackedUpKeeper
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
@@ -36,7 +37,7 @@ from engine.memory_view import MemoryView, build_view
 from engine.personalizer import Integers
 from engine.suggestion import Evaluation, Suggestion, found, ranks_of
 from engine.training import TrainingPlan, train
-from store import AcceptRollback, DeviceSecret, EncryptedStore, Unlock, Where, Witness
+from store import AcceptRollback, DeviceSecret, EncryptedStore, StoreError, Unlock, Where, Witness
 
 __all__ = ["Device", "Memory"]
 
@@ -265,29 +266,41 @@ class Device(BackedUpKeeper):
         """What this device gave to rounds, and the owner's limits."""
         return self._account
 
-    def contribute(self, contribution: Contribution, payload: bytes) -> None:
+    def contribute(self, contribution: Contribution, payload: bytes, *, standing: Standing) -> None:
         """Note, durably, that ``payload`` is about to leave: see `Account.send`.
 
         Raises `ConsentError` where the owner has not allowed rounds in its mode or has withdrawn consent to its
-        purpose, `BudgetError` at a limit.
+        purpose, `ChangedMeanwhileError` where the device stands otherwise than before the memory was read, and
+        `BudgetError` at a limit. Not inside a transaction, which could still undo the note.
         """
-        with self._lock, self._kept.untouched(), self._store.transaction():
-            self._require_allowed(contribution.mode)
-            self._account.send(contribution, payload)
+        with self._noting(contribution.mode, contribution.purpose):
+            self._account.send(contribution, payload, standing=standing, expires=self._kept.expires)
 
-    def contribute_again(self, asked: str, *, mode: str) -> bytes | None:
+    def contribute_again(self, asked: str, *, mode: str, purpose: str) -> bytes | None:
         """Return the bytes that this request was answered with before, or ``None``: see `Account.send_again`.
 
-        Raises `ConsentError` as `contribute` does.
+        Raises `ConsentError` and `BudgetError`. Not inside a transaction.
         """
-        with self._lock, self._kept.untouched(), self._store.transaction():
-            self._require_allowed(mode)
-            return self._account.send_again(asked, now=clock.time())
+        with self._lock:
+            if not self._account.answered(asked):  # As good as always, and then nothing need be written.
+                self._require_allowed(mode, purpose)
+                return None
+            with self._noting(mode, purpose):
+                return self._account.send_again(asked, now=clock.time())
 
-    def _require_allowed(self, mode: str) -> None:
-        if self.allowed_rounds != mode:
+    @contextlib.contextmanager
+    def _noting(self, mode: str, purpose: str) -> Iterator[None]:
+        with self._lock:
+            if self._store.in_transaction:
+                raise StoreError("A contribution is not made inside a transaction: leave the block first.")
+            with self._kept.untouched(), self._store.transaction():
+                self._require_allowed(mode, purpose)
+                yield
+
+    def _require_allowed(self, mode: str, purpose: str) -> None:
+        if self._kept.allowed_rounds() != mode:
             raise ConsentError("This device's owner has not allowed rounds in this mode.")
-        self._consents.require(PERSONALIZATION)
+        self._consents.require(purpose)
 
     # The device as a whole
 

@@ -47,3 +47,9 @@ class BudgetError(EngineError):
     """The owner's limit of contributions to federated rounds is reached."""
 
     exit_code = 26
+
+
+class ChangedMeanwhileError(EngineError):
+    """A memory was forgotten, or the owner's word changed, while an update was made from the memory."""
+
+    exit_code = 27

@@ -4,7 +4,6 @@ Texts become vectors by the device's encoder and lie sealed in its store; consen
 """
 
 import contextlib
-import threading
 import time as clock
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ class MemoryKeeper:
     def __init__(self, store: EncryptedStore, encoder: Encoder) -> None:
         """Internal: use `Device.create` or `Device.open`."""
         self._store, self._encoder = store, encoder
-        self._lock = threading.RLock()
+        self._lock = store.lock  # Not one of its own: two locks taken in either order wait for each other.
         self._kept = Kept(store)
         self._consents = Consents(store)
         self._account = Account(store)

@@ -35,7 +35,9 @@ class Kept:
         self._expires = math.inf
 
     def once(self, name: str, compute: Callable[[], _T]) -> _T:
-        """Return ``compute()``, kept until the store changes or what it rests on expires."""
+        """Return ``compute()``, kept until the store changes or what it rests on expires; not inside a transaction."""
+        if self._store.in_transaction:
+            return compute()  # What is read now may be undone, or not be what the block ends with.
         version = self._store.data_version()
         if version != self._computed_at or clock.time() >= self._expires:
             self._computed.clear()
@@ -55,6 +57,11 @@ class Kept:
         # By two or more where another process wrote too, and then all is read again.
         if before == self._computed_at and self._store.data_version() == before + 1:
             self._computed_at = before + 1
+
+    @property
+    def expires(self) -> float:
+        """The first time (Unix seconds) at which a memory expires that what is kept rests on, or infinity."""
+        return self._expires
 
     def rests_on(self, records: Iterable[Record]) -> None:
         """Drop what is being computed, and all else, when one of these expires."""
@@ -114,7 +121,7 @@ class Kept:
 
     def allowed_rounds(self) -> str | None:
         """Return the mode of rounds that the owner has allowed."""
-        mode = self.once(_ROUNDS, lambda: self._store.fetch(_KIND, _ROUNDS))
+        mode = self._store.fetch(_KIND, _ROUNDS)
         return None if mode is None else mode.decode()
 
     def allow_rounds(self, mode: str | None) -> None:

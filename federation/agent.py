@@ -20,7 +20,7 @@ import numpy as np
 from engine.account import Contribution, digest
 from engine.consent import PERSONALIZATION
 from engine.device import Device
-from engine.errors import BudgetError, ConsentError
+from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
 from engine.training import TrainingPlan
 from federation.config import MOST_LOCAL_STEPS, OPEN_MODE
 from federation.errors import UpdateError
@@ -33,6 +33,7 @@ NodeConfig = Mapping[str, bool | int | float | str]
 _DESCRIPTORS_EACH = 4
 _DESCRIPTORS_OTHERWISE = 256
 _DESCRIPTORS_WANTED = 8192
+_ATTEMPTS = 3  # To make an update while the device is used by others.
 
 
 def most_open() -> int:
@@ -83,17 +84,25 @@ class Agent:
             raise UpdateError(
                 f"The server asks for {request.plan.steps} local steps, at most {MOST_LOCAL_STEPS} are taken."
             )
-        asked = request.digest()
         try:
-            sent = self.device.contribute_again(asked, mode=request.mode)
-            if sent is not None:
-                return np.frombuffer(sent, dtype=WIRE).astype(np.float32)
-            # Before the work, which would be in vain; and once more where it is charged.
-            self.device.account.require_left(now=time.time())
-            update = self._trained(request, node_id)
-            self.device.contribute(_noted(request, asked, update), update.astype(WIRE).tobytes())
+            for _ in range(_ATTEMPTS):
+                with contextlib.suppress(ChangedMeanwhileError):
+                    return self._given(request, node_id)
         except (ConsentError, BudgetError) as error:
             raise UpdateError(str(error)) from None
+        raise UpdateError("The device was used all the while that its update was made.")
+
+    def _given(self, request: TrainRequest, node_id: int) -> Floats:
+        """What leaves, noted. Raises `ConsentError`, `BudgetError` and `ChangedMeanwhileError`."""
+        asked, standing = request.digest(), self.device.account.standing()
+        sent = self.device.contribute_again(asked, mode=request.mode, purpose=PERSONALIZATION)
+        if sent is not None:
+            return np.frombuffer(sent, dtype=WIRE).astype(np.float32)
+        # Before the work, which would be in vain; and once more where it is charged.
+        self.device.account.require_left(now=time.time())
+        update = self._trained(request, node_id)
+        payload = update.astype(WIRE).tobytes()
+        self.device.contribute(_noted(request, asked, payload), payload, standing=standing)
         return update
 
     def _trained(self, request: TrainRequest, node_id: int) -> Floats:
@@ -102,9 +111,8 @@ class Agent:
         return request.flat + clip(trained - request.flat, request.clip_norm)
 
 
-def _noted(request: TrainRequest, asked: str, update: Floats) -> Contribution:
-    """What the ledger is to say of ``update`` (d,)."""
-    payload = update.astype(WIRE).tobytes()
+def _noted(request: TrainRequest, asked: str, payload: bytes) -> Contribution:
+    """What the ledger is to say of ``payload``."""
     return Contribution(
         time=time.time(),
         to=request.run,

@@ -44,11 +44,19 @@ class Commits:
     @contextmanager
     def transaction(self) -> Iterator[Work]:
         """A block whose changes are all durable when it ends, or undone if it raises. Blocks may nest."""
+        # Held from before it is asked whether this block is nested until the witness has been told: another thread's
+        # block is none that this one could be nested in, and what it changes is not what this one tells.
+        with self._core.database.held():
+            if self._core.database.depth:
+                with self._restoring(), self._core.database.write():
+                    yield self._core.work
+            else:
+                with self._outermost() as work:
+                    yield work
+
+    @contextmanager
+    def _outermost(self) -> Iterator[Work]:
         core = self._core
-        if core.database.depth:
-            with self._restoring(), core.database.write():
-                yield core.work
-            return
         core.work = work = Work()
         root, store_key = core.keys.root, core.keys.store_key
         try:

@@ -89,7 +89,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[None]:
         """A transaction that holds the write lock; blocks may nest, and each is undone alone if it raises."""
-        with self._held():
+        with self.held():
             if self.depth:
                 yield from self._savepoint()
                 return
@@ -119,7 +119,7 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Reads inside the block all see one state, whatever other processes commit meanwhile."""
-        with self._held():
+        with self.held():
             if self._connection.in_transaction:
                 yield
                 return
@@ -143,7 +143,7 @@ class Database:
         self._done(lambda: self._connection.executemany(sql, rows))
 
     def _done(self, step: Callable[[], T]) -> T:
-        """What ``step`` returns: :meth:`_held` and :meth:`typed_errors` in one, which takes a third of their time."""
+        """What ``step`` returns: :meth:`held` and :meth:`typed_errors` in one, which takes a third of their time."""
         self._require_own()
         with self._lock:
             self._require_open()
@@ -180,15 +180,20 @@ class Database:
 
     def version(self) -> int:
         """A count that grows with every commit seen, one's own included."""
-        with self._held():
+        with self.held():
             return self.foreign_changes() + self._own_commits
 
     def _pragma_data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
+    @property
+    def lock(self) -> threading.RLock:
+        """What serialises the threads of this process."""
+        return self._lock
+
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """The lock, on a connection that is open and this process's own."""
+    def held(self) -> Iterator[None]:
+        """A block in which no other thread uses the connection: open, and this process's own. Blocks may nest."""
         self._require_own()
         with self._lock:
             self._require_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -44,10 +45,15 @@ class OpenStore(Secret):
 
     # Sealed values and the ledger
 
-    def put(self, kind: str, name: str, value: bytes) -> None:
-        """Seal ``value`` under ``kind`` and ``name``, in place of an earlier one."""
+    def put(self, kind: str, name: str, value: bytes, *, purges: bool = True) -> None:
+        """Seal ``value`` under ``kind`` and ``name``, in place of an earlier one.
+
+        What was there is forgotten for good with the next forget, or, where it ``purges``, at the latest when the store
+        is closed.
+        """
         with self.transaction():
-            self._leaves(kind, name)
+            if purges:
+                self._leaves(kind, name)
             self._named.put(kind, name, value)
 
     def fetch(self, kind: str, name: str) -> bytes | None:
@@ -76,6 +82,18 @@ class OpenStore(Secret):
             raise ValueError("Expected another kind than 'receipt': the store writes these itself.")
         with self.transaction():
             return self._ledger.append(kind, content)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch: it grows with each forget, and with each change of slots or rotation."""
+        with self._core.snapshot() as view:
+            return view.head.epoch
+
+    @property
+    def ledger_count(self) -> int:
+        """The number of the ledger's entries: it grows with each forget, too."""
+        with self._core.snapshot() as view:
+            return view.head.ledger_count
 
     def entries(self, kind: str | None = None) -> list[tuple[int, str, bytes]]:
         """(number, kind, content) of the ledger's entries, of one kind if given. Raises ``TamperedError``."""
@@ -152,6 +170,16 @@ class OpenStore(Secret):
         """16 random bytes that name this store."""
         return self._core.store_id
 
+    @property
+    def lock(self) -> threading.RLock:
+        """What serialises the threads that share this store. A layer above takes it too, as two locks could block."""
+        return self._database.lock
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction of this connection is under way."""
+        return self._database.depth > 0
+
     def data_version(self) -> int:
         """A number that changes whenever this connection, another one or another process has committed."""
         return self._database.version()
@@ -162,11 +190,12 @@ class OpenStore(Secret):
 
     def verify(self) -> int:
         """Open every sealed value and check it against all that names it; how many. Raises ``TamperedError``."""
-        if not self._database.depth:
-            self._core.reread()  # What is in memory says nothing of the file.
-        self._core.drop_columns()
-        with self._core.snapshot():
-            return verify(self._core, self._rows, self._named, self._ledger)
+        with self._database.held():
+            if not self._database.depth:
+                self._core.reread()  # What is in memory says nothing of the file.
+            self._core.drop_columns()
+            with self._core.snapshot():
+                return verify(self._core, self._rows, self._named, self._ledger)
 
     def close(self) -> None:
         """Close the store; calling it again has no effect.
@@ -187,15 +216,16 @@ class OpenStore(Secret):
 
         Completes a forget that raised ``ForgetPending``; raises it again if the other process still reads.
         """
-        with self.transaction() as work:
-            if self._has_left():
-                work.touched = work.forgets = True
-                work.reason = "purge" if not work.what else work.reason
-        if not self._database.depth:
-            with self._core.snapshot():
-                pass  # The latest root, if another process has forgotten something meanwhile.
-            self._commits.finish_forget()
-        return work.receipt
+        with self._database.held():
+            with self.transaction() as work:
+                if self._has_left():
+                    work.touched = work.forgets = True
+                    work.reason = "purge" if not work.what else work.reason
+            if not self._database.depth:
+                with self._core.snapshot():
+                    pass  # The latest root, if another process has forgotten something meanwhile.
+                self._commits.finish_forget()
+            return work.receipt
 
     def _has_left(self) -> bool:
         """Whether updates or replaced values left something. Each forget, by whomever, takes it all along."""

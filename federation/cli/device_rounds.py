@@ -74,11 +74,13 @@ def budget(path: Path, lifetime: int | str | None, week: int | str | None, as_js
     from engine.account import Account, Limits
 
     with opened_store(path, unlocking) as store:
-        account = Account(store)
+        account, now = Account(store), time.time()
         if lifetime is not None or week is not None:
-            before = account.limits
-            account.limit(Limits(lifetime=_wished(lifetime, before.lifetime), week=_wished(week, before.week)))
-        limits, spent, now = account.limits, account.spent, time.time()
+            with store.transaction():
+                before = account.limits
+                wished = Limits(lifetime=_wished(lifetime, before.lifetime), week=_wished(week, before.week))
+                account.limit(wished, now=now)
+        limits, spent = account.limits, account.spent
     terms = (
         ("in all", "lifetime", spent.lifetime, limits.lifetime),
         ("this week", "week", spent.in_week_at(now), limits.week),
@@ -109,13 +111,20 @@ def ledger(path: Path, as_json: bool, unlocking: Unlocking) -> None:
         entries = store.entries()
     told = [(number, kind, _fields(content)) for number, kind, content in entries]
     if as_json:
-        print_json({"entries": [{"number": number, "kind": kind, **fields} for number, kind, fields in told]})
+        # What an app wrote must not pass for another kind of entry.
+        print_json(
+            {
+                "entries": [
+                    {"number": number} | fields | {"number": number, "kind": kind} for number, kind, fields in told
+                ]
+            }
+        )
         return
     if not told:
         click.echo("The ledger is empty: nothing has left this device, and nothing was forgotten.")
         return
     rows = [
-        (str(number), when(fields["time"]) if "time" in fields else "", kind, _in_words(kind, fields))
+        (str(number), _moment(fields.get("time")), plain(kind), _in_words(kind, fields))
         for number, kind, fields in told
     ]
     print_table(("entry", "time", "kind", ""), rows, right=("entry",))
@@ -123,25 +132,44 @@ def ledger(path: Path, as_json: bool, unlocking: Unlocking) -> None:
 
 def _fields(content: bytes) -> dict[str, Any]:
     """What an entry says; of one that an app wrote in a form of its own, only how long it is."""
+    from engine.text import is_unicode
+
     try:
         fields = json.loads(content)
-    except ValueError:
-        fields = None
-    return fields if isinstance(fields, dict) else {"size_bytes": len(content)}
+        if isinstance(fields, dict) and is_unicode(json.dumps(fields, ensure_ascii=False)):
+            return fields
+    except (ValueError, RecursionError):
+        pass
+    return {"size_bytes": len(content)}
+
+
+def _moment(time_s: object) -> str:
+    try:
+        return when(float(time_s)) if isinstance(time_s, int | float) else ""
+    except OverflowError:
+        return ""
 
 
 def _in_words(kind: str, fields: Mapping[str, Any]) -> str:
-    match kind:
-        case "sent":
-            to = f"to {plain(fields['to'])}, round {fields['round']}, mode {fields['mode']}, for {fields['purpose']}"
-            sent, came = fields["sent"][:_HASH_SHOWN], fields["model"][:_HASH_SHOWN]
-            again = "the same again: " if fields["again"] else ""
-            return f"{to}\n{again}{fields['size_bytes']:,} bytes {sent}…, to model {came}…"
-        case "consent":
-            return f"{plain(fields['purpose'])}: {'given' if fields['granted'] else 'withdrawn'}"
-        case "rounds":
-            return rounds_in_words(fields["mode"])
-        case "receipt":
-            return f"{fields['what']}: {plural(len(fields['ids']), 'memory')} forgotten, epoch {fields['epoch']} began"
-        case _:
-            return ", ".join(f"{name} {value}" for name, value in fields.items() if name != "time")
+    try:
+        match kind:
+            case "sent":
+                to = (
+                    f"to {plain(fields['to'])}, round {fields['round']}, mode {fields['mode']}, for {fields['purpose']}"
+                )
+                sent, came = fields["sent"][:_HASH_SHOWN], fields["model"][:_HASH_SHOWN]
+                again = "the same again: " if fields["again"] else ""
+                return f"{to}\n{again}{fields['size_bytes']:,} bytes {sent}…, to model {came}…"
+            case "consent":
+                return f"{plain(fields['purpose'])}: {'given' if fields['granted'] else 'withdrawn'}"
+            case "rounds":
+                return rounds_in_words(fields["mode"])
+            case "limits":
+                limits = [(ANY if fields[name] is None else str(fields[name])) for name in ("lifetime", "week")]
+                return f"{limits[0]} in all, {limits[1]} a week"
+            case "receipt":
+                memories = plural(len(fields["ids"]), "memory")
+                return f"{fields['what']}: {memories} forgotten, epoch {fields['epoch']} began"
+    except (KeyError, TypeError, ValueError):
+        pass  # An app's own, under a name of the device's.
+    return plain(", ".join(f"{name} {value}" for name, value in fields.items() if name != "time"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import sqlite3
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from engine.account import WEEK_S, Account, Contribution
+from engine.account import WEEK_S, Account, Contribution, Limits
 from store import DeviceKey, EncryptedStore
 
 Call = Callable[..., Any]
@@ -57,6 +58,8 @@ def give(opened: Callable[[], EncryptedStore]) -> Callable[..., None]:
                         size_bytes=len(payload),
                     ),
                     payload,
+                    standing=Account(store).standing(),
+                    expires=math.inf,
                 )
 
     return send
@@ -143,6 +146,42 @@ def test_edited_ledger_is_reported_and_not_listed(
         told = device(*args)
         assert (told.code != 0, told.out) == (True, "")
         one_line(told)
+
+
+ODD = [
+    b'{"kind": "receipt", "number": 1, "ids": []}',
+    b'{"time": "yesterday"}',
+    b'{"time": null, "to": 1}',
+    b'{"time": 1' + b"0" * 400 + b"}",
+    b"[" * 100_000,
+    b'{"text": "\\ud800"}',
+    b'{"a\\nb": "c\\nentry 9 forged\x1b"}',
+    b'{"purpose": 1}',
+    b"",
+]
+
+
+@pytest.mark.parametrize("kind", ["app", "sent", "consent", "rounds", "limits", "two\nlines"])
+def test_odd_entries_of_an_app_are_listed_as_what_they_are(
+    device: Call, opened: Callable[[], EncryptedStore], kind: str
+) -> None:
+    with opened() as store:
+        for content in ODD:
+            store.append(kind, content)
+    told = as_json(device("ledger", "--json"))["entries"]
+    assert [(its["number"], its["kind"]) for its in told] == [(n, kind) for n in range(1, len(ODD) + 1)]
+    shown = device("ledger")
+    rows = lines(shown)
+    assert [row.split()[0] for row in rows[1:]] == [str(n) for n in range(1, len(ODD) + 1)]
+    assert "\x1b" not in shown.out
+
+
+def test_one_limit_is_set_beside_another_processes(device: Call, opened: Callable[[], EncryptedStore]) -> None:
+    device("budget", "--lifetime", 9)
+    device("budget", "--week", 2)
+    with opened() as store:
+        assert Account(store).limits == Limits(lifetime=9, week=2)
+    assert "limits 9 in all, 2 a week" in lines(device("ledger"))[-1]
 
 
 @pytest.mark.parametrize("name", ["budget", "ledger"])

@@ -15,7 +15,7 @@ from engine.training import TrainingPlan
 from federation import agent
 from federation.agent import Agent, DevicePool, TrainRequest, agent_of, most_open, serving
 from federation.errors import UpdateError
-from store import DeviceKey, StoreError, StoreFullError
+from store import DeviceKey, StoreError, StoreFullError, Where
 
 
 def request(flat: np.ndarray, **changed: Any) -> TrainRequest:
@@ -86,10 +86,63 @@ def test_whatever_is_asked_otherwise_is_another_request(town: Any, changed: dict
     assert request(flat + np.float32(1e-3)).digest() != request(flat).digest()
 
 
+def test_memory_forgotten_while_it_trains_does_not_leave(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    flat, real, asked = town.fleet.start.flat, Agent._trained, list[int]()
+
+    def slow(self: Agent, request: TrainRequest, node_id: int) -> np.ndarray:
+        update = real(self, request, node_id)
+        asked.append(1)
+        if len(asked) == 1:
+            with town.fleet.open("device-0001") as other:
+                other.erase(Where())
+        return update
+
+    monkeypatch.setattr(Agent, "_trained", slow)
+    with town.fleet.open("device-0001") as device:
+        sent = Agent(device).train(request(flat), node_id=2)
+        assert len(device.account.contributions()) == 1
+    assert len(asked) == 2
+    assert np.array_equal(sent, flat)
+
+
+def test_device_that_changes_all_the_while_does_not_take_part(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Agent._trained
+
+    def slow(self: Agent, request: TrainRequest, node_id: int) -> np.ndarray:
+        self.device.allow_rounds("open")
+        return real(self, request, node_id)
+
+    monkeypatch.setattr(Agent, "_trained", slow)
+    with town.fleet.open("device-0001") as device:
+        with pytest.raises(UpdateError, match="all the while"):
+            Agent(device).train(request(town.fleet.start.flat), node_id=2)
+        assert device.account.contributions() == []
+
+
+def test_two_deliveries_at_once_get_the_same_bytes_and_one_charge(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = request(town.fleet.start.flat), Agent._trained
+    others: list[np.ndarray] = []
+
+    def slow(self: Agent, request: TrainRequest, node_id: int) -> np.ndarray:
+        update = real(self, request, node_id)
+        if not others:
+            others.append(update)
+            with town.fleet.open("device-0001") as device:
+                device.remember("a taxi, now", label="taxi")
+                others[0] = Agent(device).train(request, node_id=node_id)
+        return update
+
+    monkeypatch.setattr(Agent, "_trained", slow)
+    with town.fleet.open("device-0001") as device:
+        sent = Agent(device).train(asked, node_id=2)
+        assert [its.again for its in device.account.contributions()] == [False, True]
+    assert np.array_equal(sent, others[0])
+
+
 def test_device_at_its_limit_does_not_take_part_nor_train(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     flat = town.fleet.start.flat
     with town.fleet.open("device-0001") as device:
-        device.account.limit(Limits(lifetime=1))
+        device.account.limit(Limits(lifetime=1), now=0.0)
         Agent(device).train(request(flat), node_id=2)
         monkeypatch.setattr(type(device), "train", lambda *_, **__: pytest.fail("trained in vain"))
         with pytest.raises(UpdateError, match="1 in all"):

@@ -367,3 +367,22 @@ def test_forked_child_is_refused_and_leaves_the_store_whole(
     assert os.waitpid(child, 0)[1] == 0
     memory.add(records(1)[0], vectors(1)[0])
     assert memory.verify() == 4 + 3 * 2  # Each record: entry, vector, record.
+
+
+def test_another_threads_block_is_none_to_be_nested_in(memory: EncryptedStore) -> None:
+    """What a thread puts while another is in a transaction is durable, and told, when it returns."""
+    done = threading.Event()
+
+    def put() -> None:
+        memory.put("kind", "by the other thread", b"value")
+        done.set()
+
+    thread = threading.Thread(target=put)
+    with memory.transaction():
+        memory.put("kind", "by this thread", b"value")
+        thread.start()
+        assert not done.wait(0.3)
+    thread.join()
+    memory._core.reread()
+    assert memory.names("kind") == ["by the other thread", "by this thread"]
+    memory.verify()
