@@ -44,41 +44,36 @@ class Commits:
     @contextmanager
     def transaction(self) -> Iterator[Work]:
         """A block whose changes are all durable when it ends, or undone if it raises. Blocks may nest."""
+        core = self._core
+        core.database.require_own()
         # Held from before it is asked whether this block is nested until the witness has been told: another thread's
         # block is none that this one could be nested in, and what it changes is not what this one tells.
-        with self._core.database.held():
-            if self._core.database.depth:
-                with self._restoring(), self._core.database.write():
-                    yield self._core.work
-            else:
-                with self._outermost() as work:
-                    yield work
-
-    @contextmanager
-    def _outermost(self) -> Iterator[Work]:
-        core = self._core
-        core.work = work = Work()
-        root, store_key = core.keys.root, core.keys.store_key
-        try:
-            with core.database.write():
-                core.sync(begins=True)
-                root, store_key = core.keys.root, core.keys.store_key
-                with self._restoring():
+        with core.database.lock:
+            if core.database.depth:
+                with self._restoring(), core.database.write():
+                    yield core.work
+                return
+            core.work = work = Work()
+            root, store_key = core.keys.root, core.keys.store_key
+            try:
+                with core.database.write():
+                    core.sync(begins=True)
+                    root, store_key = core.keys.root, core.keys.store_key
                     yield work
                     if work.touched:
                         self._finish(work)
-        except BaseException:
-            core.keys.store_key = store_key
-            core.keys.adopt(root)  # Even the same root: its trees may have been punctured before the block failed.
-            core.rollbacks += 1
-            core.reread()
-            raise
-        if work.touched:
-            self._after(work)
+            except BaseException:
+                core.keys.store_key = store_key
+                core.keys.adopt(root)  # Even the same root: its trees may have been punctured before the block failed.
+                core.rollbacks += 1
+                core.reread()  # So what the block left in the view is never looked at.
+                raise
+            if work.touched:
+                self._after(work)
 
     @contextmanager
     def _restoring(self) -> Iterator[None]:
-        """Put the view back if the block raises."""
+        """Put the view back if a nested block raises."""
         core = self._core
         view, work, before = core.view.copy(), core.work, core.work.copy()
         try:

@@ -144,7 +144,7 @@ class Database:
 
     def _done(self, step: Callable[[], T]) -> T:
         """What ``step`` returns: :meth:`held` and :meth:`typed_errors` in one, which takes a third of their time."""
-        self._require_own()
+        self.require_own()
         with self._lock:
             self._require_open()
             try:
@@ -194,12 +194,13 @@ class Database:
     @contextmanager
     def held(self) -> Iterator[None]:
         """A block in which no other thread uses the connection: open, and this process's own. Blocks may nest."""
-        self._require_own()
+        self.require_own()
         with self._lock:
             self._require_open()
             yield
 
-    def _require_own(self) -> None:
+    def require_own(self) -> None:
+        """Raise ``StoreError`` in a process that was forked from the one that opened the store."""
         if self._pid != os.getpid():
             # SQLite's locks do not survive a fork: two processes on one connection would corrupt the file. Asked
             # before the lock, which another thread may have held at the fork and then nobody frees.
