@@ -112,7 +112,10 @@ class Core:
             yield self.view
 
     def sync(self, *, begins: bool = False) -> None:
-        """Follow what other connections and processes have committed; inside a transaction only where it begins."""
+        """Follow what other connections and processes have committed; inside a transaction only where it begins.
+
+        Under the database's lock: another thread's transaction rests on the view.
+        """
         if self.database.depth and not begins:
             return
         seen = self.database.foreign_changes()
@@ -135,6 +138,8 @@ class Core:
         manifest, registry = self._read_manifest(head), self._read_registry(head)
         tail = self._read_tail(head, {} if self._seen < 0 or self.committed == 0 else self.view.tail)
         self.committed = head.counter
+        for number in self._columns.keys() - manifest.segments.keys():
+            self.forget_columns(number)
         times = [manifest.segments.soonest(), *(entry.expires for entry in tail.values())]
         tail_ids = {entry.id: slot for slot, entry in tail.items()}
         return View(head, manifest, registry, tail, tail_ids, min(times, default=NEVER))
@@ -236,6 +241,11 @@ class Core:
         self._current = NO_SEGMENTS, {}
         if ref.number in self._columns:
             self._columns[ref.number] = (ref.identity, columns)
+
+    def forget_columns(self, number: int) -> None:
+        """Drop what is kept in memory of a segment's columns."""
+        self._columns.pop(number, None)
+        self._current = NO_SEGMENTS, {}
 
     def drop_columns(self) -> None:
         """Drop all columns kept in memory."""

@@ -162,8 +162,8 @@ class OpenStore(Secret):
     @property
     def dimension(self) -> int:
         """How many floats each vector has."""
-        self._core.sync()
-        return self._core.view.head.dimension
+        with self._core.snapshot() as view:
+            return view.head.dimension
 
     @property
     def store_id(self) -> bytes:

@@ -165,8 +165,10 @@ class Searcher:
         while True:
             slots, scores = index.search(query, wanted)
             keep = np.ones(len(slots), dtype=np.bool_) if allowed is None else allowed(slots)
-            if keep.sum() >= min(k, len(index)) or wanted >= len(index):
-                return slots[keep], scores[keep]
+            kept = scores[keep]
+            # Of equal products the index gives all or, where the last one has it, perhaps some.
+            if wanted >= len(index) or (len(kept) >= k and kept[k - 1] > scores[-1]):
+                return slots[keep], kept
             wanted *= 4
 
     def _scan_codes(

@@ -88,6 +88,7 @@ class Segments:
         view = self._core.view
         self._core.database.run("DELETE FROM segment WHERE number = ?", (number,))
         view.manifest = view.manifest.without_segment(number)
+        self._core.forget_columns(number)
 
     def drop_all(self) -> None:
         """Delete all segments, whose rows are about to be replaced; their keys are punctured at the next forget."""

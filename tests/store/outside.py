@@ -57,6 +57,10 @@ def unpad(padded: bytes, size: int | None = None) -> bytes:
     return padded[4 : 4 + length]
 
 
+def count_class(count: int) -> int:
+    return next(n for n in (16, 32, 64, 128, 256, *range(512, count + 512, 256)) if n >= count)
+
+
 def stamp_keys(key: bytes, salt: bytes, store_id: bytes, space: str, number: int) -> tuple[bytes, bytes]:
     message = lp(salt, b"tacit", struct.pack(">I", 2), store_id, space.encode(), struct.pack(">Q", number))
     derived = hashlib.blake2b(message, digest_size=64, key=key, person=b"tacit/2/seal").digest()
@@ -315,7 +319,8 @@ class Outside:
             assert lookup == hmac.digest(self.lookup_key, names, "sha256")
             kind, name = parts_of(names)
             self.named[kind.decode(), name.decode()] = content
-        assert self.one("SELECT count(*) FROM named")[0] >= len(self.named)
+        rows = self.one("SELECT count(*) FROM named")[0]
+        assert rows == count_class(rows) >= len(self.named)
 
     def _read_ledger(self) -> None:
         self.ledger, chain = [], bytes(32)
@@ -328,6 +333,7 @@ class Outside:
             chain = hashlib.sha256(chain + hashlib.sha256(entry).digest()).digest()
             kind, content = parts_of(entry)
             self.ledger.append((number, kind.decode(), content))
+        assert self.one("SELECT count(*), max(number) FROM ledger") == (count_class(count),) * 2
         assert chain == self.ledger_chain
         assert [number for number, _, _ in self.ledger] == list(range(1, self.head["ledger_count"] + 1))
         self.receipts = [json.loads(content) for _, kind, content in self.ledger if kind == "receipt"]

@@ -446,6 +446,20 @@ def test_real_sentences_are_found_again():
     assert recall_at_10(filled(vectors), vectors, queries, candidates_for(10)) >= 0.99
 
 
+@pytest.mark.parametrize("kind", [SignBlocks, WeighedBlocks])
+def test_rows_that_only_fill_a_block_of_any_part_are_never_found(kind):
+    quantizer = Quantizer(64)
+    vectors = clustered_vectors(134, 64)
+    signs, factors = np.split(quantizer.encode(vectors), [quantizer.sign_bytes], axis=1)
+    factors = np.ascontiguousarray(factors).view("<f4")[:, 0]
+    blocks, parts = kind(quantizer), [slice(0, 33), slice(33, 34), slice(34, 134)]
+    blocks.append_blocks([(packed_signs(signs[part]), factors[part]) for part in parts])
+    assert blocks.count == 64 + 32 + 128
+    assert blocks.live().tolist() == [*range(33), 64, *range(96, 196)]
+    _, places, _ = blocks.search(quantizer.rotate(vectors[:1]) / np.linalg.norm(vectors[0]), 134)
+    assert sorted(places.tolist()) == blocks.live().tolist()
+
+
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 100, 1024])
 @pytest.mark.parametrize("gone", [[], [0], [-1], [0, -1], "half", "most"])
 def test_blocks_without_rows_are_the_blocks_of_the_rest(count, gone):

@@ -236,6 +236,15 @@ def test_punctured_tree_holds_no_secret_of_what_is_gone() -> None:
     assert tree._leaves.keys() == {0, 1}
 
 
+def test_leaf_that_is_punctured_whole_is_not_remembered() -> None:
+    tree = KeyTree(no_nodes(), PLACE, BRANCH)
+    asked = (5, 255, 256, 300, 511, 512, 700)
+    assert all(map(tree.has, asked))
+    tree.puncture(range(256, 512))
+    assert [number for number in asked if tree.has(number)] == [5, 255, 512, 700]
+    assert 1 not in tree._leaves
+
+
 def test_keyring_keeps_what_no_puncture_reached_and_reads_the_rest_anew(tmp_path: Path) -> None:
     with EncryptedStore.create(tmp_path / "home", DeviceKey(HUNTER), dimension=2) as memory:
         first = memory.add(Record(text="one", time=0.0), np.ones(2, dtype=np.float32))

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from store import DeviceKey, DimensionError, EncryptedStore, Record, RecordMissingError, StoreError
+from store import DeviceKey, DimensionError, EncryptedStore, Record, RecordMissingError, StoreError, Where
 
 Records = Callable[[int], list[Record]]
 Vectors = Callable[[int], np.ndarray]
@@ -386,3 +387,56 @@ def test_another_threads_block_is_none_to_be_nested_in(memory: EncryptedStore) -
     memory._core.reread()
     assert memory.names("kind") == ["by the other thread", "by this thread"]
     memory.verify()
+
+
+def test_asking_for_the_dimension_does_not_disturb_another_threads_transaction(
+    memory: EncryptedStore, folder: Path, key: DeviceKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vector = np.ones(memory.dimension, dtype=np.float32)
+    with EncryptedStore.open(folder, key) as other:
+        other.put("kind", "name", b"so that there is something to follow")
+    read, may_end, answers = memory._core._read_tail, threading.Event(), list[int]()
+
+    def slow(*terms: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            may_end.wait(5)
+        return read(*terms)
+
+    monkeypatch.setattr(memory._core, "_read_tail", slow)
+    thread = threading.Thread(target=lambda: answers.append(memory.dimension))
+    with memory.transaction():
+        first = memory.add(Record(text="one", time=0.0), vector)
+        thread.start()
+        thread.join(0.2)
+        may_end.set()
+        thread.join(0.2)
+        second = memory.add(Record(text="two", time=0.0), vector)
+    thread.join()
+    assert answers == [memory.dimension]
+    assert [memory.get(id).record.text for id in (first, second)] == ["one", "two"]
+
+
+def test_of_equal_products_the_lower_ids_are_found_behind_superseded_records(memory: EncryptedStore) -> None:
+    direction = np.eye(memory.dimension, dtype=np.float32)[0]
+    first = [memory.add(Record(text="older", time=0.0), direction * size) for size in (8, 7)]
+    memory.add(Record(text="best", time=0.0), direction * 9)
+    equal = [memory.add(Record(text="equal", time=0.0), direction * 5) for _ in range(40)]
+    for id in first:
+        memory.add(Record(text="newer", time=0.0, supersedes=id), direction * -1)
+    assert [id for id, _ in memory.search(direction, 3)] == [3, *equal[:2]]
+
+
+def test_segment_that_is_forgotten_whole_leaves_no_columns_in_memory(folder: Path, key: DeviceKey) -> None:
+    with EncryptedStore.create(folder, key, dimension=2) as memory, EncryptedStore.open(folder, key) as reader:
+        ids = memory.add_many(
+            [Record(text=f"text {n}", time=0.0, scope="secret-scope") for n in range(1500)],
+            np.random.default_rng(0).standard_normal((1500, 2)).astype(np.float32),
+        )
+        for store in (memory, reader):
+            store.search(np.ones(2, dtype=np.float32), 3, where=Where(scope="secret-scope"))
+            assert store._core._columns
+        memory.forget(ids[:1024])
+        for store in (memory, reader):
+            store.search(np.ones(2, dtype=np.float32), 3, where=Where(scope="secret-scope"))
+            assert not store._core._columns
+            assert not store._core._current[1]
