@@ -395,35 +395,40 @@ def test_asking_for_the_dimension_does_not_disturb_another_threads_transaction(
     vector = np.ones(memory.dimension, dtype=np.float32)
     with EncryptedStore.open(folder, key) as other:
         other.put("kind", "name", b"so that there is something to follow")
-    read, may_end, answers = memory._core._read_tail, threading.Event(), list[int]()
+    read, inside, may_end, answers = memory._core._read_tail, threading.Event(), threading.Event(), list[int]()
 
     def slow(*terms: Any) -> Any:
         if threading.current_thread() is not threading.main_thread():
-            may_end.wait(5)
+            inside.set()
+            may_end.wait(0.5)
         return read(*terms)
 
     monkeypatch.setattr(memory._core, "_read_tail", slow)
     thread = threading.Thread(target=lambda: answers.append(memory.dimension))
+    thread.start()
+    assert inside.wait(5)
     with memory.transaction():
         first = memory.add(Record(text="one", time=0.0), vector)
-        thread.start()
-        thread.join(0.2)
         may_end.set()
-        thread.join(0.2)
+        thread.join(0.5)
         second = memory.add(Record(text="two", time=0.0), vector)
     thread.join()
     assert answers == [memory.dimension]
+    assert first != second
     assert [memory.get(id).record.text for id in (first, second)] == ["one", "two"]
 
 
 def test_of_equal_products_the_lower_ids_are_found_behind_superseded_records(memory: EncryptedStore) -> None:
     direction = np.eye(memory.dimension, dtype=np.float32)[0]
-    first = [memory.add(Record(text="older", time=0.0), direction * size) for size in (8, 7)]
-    memory.add(Record(text="best", time=0.0), direction * 9)
-    equal = [memory.add(Record(text="equal", time=0.0), direction * 5) for _ in range(40)]
-    for id in first:
+    fillers = memory.add_many([Record(text="filler", time=0.0)] * 30, np.stack([direction * -5] * 30))
+    older = [memory.add(Record(text="older", time=0.0), direction * size) for size in (8, 7)]
+    best = memory.add(Record(text="best", time=0.0), direction * 9)
+    equal = memory.add_many([Record(text="equal", time=0.0)] * 40, np.stack([direction * 5] * 40))
+    for id in older:
         memory.add(Record(text="newer", time=0.0, supersedes=id), direction * -1)
-    assert [id for id, _ in memory.search(direction, 3)] == [3, *equal[:2]]
+    memory.search(direction, 1)
+    memory.forget(fillers)  # The last rows take their places in the index, so that the lower ids come last.
+    assert [id for id, _ in memory.search(direction, 3)] == [best, *equal[:2]]
 
 
 def test_segment_that_is_forgotten_whole_leaves_no_columns_in_memory(folder: Path, key: DeviceKey) -> None:
