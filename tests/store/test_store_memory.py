@@ -351,6 +351,28 @@ def test_threads_sharing_a_store_lose_nothing(memory: EncryptedStore, records: R
     assert len(memory.names("thread")) == 80
 
 
+def test_what_threads_add_at_once_is_there_for_others(
+    memory: EncryptedStore, folder: Path, key: DeviceKey, records: Records, vectors: Vectors
+) -> None:
+    """Seen through a second connection: on the first, a later commit would cover what one of them forgot to tell."""
+    acknowledged: list[int] = []
+    with EncryptedStore.open(folder, key) as other:
+        for _ in range(20):
+            start = threading.Barrier(3)
+
+            def work(start: threading.Barrier = start) -> None:
+                start.wait(5)
+                acknowledged.append(memory.add(records(1)[0], vectors(1)[0]))
+
+            threads = [threading.Thread(target=work) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert other.vectors()[0] == sorted(acknowledged)
+    assert len(set(acknowledged)) == 60
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_child_is_refused_and_leaves_the_store_whole(
     memory: EncryptedStore, records: Records, vectors: Vectors
