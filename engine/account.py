@@ -143,17 +143,17 @@ class Account:
 
     def require_left(self, *, now: float) -> None:
         """Raise `BudgetError` if the owner's limits forbid one more contribution at ``now`` (Unix seconds)."""
-        if self._store.ratchet:  # Or no limit was ever set, and the ledger need not be read.
-            self._require(self.spent.plus_one(now))
+        self._after_one_more(now)
 
-    def _require(self, spent: Spent) -> None:
-        limits = self.limits
-        for limit, number, term in (
-            (limits.lifetime, spent.lifetime, "in all"),
-            (limits.week, spent.in_week, "a week"),
-        ):
-            if limit is not None and number > limit:
-                raise BudgetError(f"This device has reached its owner's limit of contributions: {limit} {term}.")
+    def _after_one_more(self, now: float) -> bytes | None:
+        """The ratchet after one more contribution, or ``None`` if no limit was ever set. Raises `BudgetError`."""
+        ratchet = self._store.ratchet
+        if not ratchet:
+            return None
+        spent, limits = _unpacked(ratchet)
+        after = spent.plus_one(now)
+        _require(limits, after)
+        return _packed(after, limits)
 
     def send_again(self, asked: str, *, now: float) -> bytes | None:
         """Return the bytes that were given for this request already, once that they leave again is noted.
@@ -165,7 +165,7 @@ class Account:
             terms, payload = self._queued()
             if terms.get("asked") != asked or now >= terms["expires"] or self._forgot_since(terms["entry"]):
                 return None
-            self._require(self.spent)
+            _require(self.limits, self.spent)
             if terms["repeats"] >= _MOST_REPEATS:
                 raise BudgetError(f"The same contribution was asked for more than {_MOST_REPEATS} times.")
             self._queue(terms | {"repeats": terms["repeats"] + 1}, payload)
@@ -189,9 +189,9 @@ class Account:
         with self._store.transaction():
             if self.standing() != standing:
                 raise ChangedMeanwhileError("Something was forgotten, allowed or given meanwhile: make it again.")
-            self.require_left(now=contribution.time)
-            if self._store.ratchet:
-                self._store.charge(_packed(self.spent.plus_one(contribution.time), self.limits))
+            after = self._after_one_more(contribution.time)
+            if after is not None:
+                self._store.charge(after)
             entry = self._store.append(_KIND, contribution.to_bytes())
             told = {"asked": contribution.asked, "contribution": asdict(contribution), "repeats": 0}
             self._queue(told | {"entry": entry, "expires": expires}, payload)
@@ -223,6 +223,13 @@ class Account:
 def digest(data: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _require(limits: Limits, spent: Spent) -> None:
+    """Raise `BudgetError` if more was spent than the limits allow."""
+    for limit, number, term in ((limits.lifetime, spent.lifetime, "in all"), (limits.week, spent.in_week, "a week")):
+        if limit is not None and number > limit:
+            raise BudgetError(f"This device has reached its owner's limit of contributions: {limit} {term}.")
 
 
 def _packed(spent: Spent, limits: Limits) -> bytes:

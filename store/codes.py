@@ -101,10 +101,9 @@ class CodeIndex:
             order = np.argsort(new, kind="stable")
             new, codes = new[order], codes[order]
         self._refuse_taken(new)
-        signs, factors = np.split(codes, [self.quantizer.sign_bytes], axis=1)
-        numbers = np.ascontiguousarray(factors).view("<f4")[:, 0]  # (n,)
-        self._see(numbers)
-        self._append(new, signs, numbers)
+        signs, factors = self.quantizer.split(codes)
+        self._see(factors)
+        self._append(new, signs, factors)
 
     def extend_packed(self, parts: Sequence[tuple[Slots, Codes, Vectors]]) -> None:
         """As :meth:`extend`, by slots (n,), signs in blocks (⌈n/32⌉, width, 2, 16) and factors (n,) of each part.

@@ -13,7 +13,7 @@ from store.commit import Commits
 from store.core import Core, Work
 from store.crypto import Secret
 from store.errors import BusyError, ForgetPending, RolledBackError, StoreFullError, WrongKeyError
-from store.head import MAX_RATCHET_BYTES
+from store.head import MAX_RATCHET_BYTES, Head
 from store.ledger import Ledger
 from store.named import NamedValues
 from store.receipts import Receipt
@@ -76,6 +76,11 @@ class OpenStore(Secret):
         if self._named.holds(kind, name):
             self._left_in = self._core.view.head.epoch
 
+    def _head(self) -> Head:
+        """The head of the latest commit, or of the transaction under way."""
+        with self._core.snapshot() as view:
+            return view.head
+
     def append(self, kind: str, content: bytes) -> int:
         """Add an entry to the ledger, chained to all before it; its number. ``receipt`` is the store's own kind."""
         if kind == "receipt":
@@ -86,14 +91,12 @@ class OpenStore(Secret):
     @property
     def epoch(self) -> int:
         """The number of the epoch: it grows with each forget, and with each change of slots or rotation."""
-        with self._core.snapshot() as view:
-            return view.head.epoch
+        return self._head().epoch
 
     @property
     def ledger_count(self) -> int:
         """The number of the ledger's entries: it grows with each forget, too."""
-        with self._core.snapshot() as view:
-            return view.head.ledger_count
+        return self._head().ledger_count
 
     def entries(self, kind: str | None = None) -> list[tuple[int, str, bytes]]:
         """(number, kind, content) of the ledger's entries, of one kind if given. Raises ``TamperedError``."""
@@ -105,8 +108,7 @@ class OpenStore(Secret):
     @property
     def ratchet(self) -> bytes:
         """Opaque bytes that a rollback does not take back: what a budget has spent."""
-        with self._core.snapshot() as view:
-            return view.head.ratchet
+        return self._head().ratchet
 
     def charge(self, ratchet: bytes) -> None:
         """Set the ratchet; durable here and at the witness when this returns. At most 192 bytes."""
@@ -156,14 +158,12 @@ class OpenStore(Secret):
     @property
     def rotating(self) -> bool:
         """Whether a rotation began and has not ended."""
-        with self._core.snapshot() as view:
-            return view.head.old_generation != 0
+        return self._head().old_generation != 0
 
     @property
     def dimension(self) -> int:
         """How many floats each vector has."""
-        with self._core.snapshot() as view:
-            return view.head.dimension
+        return self._head().dimension
 
     @property
     def store_id(self) -> bytes:

@@ -68,6 +68,11 @@ class Quantizer:
         codes[:, self.sign_bytes :] = factors.view(np.uint8).reshape(-1, _FACTOR_BYTES)
         return codes
 
+    def split(self, codes: Codes) -> tuple[Codes, Vectors]:
+        """The signs (n, sign_bytes) and the factors (n,) in ``codes`` (n, code_bytes)."""
+        signs, factors = np.split(codes, [self.sign_bytes], axis=1)
+        return signs, np.ascontiguousarray(factors).view("<f4")[:, 0]
+
     def rotate(self, vectors: Vectors) -> Vectors:
         """The rotated ``vectors``, float32 (n, d); norms and inner products stay the same but for rounding."""
         if self.dimension > _MATRIX_DIMENSION:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from store.columns import Columns, Where
 from store.core import Core
 from store.head import SEGMENT_ROWS
+from store.ranges import outside
 
 Slots = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -58,4 +59,4 @@ def current(core: Core, where: Where, now: float, *, history: bool = False) -> S
         found.append(columns.slots[columns.mask(where) & (history | (columns.expires > now))])
     slots = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
     gone = view.manifest.pending if history else view.manifest.superseded | view.manifest.pending
-    return slots[~np.isin(slots, np.array(sorted(gone), dtype=np.int64))] if gone else slots
+    return slots[outside(slots, gone)]

@@ -22,6 +22,7 @@ from store.index import ExactIndex
 from store.lexical import LexicalIndex
 from store.opened import OpenedVectors
 from store.quantizer import Codes
+from store.ranges import outside
 from store.readable import current, ids_of
 from store.rows import Rows
 from store.segment_table import NO_SEGMENTS, SegmentRef
@@ -293,7 +294,7 @@ class Searcher:
     def _load(self, index: ExactIndex | CodeIndex, ref: SegmentRef, moved: set[int]) -> None:
         """Put a segment's rows into ``index``, but for those that ``moved`` only."""
         slots = self._core.columns(ref).slots
-        keep = ~np.isin(slots, np.array(sorted(moved), dtype=np.int64))
+        keep = outside(slots, moved)
         if keep.any():
             self._extend(index, slots[keep], self._rows.segments.codes(ref)[1][keep])
         self._note(ref, slots)

@@ -54,10 +54,9 @@ class Segments:
         """Seal ``entries``, which ascend by slot and carry codes and terms, as a segment."""
         slots = np.array([entry.slot for entry in entries], dtype=np.int64)
         codes = np.frombuffer(b"".join([entry.code for entry in entries]), dtype=np.uint8).reshape(len(entries), -1)
-        signs, factors = np.split(codes, [self.quantizer().sign_bytes], axis=1)
-        numbers = np.ascontiguousarray(factors).view(STORED)[:, 0]  # (n,)
+        signs, factors = self.quantizer().split(codes)
         postings = build_postings(slots, [entry.terms for entry in entries])
-        self.seal(number, Parts(Columns.of(entries), packed_signs(signs), numbers, postings))
+        self.seal(number, Parts(Columns.of(entries), packed_signs(signs), factors, postings))
 
     def seal(self, number: int, content: Parts) -> None:
         """Seal a segment under a fresh page, in place of an earlier segment of this number."""

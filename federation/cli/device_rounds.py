@@ -88,8 +88,12 @@ def budget(path: Path, lifetime: int | str | None, week: int | str | None, as_js
     if as_json:
         print_json({name: {"given": given, "allowed": allowed} for _, name, given, allowed in terms})
         return
-    rows = [(term, str(given), ANY if allowed is None else str(allowed)) for term, _, given, allowed in terms]
+    rows = [(term, str(given), _limit_in_words(allowed)) for term, _, given, allowed in terms]
     print_table(("contributions", "given", "allowed"), rows, right=("given", "allowed"))
+
+
+def _limit_in_words(limit: int | None) -> str:
+    return ANY if limit is None else str(limit)
 
 
 def _wished(wish: int | str | None, before: int | None) -> int | None:
@@ -165,8 +169,7 @@ def _in_words(kind: str, fields: Mapping[str, Any]) -> str:
             case "rounds":
                 return rounds_in_words(fields["mode"])
             case "limits":
-                limits = [(ANY if fields[name] is None else str(fields[name])) for name in ("lifetime", "week")]
-                return f"{limits[0]} in all, {limits[1]} a week"
+                return f"{_limit_in_words(fields['lifetime'])} in all, {_limit_in_words(fields['week'])} a week"
             case "receipt":
                 memories = plural(len(fields["ids"]), "memory")
                 return f"{fields['what']}: {memories} forgotten, epoch {fields['epoch']} began"
