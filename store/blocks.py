@@ -129,15 +129,13 @@ class Blocks(ABC):
         """
         if self.count % LANES:
             raise ValueError("Expected whole blocks before these: append rows instead.")
-        block, filling = self.count // LANES, list[int]()
+        block = self.count // LANES
         self.reserve(LANES * (block + sum(len(packed) for packed, _ in parts)))
         for packed, factors in parts:
             self._write(block, packed, factors)
-            filling += range(LANES * block + len(factors), LANES * (block + len(packed)))
+            self._bury_filling(LANES * block + len(factors), LANES * (block + len(packed)))
             block += len(packed)
         self._end_at(LANES * block)
-        for place in filling:
-            self.bury(place)
 
     def bury(self, place: int) -> None:
         """Zero a row, which no search finds from then on."""
@@ -203,6 +201,10 @@ class Blocks(ABC):
         self._signs(block, block + len(packed))[:] = packed
         self._factors[LANES * block : LANES * block + len(factors)] = factors
 
+    def _bury_filling(self, start: int, end: int) -> None:
+        """Bury the rows that only fill a block, from place ``start`` to ``end``: their signs are zero already."""
+        self._factors[start:end] = _BURIED
+
 
 def _prefer_large_pages(memory: Codes) -> None:
     """Ask Linux for pages of 2 MB under a large table, as NumPy does for arrays: filling it takes a fifth of the time.
@@ -229,19 +231,23 @@ class SignBlocks(Blocks):
 
     def search(self, unit: Vectors, k: int) -> tuple[Floats, Places, Vectors]:
         """See :meth:`Blocks.search`."""
-        query = np.zeros((1, 8 * self._width), dtype=np.float32)
-        query[:, : self._dimension] = unit
+        query, spare = unit, 8 * self._width - self._dimension
+        if spare:
+            query = np.pad(unit, ((0, 0), (0, spare)))
         wanted = k
         while True:
-            scores, places = self._faiss.search(query, wanted)  # (1, wanted) each
-            factors = self._factors[places[0]]
-            live = np.flatnonzero(factors >= 0)[:k]
+            ((scores,), (places,)) = self._faiss.search(query, wanted)  # (wanted,) each
+            factors = self._factors.take(places)
+            live = (factors >= 0).nonzero()[0][:k]
             if len(live) == k or wanted == self.count:
                 break
             wanted = min(self.count, wanted + int((self._factors[: self.count] < 0).sum()))
-        estimates = scores[0, live].astype(np.float64) * factors[live] / self._dimension**0.5
-        order = np.argsort(-estimates, kind="stable")
-        return estimates[order], places[0, live[order]], factors[live[order]]
+        # Where none is buried, the usual case, nothing is left out.
+        scores, places, factors = (its if len(live) == wanted else its[live] for its in (scores, places, factors))
+        estimates = scores.astype(np.float64) * factors
+        estimates /= self._dimension**0.5
+        order = (-estimates).argsort(kind="stable")
+        return estimates[order], places[order], factors[order]
 
 
 class WeighedBlocks(Blocks):
@@ -274,6 +280,11 @@ class WeighedBlocks(Blocks):
         weights = np.zeros((LANES * len(packed), 2), dtype=np.float32)
         weights[: len(factors), 1] = factors
         self._weights(block, block + len(packed))[:] = weights.reshape(len(packed), LANES, 2)
+
+    def _bury_filling(self, start: int, end: int) -> None:
+        super()._bury_filling(start, end)
+        if end > start:
+            self._weights(end // LANES - 1, end // LANES)[0, start % LANES :] = (_FAR, 0)
 
 
 def _scan_of_signs(width: int) -> Any:

@@ -153,7 +153,7 @@ class CodeIndex:
         turned = self.quantizer.rotate(unit.astype(np.float32)[None])  # (1, d)
         scores, places, factors = self._table.search(turned, k)
         deviations = factors * np.float32(_DEVIATION * norm / max(len(query) - 1, 1) ** 0.5)
-        return self._slots[places].astype(np.int64), (scores * norm).astype(np.float32), deviations
+        return self._slots.take(places).astype(np.int64), (scores * norm).astype(np.float32), deviations
 
     def _see(self, factors: Vectors) -> None:
         """Change over to weighing each row once factors differ. Raises ``TamperedError`` for what is none."""

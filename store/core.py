@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from store.columns import NEVER, Columns, Entry, decode_entry
-from store.crypto import KEY_BYTES, STAMP_BYTES, Place, mark, open_one, open_stamp, seal_one, tampered
+from store.crypto import KEY_BYTES, STAMP_BYTES, Place, mark, open_each, open_one, open_stamp, seal_one, tampered
 from store.database import Database
 from store.device_secret import DeviceSecret
 from store.errors import DeviceSecretError, ForgottenEpoch, RolledBackError, TamperedError, WrongKeyError
@@ -116,9 +116,10 @@ class Core:
 
         Under the database's lock: another thread's transaction rests on the view.
         """
-        if self.database.depth and not begins:
+        database = self.database
+        if database.depth and not begins:
             return
-        seen = self.database.foreign_changes()
+        seen = database.foreign_changes()
         if seen != self._seen:
             self.view = self._read()
             self.written = (self.view.manifest, self.view.registry)
@@ -189,22 +190,21 @@ class Core:
             "SELECT slot, stamp, entry FROM tail WHERE slot >= ? AND slot < ? ORDER BY slot",
             (head.tail_first, head.next_slot),
         )
-        tail: dict[int, Entry] = {}
-        digest, store_id, row_key = bytes(32), self.store_id, self.keys.row
-        for slot, stamp, sealed in rows:
-            if slot not in live:
-                continue
+        rows = [row for row in rows if row[0] in live]
+        marks, digest = {}, bytes(32)
+        for slot, stamp, _ in rows:
             if not isinstance(stamp, bytes):
                 raise tampered("entry")
-            its_mark, entry = mark(stamp), known.get(slot)
-            if entry is None or entry.mark != its_mark:
-                lock = open_stamp(row_key(slot, head), Place(store_id, "row", slot), stamp)
-                entry = decode_entry(lock.open(2, "entry", sealed), slot=slot, mark=its_mark)
-            tail[slot] = entry
+            its_mark = marks[slot] = mark(stamp)
             digest = chained(digest, slot, its_mark)
-        if len(tail) != len(live) or digest != head.tail_digest:
+        if len(rows) != len(live) or digest != head.tail_digest:
             raise tampered("list of new records")
-        return tail
+        fresh = [row for row in rows if (its := known.get(row[0])) is None or its.mark != marks[row[0]]]
+        new = [slot for slot, _, _ in fresh]
+        sealed = ((key, *row) for key, row in zip(self.keys.rows(new, head), fresh, strict=True))
+        opened = zip(new, open_each(self.store_id, "row", 2, "entry", sealed), strict=True)
+        entries = {slot: decode_entry(content, slot=slot, mark=marks[slot]) for slot, content in opened}
+        return {slot: entries.get(slot) or known[slot] for slot in marks}
 
     def one(self, sql: str, width: int) -> tuple[object, ...]:
         """The one row that ``sql`` selects. Raises ``TamperedError``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from store.crypto import Place, Secret
@@ -75,6 +76,12 @@ class Keyring(Secret):
         """The key of the record row in ``slot``."""
         old = head.old_generation and head.rotated_to <= slot < head.rotation_slot
         return self._trees_of(head.old_generation if old else head.generation)[0].key(slot)
+
+    def rows(self, slots: Sequence[int], head: Head) -> list[bytes]:
+        """The keys of the record rows in ``slots``."""
+        if head.old_generation:
+            return [self.row(slot, head) for slot in slots]
+        return self._trees_of(head.generation)[0].keys(slots)
 
     def page(self, page: int, head: Head) -> bytes:
         """The key of a page."""

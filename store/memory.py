@@ -327,8 +327,8 @@ class EncryptedStore(OpenStore):
         that the codes name. The first search opens the index.
         """
         k = _checked_k(k)
-        with self._core.snapshot():
-            query = as_vector(vector, self.dimension)
+        with self._core.snapshot() as view:
+            query = as_vector(vector, view.head.dimension)
             allowed, few = where_slots(self._core, where, self._core.clock())
             return self._as_ids(self._search.by_vector(query, k, allowed, few))
 
@@ -348,8 +348,8 @@ class EncryptedStore(OpenStore):
         ``weight`` from 0 to 1 is the share of the embedding search.
         """
         k = _checked_k(k)
-        with self._core.snapshot():
-            query = as_vector(vector, self.dimension)
+        with self._core.snapshot() as view:
+            query = as_vector(vector, view.head.dimension)
             allowed, few = where_slots(self._core, where, self._core.clock())
             return self._as_ids(self._search.by_both(query, text, k, allowed, few, weight))
 
@@ -362,8 +362,10 @@ class EncryptedStore(OpenStore):
 
     def _as_ids(self, hits: list[tuple[int, float]]) -> list[tuple[int, float]]:
         """Hits by id in place of slot; equal scores by lower id."""
-        named = [(self._search.id_of(slot), score) for slot, score in hits]
-        return sorted(named, key=lambda hit: (-hit[1], hit[0]))
+        id_of = self._search.id_of
+        named = [(-score, id_of(slot)) for slot, score in hits]
+        named.sort()
+        return [(id, -score) for score, id in named]
 
     def _entry(self, id: int) -> Entry:
         """The entry of the record with this id. Raises ``RecordMissingError``."""

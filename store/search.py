@@ -121,9 +121,9 @@ class Searcher:
 
     def id_of(self, slot: int) -> int:
         """The id of the record in ``slot``."""
-        view = self._core.view
-        if slot in view.tail:
-            return view.tail[slot].id
+        entry = self._core.view.tail.get(slot)
+        if entry is not None:
+            return entry.id
         columns = self._core.columns_of(slot)
         at = columns.position(slot)
         if at is None:

@@ -223,6 +223,11 @@ def test_tree_that_remembers_answers_as_one_that_reads_anew(
         for number in [*asked, *gone, *(number + 1 for number in gone)]:
             assert tree.has(number) is anew.has(number) is (number not in gone)
             assert number in gone or tree.key(number) == anew.key(number)
+        left = sorted({*asked} - gone)
+        assert tree.keys(left) == [anew.key(number) for number in left]
+        for number in gone:
+            with pytest.raises(TamperedError):
+                tree.keys([*left, number])
 
 
 def test_punctured_tree_holds_no_secret_of_what_is_gone() -> None:
@@ -231,9 +236,20 @@ def test_punctured_tree_holds_no_secret_of_what_is_gone() -> None:
     tree.key(5)
     tree.puncture([300])
     kept = [leaf if isinstance(leaf, bytes) else leaf.secret for leaf in tree._leaves.values()]
+    above = [content for _, content in tree._upper.values()]
     assert kept
-    assert all(secret not in leaf for leaf in kept)
+    assert len(above) == 3
+    assert all(secret not in leaf for leaf in [*kept, *above])
+    # Nor what it was derived from: the seed of its leaf.
+    whole = KeyTree(no_nodes(), PLACE, BRANCH)
+    assert whole.key(300) == secret
+    seed = whole._leaves[1]
+    assert isinstance(seed, Branch)
+    assert all(seed.secret not in content for content in above)
     assert tree._leaves.keys() == {0, 1}
+    tree.forget_cached()
+    assert not tree._upper
+    assert not tree._leaves
 
 
 def test_leaf_that_is_punctured_whole_is_not_remembered() -> None:

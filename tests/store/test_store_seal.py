@@ -27,6 +27,7 @@ from store.crypto import (
     Place,
     _seal_with_salt,
     hkdf,
+    open_each,
     open_one,
     open_stamp,
     prefixed,
@@ -337,6 +338,13 @@ def regions(stamp: bytes, sealed: bytes) -> Iterator[tuple[bytes, bytes]]:
     yield stamp, b"\0" + sealed
 
 
+def opened_together(stamp: object, sealed: object) -> list[bytes]:
+    """The part named one, opened as the second of two rows."""
+    other, (first, _) = seal(bytes(32), PLACE._replace(number=1), {"one": b"before", "two": b""})
+    rows = [(bytes(32), 1, other, first), (KEY, PLACE.number, stamp, sealed)]
+    return open_each(PLACE.store_id, PLACE.space, 0, "one", rows)
+
+
 def test_each_bit_cut_and_extension_of_a_sealed_value_raises_tampered() -> None:
     stamp, (first, second) = seal(KEY, PLACE, {"one": b"first part", "two": b"second"})
     for bad_stamp, bad in regions(stamp, first):
@@ -344,6 +352,8 @@ def test_each_bit_cut_and_extension_of_a_sealed_value_raises_tampered() -> None:
             open_stamp(KEY, PLACE, bad_stamp).open(0, "one", bad)
         with pytest.raises(TamperedError):
             open_stamp(KEY, PLACE, bad_stamp).open_into(0, "one", bad, memoryview(bytearray(10)))
+        with pytest.raises(TamperedError):
+            opened_together(bad_stamp, bad)
     lock = open_stamp(KEY, PLACE, stamp)
     for part, name, sealed in [
         (1, "one", first),
@@ -354,9 +364,14 @@ def test_each_bit_cut_and_extension_of_a_sealed_value_raises_tampered() -> None:
     ]:
         with pytest.raises(TamperedError):
             lock.open(part, name, sealed)
+    assert opened_together(stamp, first) == [b"before", b"first part"]
     for wrong in (None, 5, "text", bytearray(first), b""):
         with pytest.raises(TamperedError):
             lock.open(0, "one", wrong)
+        with pytest.raises(TamperedError):
+            opened_together(stamp, wrong)
+        with pytest.raises(TamperedError):
+            opened_together(wrong, first)
         with pytest.raises(TamperedError):
             open_stamp(KEY, PLACE, wrong)
         with pytest.raises(TamperedError):
