@@ -154,8 +154,7 @@ class Core:
         (sealed,) = self.one("SELECT sealed FROM head", 1)
         if type(epoch) is not int:
             raise tampered("root")
-        key = self.keys.root.head_key(self.store_id)
-        head = Head.from_bytes(open_one(key, Place(self.store_id, "head", epoch), sealed))
+        head = Head.from_bytes(open_one(self.keys.head_key, Place(self.store_id, "head", epoch), sealed))
         if head.epoch != epoch:
             raise tampered("head")
         return head
@@ -327,10 +326,8 @@ class Core:
 
     def write_head(self) -> None:
         """Seal the head of the view."""
-        root = self.keys.root
-        sealed = seal_one(
-            root.head_key(self.store_id), Place(self.store_id, "head", root.epoch), self.view.head.to_bytes()
-        )
+        place = Place(self.store_id, "head", self.keys.root.epoch)
+        sealed = seal_one(self.keys.head_key, place, self.view.head.to_bytes())
         self.database.run("INSERT OR REPLACE INTO head (id, sealed) VALUES (1, ?)", (sealed,))
 
     def open_padded(self, content: bytes, what: str) -> memoryview:

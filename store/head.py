@@ -22,25 +22,7 @@ HEAD_BYTES = 1024
 SEGMENT_ROWS = 1024
 BITMAP_BYTES = SEGMENT_ROWS // 8
 MAX_RATCHET_BYTES = 192
-_NUMBERS = (
-    "dimension",
-    "counter",
-    "epoch",
-    "next_slot",
-    "allocated",
-    "live",
-    "next_page",
-    "manifest_page",
-    "registry_page",
-    "ledger_count",
-    "generation",
-    "old_generation",
-    "rotated_to",
-    "rotation_slot",
-    "rotation_page",
-    "witnessed",
-)
-_LAYOUT = struct.Struct(f">{len(_NUMBERS)}Q8s8s{BITMAP_BYTES}s{BITMAP_BYTES}s32s32sH")
+_LAYOUT = struct.Struct(f">16Q8s8s{BITMAP_BYTES}s{BITMAP_BYTES}s32s32sH")  # The fields of a head, in their order.
 
 
 class Head(NamedTuple):
@@ -99,17 +81,7 @@ class Head(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """1,024 bytes, the plaintext of the table ``head``."""
-        content = _LAYOUT.pack(
-            *(getattr(self, name) for name in _NUMBERS),
-            self.manifest_mark,
-            self.registry_mark,
-            self.dead,
-            self.pending,
-            self.tail_digest,
-            self.ledger_chain,
-            len(self.ratchet),
-        )
-        return pad_to(content + self.ratchet, HEAD_BYTES)
+        return pad_to(_LAYOUT.pack(*self[:-1], len(self.ratchet)) + self.ratchet, HEAD_BYTES)
 
     @classmethod
     def from_bytes(cls, padded: bytes) -> Head:

@@ -43,7 +43,7 @@ class TableNodes:
 class Keyring(Secret):
     """Keys for rows and pages by their number. ``root`` may be replaced as epochs change."""
 
-    __slots__ = ("_database", "_trees", "root", "slot", "store_id", "store_key")
+    __slots__ = ("_database", "_head_key", "_trees", "root", "slot", "store_id", "store_key")
 
     def __init__(
         self, database: Database, store_id: bytes, store_key: bytes, root: Root, slot: tuple[int, bytes] | None = None
@@ -58,7 +58,7 @@ class Keyring(Secret):
     def adopt(self, root: Root) -> None:
         """Use ``root`` from now on; derived keys that it does not hold are dropped."""
         self.root, before = root, self._trees
-        self._trees = {}
+        self._trees, self._head_key = {}, (b"", b"")
         for generation in root.generations:
             rows, pages = before.get(generation.number, (None, None))
             self._trees[generation.number] = (
@@ -71,6 +71,13 @@ class Keyring(Secret):
         for trees in self._trees.values():
             for tree in trees:
                 tree.forget_cached()
+
+    @property
+    def head_key(self) -> bytes:
+        """The key that seals the head; every commit asks for it."""
+        if self._head_key[0] is not self.root.key:
+            self._head_key = self.root.key, self.root.head_key(self.store_id)
+        return self._head_key[1]
 
     def row(self, slot: int, head: Head) -> bytes:
         """The key of the record row in ``slot``."""

@@ -117,12 +117,12 @@ class EncryptedStore(OpenStore):
     def add(self, record: Record, vector: Vectors) -> int:
         """Store ``record`` with its ``vector`` (d,) float32; the id given to it."""
         with self._commits.transaction():
-            return self._add([record], as_vector(vector, self.dimension)[None, :])[0]
+            return self._add([record], as_vector(vector, self._core.view.head.dimension)[None, :])[0]
 
     def add_many(self, records: Sequence[Record], vectors: Vectors) -> list[int]:
         """Store ``records`` with their ``vectors`` (n, d) float32, all or none; their ids, in order."""
         with self._commits.transaction():
-            return self._add(list(records), as_matrix(vectors, len(records), self.dimension))
+            return self._add(list(records), as_matrix(vectors, len(records), self._core.view.head.dimension))
 
     def _add(self, records: list[Record], matrix: Vectors) -> list[int]:
         require_records(records)
