@@ -38,6 +38,7 @@ PAGE_BYTES = 8192
 IN_A_ROW = 10
 FORGETS = 20
 COUNTED_FORGETS = 3
+FORGETS_BEFORE_A_SEARCH = 7
 
 T = TypeVar("T")
 Times = dict[str, list[float]]
@@ -231,8 +232,10 @@ class Measurement:
 
     def _forgets(self) -> None:
         """Whole forgets, what of each its own durable steps took, and as many bare ones, all in turns."""
-        chosen = random.Random(self.corpus.seed).sample(range(self.count), FORGETS + COUNTED_FORGETS)
+        wanted = FORGETS + COUNTED_FORGETS + FORGETS_BEFORE_A_SEARCH
+        chosen = random.Random(self.corpus.seed).sample(range(self.count), wanted)
         counted, chosen = chosen[:COUNTED_FORGETS], chosen[COUNTED_FORGETS:]
+        chosen, before_a_search = chosen[:FORGETS], chosen[FORGETS:]
         counts = count_durable(self.folder / "tacit", [self._ids["tacit"][row] for row in counted])
         commits = Commits(
             self.folder / "bare", commits=counts.commits, checkpoints=counts.checkpoints, syncs=counts.syncs
@@ -252,7 +255,19 @@ class Measurement:
             row_of("forget_commits", f"of it: {kinds}", "ms", {"tacit": own}, scale=1e3),
             row_of("forget_net", "forget less its durable steps", "ms", {"tacit": net}, scale=1e3),
             row_of("forget_over_bare", "forget less as many bare ones", "ms", {"tacit": over_bare}, scale=1e3),
+            self._search_after_forgets(before_a_search),
         ]
+
+    def _search_after_forgets(self, rows: Sequence[int]) -> Row:
+        """What a search takes that finds its vectors in the cache, but comes right after a forget."""
+        engine, seconds = self._engines["tacit"], []
+        for row, query in zip(rows, self._queries, strict=False):
+            engine.search(query.vector, NEIGHBOURS)
+            engine.forget(self._ids["tacit"][row])
+            began = time.perf_counter()
+            engine.search(query.vector, NEIGHBOURS)
+            seconds.append(time.perf_counter() - began)
+        return row_of("search_after", "the first search after a forget", "ms", {"tacit": seconds}, scale=1e3)
 
     def _unlocks(self, repeats: int) -> None:
         names = list(self._ids)

@@ -54,8 +54,11 @@ def packed_signs(signs: Codes) -> Codes:
 
 def unpacked_signs(packed: Codes) -> Codes:
     """The signs (32·blocks, width) in blocks (blocks, width, 2, 16)."""
-    lower, upper = packed[..., _UNTANGLED].transpose(2, 0, 3, 1)  # (blocks, 16, width) each
-    halves = np.stack([lower & 15 | upper << 4, lower >> 4 | upper & 240], axis=1)  # (blocks, 2, 16, width)
+    pairs = np.ascontiguousarray(packed.transpose(0, 3, 2, 1)[:, _UNTANGLED])  # (blocks, 16, 2, width)
+    lower, upper = pairs[:, :, 0], pairs[:, :, 1]
+    halves = np.empty((len(packed), 2, 16, packed.shape[1]), dtype=np.uint8)
+    np.bitwise_or(lower & 15, upper << 4, out=halves[:, 0])
+    np.bitwise_or(lower >> 4, upper & 240, out=halves[:, 1])
     return halves.reshape(LANES * len(packed), -1)
 
 

@@ -235,6 +235,13 @@ class Core:
             columns = self._current[1][number] = self.columns(segments[number])
         return columns
 
+    def holds(self, slot: int) -> bool:
+        """Whether ``slot`` holds a record, one that is pending included."""
+        if slot in self.view.tail:
+            return True
+        known = (slot - 1) // SEGMENT_ROWS in self.view.manifest.segments
+        return known and self.columns_of(slot).position(slot) is not None
+
     def keep_columns(self, ref: SegmentRef, columns: Columns) -> None:
         """Keep a segment's columns, which were just sealed, where those of its earlier state are kept."""
         self._current = NO_SEGMENTS, {}

@@ -21,13 +21,19 @@ class OpenedVectors:
         self._most = size_bytes // (4 * dimension)
         self._table = np.zeros((0, dimension), dtype=np.float32)
         self._places: dict[int, int] = {}
-        self._slots: list[int] = []
+        self._slots: Slots = np.zeros(0, dtype=np.int64)  # By place; -1 for one that was dropped or never taken.
+        self._used = 0
         self._hand = 0
 
     @property
     def size_bytes(self) -> int:
         """Bytes in memory."""
         return self._table.nbytes + 16 * len(self._slots)
+
+    @property
+    def slots(self) -> Slots:
+        """The slots (n,) whose vectors are kept."""
+        return self._slots[self._slots >= 0]
 
     def get(self, slots: Sequence[int], fetch: Fetch) -> Vectors:
         """The vectors (n, d) in ``slots``; ``fetch`` opens those that are missing."""
@@ -51,21 +57,17 @@ class OpenedVectors:
                 self._table[place] = 0
                 self._slots[place] = -1
 
-    def drop_others(self, slots: Slots) -> None:
-        """Overwrite all vectors but those in ``slots`` (n,) with zeros."""
-        self.drop(list(self._places.keys() - set(slots.tolist())))
-
     def _keep(self, slots: Sequence[int], vectors: Vectors) -> None:
         for slot, vector in zip(slots[-self._most :] if self._most else (), vectors[-self._most :], strict=False):
-            if len(self._slots) < self._most:
-                place = len(self._slots)
-                self._grow(place + 1)
-                self._slots.append(slot)
+            if self._used < self._most:
+                place = self._used
+                self._used += 1
+                self._grow(self._used)
             else:
                 place = self._hand
                 self._hand = (self._hand + 1) % self._most
-                self._places.pop(self._slots[place], None)
-                self._slots[place] = slot
+                self._places.pop(self._slots.item(place), None)
+            self._slots[place] = slot
             self._places[slot] = place
             self._table[place] = vector
 
@@ -74,4 +76,6 @@ class OpenedVectors:
             size = min(self._most, max(256, 2 * len(self._table), rows))
             table = np.zeros((size, self._table.shape[1]), dtype=np.float32)
             table[: len(self._table)] = self._table
-            self._table = table
+            slots = np.full(size, -1, dtype=np.int64)
+            slots[: len(self._slots)] = self._slots
+            self._table, self._slots = table, slots

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
-from store.columns import Where
 from store.core import Core, View
 from store.crypto import tampered
 from store.fusion import fuse
@@ -23,7 +22,7 @@ from store.lexical import LexicalIndex
 from store.opened import OpenedVectors
 from store.quantizer import Codes
 from store.ranges import outside
-from store.readable import current, ids_of
+from store.readable import ids_of
 from store.rows import Rows
 from store.segment_table import NO_SEGMENTS, SegmentRef
 from store.terms import clear_cache, terms_of
@@ -88,7 +87,7 @@ class Searcher:
         self._opened: OpenedVectors | None = None
         self._dimension = 0
         self._rollbacks, self._learnt_inside = core.rollbacks, False
-        self._epoch = core.view.head.epoch
+        self._epoch, self._segments = core.view.head.epoch, core.view.manifest.segments
 
     def _distrust(self) -> None:
         """Drop what was learnt inside a transaction that was undone: slots it used may be used again."""
@@ -98,13 +97,24 @@ class Searcher:
             self._learnt_inside = False
         self._rollbacks = self._core.rollbacks
         self._learnt_inside = self._learnt_inside or self._core.database.depth > 0
-        epoch = self._core.view.head.epoch
-        if epoch != self._epoch:
+        view = self._core.view
+        if view.head.epoch != self._epoch:
             # Something was forgotten, perhaps by another process.
             clear_cache()
             if self._opened is not None:
-                self._opened.drop_others(current(self._core, Where(), -np.inf, history=True))
-        self._epoch = epoch
+                self._opened.drop(self._gone(self._opened.slots))
+            self._epoch, self._segments = view.head.epoch, view.manifest.segments
+
+    def _gone(self, slots: Slots) -> list[int]:
+        """Which of ``slots`` (n,), each of which held a record when its vector was opened, hold none any more.
+
+        A segment that is as it was when the epoch began has lost nothing but what is pending.
+        """
+        view = self._core.view
+        changed, fresh = view.manifest.segments.changes_since(self._segments)
+        doubtful = np.array([*changed, *(ref.number for ref in fresh)], dtype=np.int64)
+        doubted = slots[np.isin((slots - 1) // SEGMENT_ROWS, doubtful) | (slots >= view.head.tail_first)]
+        return [slot for slot in doubted.tolist() if not self._core.holds(slot)] + list(view.manifest.pending)
 
     def drop(self) -> None:
         """Drop all that is in memory."""
@@ -112,10 +122,11 @@ class Searcher:
 
     def forget_cached(self, slots: Sequence[int]) -> None:
         """Drop what is kept in memory of these slots."""
+        self._distrust()
         if self._opened is not None:
             self._opened.drop(slots)
         if self._index is not None:
-            self.embedding()
+            self._index.remove(slots)  # What else follows from it, the next search brings about.
         if self._lexical is not None:
             self.lexical()
 

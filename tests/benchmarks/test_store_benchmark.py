@@ -19,7 +19,17 @@ COMPARED = {
     *("forget", "unlock", "unlock_answer", "unlock_text", "embedding", "growth"),
 }
 OURS_ALONE = {
-    *("speedup", "forget_commits", "forget_net", "forget_over_bare", "argon2", "growth_apart", "lexical", "columns"),
+    *(
+        "speedup",
+        "forget_commits",
+        "forget_net",
+        "forget_over_bare",
+        "search_after",
+        "argon2",
+        "growth_apart",
+        "lexical",
+        "columns",
+    ),
 }
 PLAIN_ONLY = {"size_packed", "embedding"}
 BOUND = {"add", "batch", "search", "search_uncached", "size", "forget_net", "embedding", "growth_apart"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from store import DeviceKey, EncryptedStore, Record, RecordMissingError, StoredRecord, Where
 from store.columns import Entry
+from store.readable import current
 
 Records = Callable[[int], list[Record]]
 Vectors = Callable[[int], np.ndarray]
@@ -149,6 +151,61 @@ def test_opened_vectors_are_not_stale_after_rollback(memory: EncryptedStore) -> 
     assert memory.search(query, 1, where=WORK) == [(1, 40.0)]
 
 
+@pytest.fixture(scope="module")
+def large() -> tuple[list[Record], np.ndarray]:
+    rng = np.random.default_rng(11)
+    records = [Record(text=f"note {i}", time=float(i), scope="work" if i % 3 else "home") for i in range(2_500)]
+    return records, rng.integers(-3, 4, (2_500, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_opened_vectors_of_what_another_connection_forgot_are_dropped(
+    memory: EncryptedStore, folder: Path, key: DeviceKey, large: tuple[list[Record], np.ndarray], seed: int
+) -> None:
+    records, matrix = large
+    rng = np.random.default_rng(seed)
+    memory.add_many(records[:1_010], matrix[:1_010])  # Some more fill the tail, which is then folded.
+    with EncryptedStore.open(folder, key) as other:
+        for _ in range(6):
+            other.search(matrix[0], 5, where=WORK)
+            kept = set(other._search._opened.slots.tolist())  # type: ignore[union-attr]
+            for _ in range(int(rng.integers(1, 4))):
+                ids = [stored.id for stored in memory.iter(history=True)]
+                match int(rng.integers(4)):
+                    case 0:
+                        memory.add_many(records[:9], matrix[:9])
+                    case 1:
+                        memory.update(int(rng.choice(ids)), records[0], matrix[1])
+                    case 2:
+                        memory.add(replace(records[0], supersedes=max(ids)), matrix[2])
+                    case 3:
+                        other.search_text("note", 2)
+            memory.forget([int(id) for id in rng.choice([stored.id for stored in memory.iter()], 3)])
+            assert other.search(matrix[0], 5, where=WORK) == memory.search(matrix[0], 5, where=WORK)
+            live = set(current(other._core, Where(), -np.inf, history=True).tolist())
+            held = set(other._search._opened.slots.tolist())  # type: ignore[union-attr]
+            assert kept & live <= held <= live
+            assert held == other._search._opened._places.keys()  # type: ignore[union-attr]
+
+
+def test_search_after_a_forget_opens_no_columns_but_those_of_its_hits(
+    memory: EncryptedStore, large: tuple[list[Record], np.ndarray]
+) -> None:
+    records, _ = large
+    query = np.ones(8, dtype=np.float32)
+    far = np.maximum(np.arange(2_500) - 999, 0) + np.arange(2_500) / 2_500  # The second segment is far away.
+    memory.add_many(records, (1 - far)[:, None].astype(np.float32) * query)
+    memory.search_hybrid(query, "7", 3)
+    memory._core.drop_columns()
+    assert memory._search._opened is not None
+    kept = memory._search._opened.slots
+    assert len(kept) >= 3
+    memory.forget(3)
+    assert memory.search_hybrid(query, "7", 3)[0][0] == 8
+    assert memory._core._columns.keys() == {0}
+    assert set(memory._search._opened.slots.tolist()) >= set(kept.tolist()) - {3}
+
+
 def test_filtered_search_follows_another_connections_change_of_dimension(
     memory: EncryptedStore, folder: Path, key: DeviceKey
 ) -> None:
@@ -157,13 +214,6 @@ def test_filtered_search_follows_another_connections_change_of_dimension(
         assert len(other.search(np.ones(8, dtype=np.float32), 2, where=WORK)) == 2
         memory.replace_vectors(ids, np.ones((2, 12), dtype=np.float32), 12)
         assert other.search(np.ones(12, dtype=np.float32), 2, where=WORK) == [(1, 12.0), (2, 12.0)]
-
-
-@pytest.fixture(scope="module")
-def large() -> tuple[list[Record], np.ndarray]:
-    rng = np.random.default_rng(11)
-    records = [Record(text=f"note {i}", time=float(i), scope="work" if i % 3 else "home") for i in range(2_500)]
-    return records, rng.integers(-3, 4, (2_500, 8)).astype(np.float32)
 
 
 def test_folding_keeps_search_and_reading_exact(
