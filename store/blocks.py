@@ -136,7 +136,8 @@ class Blocks(ABC):
         self.reserve(LANES * (block + sum(len(packed) for packed, _ in parts)))
         for packed, factors in parts:
             self._write(block, packed, factors)
-            self._bury_filling(LANES * block + len(factors), LANES * (block + len(packed)))
+            if len(factors) < LANES * len(packed):
+                self._bury_filling(LANES * block + len(factors), LANES * (block + len(packed)))
             block += len(packed)
         self._end_at(LANES * block)
 
@@ -286,8 +287,7 @@ class WeighedBlocks(Blocks):
 
     def _bury_filling(self, start: int, end: int) -> None:
         super()._bury_filling(start, end)
-        if end > start:
-            self._weights(end // LANES - 1, end // LANES)[0, start % LANES :] = (_FAR, 0)
+        self._weights(end // LANES - 1, end // LANES)[0, start % LANES :] = (_FAR, 0)
 
 
 def _scan_of_signs(width: int) -> Any:

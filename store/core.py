@@ -277,12 +277,17 @@ class Core:
         )
         if len(rows) != len(refs):
             raise tampered("segment")
+        if any(not isinstance(row[0], bytes) or mark(row[0]) != ref.mark for ref, row in zip(refs, rows, strict=True)):
+            raise tampered("segment")
+        if len(names) == 1:
+            page_key, head = self.keys.page, self.view.head
+            sealed = ((page_key(ref.page, head), ref.page, *row) for ref, row in zip(refs, rows, strict=True))
+            part = SEGMENT_PARTS.index(names[0])
+            return [[opened] for opened in open_each(self.store_id, "segment", part, names[0], sealed)]
         return [self._open_parts(ref, names, row) for ref, row in zip(refs, rows, strict=True)]
 
     def _open_parts(self, ref: SegmentRef, names: Sequence[str], row: Sequence[object]) -> list[bytes]:
         stamp, *sealed = row
-        if not isinstance(stamp, bytes) or mark(stamp) != ref.mark:
-            raise tampered("segment")
         place = Place(self.store_id, "segment", ref.page)
         lock = open_stamp(self.keys.page(ref.page, self.view.head), place, stamp)
         return [lock.open(SEGMENT_PARTS.index(name), name, its) for name, its in zip(names, sealed, strict=True)]

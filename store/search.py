@@ -298,9 +298,10 @@ class Searcher:
         for start in range(0, len(refs), _AT_ONCE):
             some = refs[start : start + _AT_ONCE]
             opened = self._rows.segments.packed_codes(some)
-            for ref, (slots, _, _) in zip(some, opened, strict=True):
-                self._note(ref, slots)
-            index.extend_packed(opened)
+            for ref, (offsets, _, _) in zip(some, opened, strict=True):
+                self._followed.offsets[ref.number] = offsets.copy()  # What it is a view of is a hundred times as large.
+            pairs = zip(some, opened, strict=True)
+            index.extend_packed([(ref.slots(offsets), packed, factors) for ref, (offsets, packed, factors) in pairs])
 
     def _load(self, index: ExactIndex | CodeIndex, ref: SegmentRef, moved: set[int]) -> None:
         """Put a segment's rows into ``index``, but for those that ``moved`` only."""

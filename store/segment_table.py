@@ -46,6 +46,12 @@ class SegmentRef(NamedTuple):
         """What tells this sealing of the segment from any other."""
         return self.page, self.mark
 
+    def slots(self, offsets: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+        """The slots (n,) that are so far (n,) from its first."""
+        slots: npt.NDArray[np.int64] = offsets.astype(np.int64)
+        slots += self.number * SEGMENT_ROWS + 1
+        return slots
+
 
 class SegmentTable(Mapping[int, SegmentRef]):
     """Segments by number, ascending; never changed, but replaced. ``data`` holds the rows as they are sealed."""

@@ -27,6 +27,7 @@ from store.segment_table import SegmentRef
 from store.vectors import STORED, Vectors
 
 Slots = npt.NDArray[np.int64]
+Offsets = npt.NDArray[np.uint16]
 _KEPT_BYTES = 4 * 1024 * 1024
 
 
@@ -106,7 +107,8 @@ class Segments:
         if columns is None:
             return None
         codes, postings = self._core.open_segment(ref, "codes", "postings")
-        slots, packed, factors = self._codes_in(codes, ref)
+        offsets, packed, factors = self._codes_in(codes, ref)
+        slots = ref.slots(offsets)
         kept = outside(slots, gone)
         if not np.array_equal(slots[kept], columns.slots):
             raise tampered("segment")
@@ -114,37 +116,38 @@ class Segments:
         left = drop_from_postings(words, gone) if gone else bytes(words)
         return Parts(columns, packed_without(packed, kept), factors[kept], left)
 
-    def packed_codes(self, refs: Sequence[SegmentRef]) -> list[tuple[Slots, Codes, Vectors]]:
-        """Of each segment slots (n,), signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Numbers ascend.
+    def packed_codes(self, refs: Sequence[SegmentRef]) -> list[tuple[Offsets, Codes, Vectors]]:
+        """Of each segment offsets (n,), signs in blocks (⌈n/32⌉, width, 2, 16), factors (n,). Numbers ascend.
 
-        Raises ``TamperedError``.
+        Offsets count slots from the segment's first. Raises ``TamperedError``.
         """
         opened = self._core.open_segments(refs, "codes")
         return [self._codes_in(part, ref) for ref, (part,) in zip(refs, opened, strict=True)]
 
     def codes(self, ref: SegmentRef) -> tuple[Slots, Codes]:
         """The slots (n,) int64 and codes (n, code_bytes) of a segment. Raises ``TamperedError``."""
-        ((slots, packed, factors),) = self.packed_codes([ref])
-        numbers = factors.view(np.uint8).reshape(len(slots), -1)
-        return slots, np.concatenate([unpacked_signs(packed)[: len(slots)], numbers], axis=1)
+        ((offsets, packed, factors),) = self.packed_codes([ref])
+        numbers = factors.view(np.uint8).reshape(len(offsets), -1)
+        return ref.slots(offsets), np.concatenate([unpacked_signs(packed)[: len(offsets)], numbers], axis=1)
 
     def postings(self, ref: SegmentRef) -> memoryview:
         """The postings of a segment, as ``lexical.py`` lays them out. Raises ``TamperedError``."""
         return self._core.open_padded(self._core.open_segment(ref, "postings")[0], "segment")
 
-    def _codes_in(self, opened: bytes, ref: SegmentRef) -> tuple[Slots, Codes, Vectors]:
+    def _codes_in(self, opened: bytes, ref: SegmentRef) -> tuple[Offsets, Codes, Vectors]:
         """As :meth:`packed_codes`, of one part as it was opened."""
         content = self._core.open_padded(opened, "segment")
+        live = ref.live
         try:
             offsets, packed, factors = views_of_parts(content, 3)
-            slots = np.frombuffer(offsets, dtype="<u2").astype(np.int64) + ref.number * SEGMENT_ROWS + 1
-            signs = np.frombuffer(packed, dtype=np.uint8).reshape(-(-ref.live // LANES), -1, 2, 16)
+            counted = np.frombuffer(offsets, dtype="<u2")
+            signs = np.frombuffer(packed, dtype=np.uint8).reshape(-(-live // LANES), -1, 2, 16)
             numbers = np.frombuffer(factors, dtype=STORED)
         except ValueError:
             raise tampered("segment") from None
-        if len(slots) != ref.live or len(numbers) != ref.live or signs.shape[1] != self.quantizer().sign_bytes:
+        if len(counted) != live or len(numbers) != live or signs.shape[1] != self.quantizer().sign_bytes:
             raise tampered("segment")
-        return slots, signs, numbers
+        return counted, signs, numbers
 
 
 def _keep_freed_blocks() -> None:

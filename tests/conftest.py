@@ -21,10 +21,12 @@ import keyring
 import numpy as np
 import pytest
 
-# Device secrets and witnesses of the stores that tests make, in this process and in those it starts.
+# Device secrets and witnesses of the stores that tests make, and the exported encoder, in this process and in those it
+# starts.
 if "tacit-tests-" not in os.environ.get("TACIT_STATE_DIR", ""):
-    os.environ["TACIT_STATE_DIR"] = tempfile.mkdtemp(prefix="tacit-tests-")
-    atexit.register(shutil.rmtree, os.environ["TACIT_STATE_DIR"], ignore_errors=True)
+    for own in ("TACIT_STATE_DIR", "TACIT_CACHE_DIR"):
+        os.environ[own] = tempfile.mkdtemp(prefix="tacit-tests-")
+        atexit.register(shutil.rmtree, os.environ[own], ignore_errors=True)
 
 # What tests of several folders share. Not this folder itself, whose `store` would stand for the package.
 sys.path.append(str(Path(__file__).parent / "shared"))
