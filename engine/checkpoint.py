@@ -29,9 +29,11 @@ import numpy.typing as npt
 from engine.catalogue import Catalogue
 from engine.encoder import Encoder, Vectors
 from engine.errors import CatalogueError, EncoderMismatchError, ModelError
+from engine.rescorer import check_weights
 
 FORMAT = "tacit-checkpoint-1"
 _STATE = "state."
+_POPULATION = "population"
 _ABOUT = "tacit"
 MAX_PARAMETER = 1e15
 
@@ -41,6 +43,7 @@ class Checkpoint:
     """A flat model (C·(d+1),) with all that is needed to use it, and the state of the run that made it.
 
     ``title`` says where the data came from; "generated population" must be shown wherever the model is.
+    ``population`` (k,) are the weights that devices learned together for the re-scorer, ``None`` before they have.
     ``tensors`` and ``notes`` are the federation's own.
     """
 
@@ -50,6 +53,7 @@ class Checkpoint:
     catalogue: Catalogue
     round: int = 0
     title: str = ""
+    population: npt.NDArray[np.float64] | None = None
     tensors: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,12 +66,16 @@ class Checkpoint:
         # Written so that NaN fails as well; below the limit no score overflows.
         if not np.abs(self.flat).max(initial=0) <= MAX_PARAMETER:
             raise ModelError(f"The model holds NaN, infinity or sizes above {MAX_PARAMETER:g}, so it is refused.")
+        if self.population is not None:
+            check_weights(self.population)
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes; the same for equal checkpoints."""
         from safetensors.numpy import save
 
-        tensors = {"model": np.ascontiguousarray(self.flat, dtype=np.float32)}
+        tensors: dict[str, npt.NDArray[Any]] = {"model": np.ascontiguousarray(self.flat, dtype=np.float32)}
+        if self.population is not None:
+            tensors[_POPULATION] = np.ascontiguousarray(self.population, dtype=np.float64)
         tensors |= {_STATE + name: np.asarray(value, order="C") for name, value in sorted(self.tensors.items())}
         about = {
             "format": FORMAT,
@@ -114,6 +122,7 @@ class Checkpoint:
                 catalogue=Catalogue.from_json(about["catalogue"]),
                 round=int(about["round"]),
                 title=about["title"],
+                population=tensors.pop(_POPULATION, None),
                 tensors={key.removeprefix(_STATE): value for key, value in tensors.items()},
                 notes=dict(json.loads(about["notes"])),
             )

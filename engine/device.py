@@ -23,7 +23,7 @@ from typing import Self
 
 import numpy as np
 
-from engine.account import Account, Contribution, Standing
+from engine.account import Account, Contribution, Standing, digest
 from engine.backup import BackedUpKeeper
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
@@ -34,7 +34,8 @@ from engine.evidence import held_back
 from engine.keeper import Memory
 from engine.kept import Kept, first_values
 from engine.memory_view import MemoryView, build_view
-from engine.personalizer import Integers
+from engine.personalizer import device_statistics
+from engine.rescorer import Floats, Integers
 from engine.suggestion import Evaluation, Suggestion, found, ranks_of
 from engine.training import TrainingPlan, train
 from store import AcceptRollback, DeviceSecret, EncryptedStore, StoreError, Unlock, Where, Witness
@@ -137,14 +138,17 @@ class Device(BackedUpKeeper):
 
     # Answers
 
-    def suggest(self, text: str, k: int = 3) -> list[Suggestion]:
-        """Return the ``k`` most probable labels for ``text``, best first, with the memories that explain them."""
+    def suggest(self, text: str, k: int = 3, *, cautious: bool = False) -> list[Suggestion]:
+        """Return the ``k`` most probable labels for ``text``, best first, with the memories that explain them.
+
+        ``cautious`` keeps the shared model's first answer unless another label is three times as probable.
+        """
         if k < 1:
             raise ValueError(f"Expected k={k} to be at least 1.")
         x = self._encode([text])
         with self._lock:
             view = self._viewed()
-            personal, shared = np.exp(view.personal_log(x)[0]), np.exp(view.global_log(x)[0])
+            personal, shared = np.exp(view.personal_log(x, cautious=cautious)[0]), np.exp(view.global_log(x)[0])
             order = np.argsort(-personal, kind="stable")[:k]
             return [
                 Suggestion(
@@ -177,8 +181,13 @@ class Device(BackedUpKeeper):
             view = self._viewed()
             place = {name: index for index, name in enumerate(view.labels)}
             shared, personal = view.global_log(x)[:, : view.public], view.personal_log(x)
+            cautious = view.personal_log(x, cautious=True)
         truth = [place.get(label, -1) for _, label in rows]
-        return Evaluation(global_ranks=ranks_of(shared, truth), personal_ranks=ranks_of(personal, truth))
+        return Evaluation(
+            global_ranks=ranks_of(shared, truth),
+            personal_ranks=ranks_of(personal, truth),
+            cautious_ranks=ranks_of(cautious, truth),
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -240,6 +249,19 @@ class Device(BackedUpKeeper):
                 evidence.mark_trained(int(ids[row]) for row in new)
                 self._kept.put_evidence(evidence)
         return train(flat, x[chosen], y[chosen], plan=plan, rng=rng)
+
+    def rescorer_statistics(self, flat: Vectors, weights: Floats) -> Floats:
+        """Return what this device gives to a Newton step of the re-scorer's population weights (K,) at ``weights``.
+
+        Packed as `Statistics.packed` does it, of the leave-one-out likelihood of the memories that the shared model
+        ``flat`` has not trained on, or had not when it scored them. Raises `ModelError` for another catalogue's model.
+        """
+        with self._lock:
+            model = self.model
+            if flat.shape != model.flat.shape or not np.isfinite(flat).all():
+                raise ModelError(f"Expected {model.flat.size} finite model numbers, got {flat.shape}.")
+            view = self._kept.once(f"view {digest(flat.tobytes())}", lambda: self._view_of(replace(model, flat=flat)))
+            return device_statistics(view.memory, view.evidence, weights).packed()
 
     @property
     def allowed_rounds(self) -> str | None:
@@ -326,17 +348,14 @@ class Device(BackedUpKeeper):
     # Inside
 
     def _viewed(self) -> MemoryView:
-        def build() -> MemoryView:
-            self._check_encoder_is_current()
-            model = self.model
-            readable = self._consents.granted(PERSONALIZATION)
-            view = build_view(
-                self._store, self._encoder, model.catalogue, model.flat, self._kept.evidence(), readable=readable
-            )
-            self._kept.rests_on(view.records.values())
-            return view
+        return self._kept.once("view", lambda: self._view_of(self.model))
 
-        return self._kept.once("view", build)
+    def _view_of(self, model: Checkpoint) -> MemoryView:
+        self._check_encoder_is_current()
+        readable = self._consents.granted(PERSONALIZATION)
+        view = build_view(self._store, self._encoder, model, self._kept.evidence(), readable=readable)
+        self._kept.rests_on(view.records.values())
+        return view
 
     def _trainable(self) -> tuple[Integers, Vectors, Integers]:
         """Ids (n,), vectors (n, d) and public labels (n,) of the memories that may train."""

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.catalogue import Catalogue
+from engine.checkpoint import Checkpoint
 from engine.consent import PERSONALIZATION
 from engine.encoder import Encoder, Vectors, check_vectors
 from engine.evidence import EvidenceRecord, held_back
-from engine.personalizer import Evidence, Floats, Integers, Personalizer, log_softmax
+from engine.personalizer import Evidence, Personalizer
+from engine.rescorer import Floats, Integers, LabelledMemory, log_softmax
 from engine.scoring import logits
 from store import EncryptedStore, Record, Where
 
@@ -30,6 +32,8 @@ class MemoryView:
     public: int
     class_vectors: Vectors  # (C, d)
     class_bias: Vectors  # (C,)
+    memory: LabelledMemory
+    evidence: Evidence
     personalizer: Personalizer
 
     @property
@@ -41,9 +45,9 @@ class MemoryView:
         """Return log probabilities (q, C) of the shared model for x (q, d), private labels by their names."""
         return log_softmax(logits(x, self.class_vectors, self.class_bias))
 
-    def personal_log(self, x: Vectors) -> Floats:
+    def personal_log(self, x: Vectors, *, cautious: bool = False) -> Floats:
         """Return personal log probabilities (q, C) for x (q, d)."""
-        return self.personalizer.predict(self.global_log(x), x)
+        return self.personalizer.predict(self.global_log(x), x, cautious=cautious)
 
     def nearest(self, x: Vectors, label: int, most: int) -> list[tuple[int, float]]:
         """Return up to ``most`` (id, cosine) of memories with this label, nearest to x (d,) first."""
@@ -62,16 +66,16 @@ def encode_names(names: Sequence[str], encoder: Encoder) -> Vectors:
 def build_view(
     store: EncryptedStore,
     encoder: Encoder,
-    catalogue: Catalogue,
-    flat: Vectors,
+    model: Checkpoint,
     evidence: EvidenceRecord,
     *,
     readable: bool,
 ) -> MemoryView:
-    """Read the store and choose the personalization. ``flat`` (C_public·(d+1),) is the shared model.
+    """Read the store and choose the personalization on the shared ``model``.
 
     Only memories kept for the purpose of personalization are read, and none where they are not ``readable``.
     """
+    catalogue = model.catalogue
     all_ids: list[int] = []
     all_vectors = np.zeros((0, encoder.dimension), dtype=np.float32)
     records: dict[int, Record] = {}
@@ -84,7 +88,7 @@ def build_view(
     private = tuple(sorted({name for name in names if name not in catalogue}))
     labels = catalogue.names + private
     place = {name: index for index, name in enumerate(labels)}
-    table = flat.reshape(len(catalogue), encoder.dimension + 1)
+    table = model.flat.reshape(len(catalogue), encoder.dimension + 1)
     class_vectors = np.concatenate([table[:, :-1], encode_names(private, encoder)])
     class_bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
     x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
@@ -94,6 +98,7 @@ def build_view(
     seen = global_log.copy()
     seen[rows.rows] = rows.global_log
     expected = np.exp(seen).mean(axis=0) if len(labelled) else np.full(len(labels), 1 / len(labels))
+    memory = LabelledMemory(x=x, y=y, expected=expected, public=len(catalogue))
     return MemoryView(
         records=records,
         ids=np.array(labelled, dtype=np.int64),
@@ -103,7 +108,9 @@ def build_view(
         public=len(catalogue),
         class_vectors=class_vectors.astype(np.float32),
         class_bias=class_bias.astype(np.float32),
-        personalizer=Personalizer.fit(x, y, expected=expected, evidence=rows),
+        memory=memory,
+        evidence=rows,
+        personalizer=Personalizer.fit(memory, rows, population=model.population),
     )
 
 

@@ -1,6 +1,6 @@
 """What a device answers: suggestions with the memories that explain them, found memories, and an evaluation.
 
->>> Evaluation(global_ranks=(1, 2), personal_ranks=(1, 1)).personal_accuracy
+>>> Evaluation(global_ranks=(1, 2), personal_ranks=(1, 1), cautious_ranks=(1, 1)).personal_accuracy
 1.0
 """
 
@@ -46,10 +46,14 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Ranks (from 1) of the true label for each row, by the global and by the personal model; 0 is "not ranked"."""
+    """Ranks (from 1) of the true label for each row, by the global and by the personal model; 0 is "not ranked".
+
+    ``cautious_ranks`` are those of the personal model when it is cautious: see `Device.suggest`.
+    """
 
     global_ranks: tuple[int, ...]
     personal_ranks: tuple[int, ...]
+    cautious_ranks: tuple[int, ...]
 
     @property
     def global_accuracy(self) -> float:

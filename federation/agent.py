@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.account import Contribution, digest
 from engine.consent import PERSONALIZATION
@@ -66,6 +67,26 @@ class TrainRequest:
         return digest(json.dumps(terms, sort_keys=True).encode())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsRequest:
+    """What the server asks for in a Newton step of the re-scorer's weights; all of it is public."""
+
+    run: str
+    flat: Floats  # the global model, (d,)
+    weights: npt.NDArray[np.float64]  # the population weights so far, (k,)
+    server_round: int
+    mode: str
+    clip_norm: float
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that is asked."""
+        terms = asdict(self) | {"flat": digest(self.flat.tobytes()), "weights": digest(self.weights.tobytes())}
+        return digest(json.dumps(terms, sort_keys=True).encode())
+
+
+Request = TrainRequest | StatisticsRequest
+
+
 class Agent:
     """One device's agent. It holds the open `Device` and decides what leaves it."""
 
@@ -78,21 +99,28 @@ class Agent:
         Asked for the same again, it is the same, and no memory is looked at. Raises `UpdateError` if the device does
         not take part.
         """
-        if request.mode != OPEN_MODE:
-            raise UpdateError(f"This agent knows no rounds in the mode {request.mode!r}.")
         if request.plan.steps > MOST_LOCAL_STEPS:
             raise UpdateError(
                 f"The server asks for {request.plan.steps} local steps, at most {MOST_LOCAL_STEPS} are taken."
             )
+        return self._answered(request, lambda: self._trained(request, node_id))
+
+    def statistics(self, request: StatisticsRequest) -> Floats:
+        """Return the re-scorer's statistics, float32 (STATISTICS_LENGTH,), clipped as one; else as :meth:`train`."""
+        return self._answered(request, lambda: self._counted(request))
+
+    def _answered(self, request: Request, make: Callable[[], Floats]) -> Floats:
+        if request.mode != OPEN_MODE:
+            raise UpdateError(f"This agent knows no rounds in the mode {request.mode!r}.")
         try:
             for _ in range(_ATTEMPTS):
                 with contextlib.suppress(ChangedMeanwhileError):
-                    return self._given(request, node_id)
+                    return self._given(request, make)
         except (ConsentError, BudgetError) as error:
             raise UpdateError(str(error)) from None
         raise UpdateError("The device was used all the while that its update was made.")
 
-    def _given(self, request: TrainRequest, node_id: int) -> Floats:
+    def _given(self, request: Request, make: Callable[[], Floats]) -> Floats:
         """What leaves, noted. Raises `ConsentError`, `BudgetError` and `ChangedMeanwhileError`."""
         asked, standing = request.digest(), self.device.account.standing()
         sent = self.device.contribute_again(asked, mode=request.mode, purpose=PERSONALIZATION)
@@ -100,7 +128,7 @@ class Agent:
             return np.frombuffer(sent, dtype=WIRE).astype(np.float32)
         # Before the work, which would be in vain; and once more where it is charged.
         self.device.account.require_left(now=time.time())
-        update = self._trained(request, node_id)
+        update = make()
         payload = update.astype(WIRE).tobytes()
         self.device.contribute(_noted(request, asked, payload), payload, standing=standing)
         return update
@@ -110,8 +138,12 @@ class Agent:
         trained = self.device.train(request.flat, plan=request.plan, hold_back=request.hold_back, rng=rng)
         return request.flat + clip(trained - request.flat, request.clip_norm)
 
+    def _counted(self, request: StatisticsRequest) -> Floats:
+        statistics = self.device.rescorer_statistics(request.flat, request.weights)
+        return clip(statistics.astype(np.float32), request.clip_norm)
 
-def _noted(request: TrainRequest, asked: str, payload: bytes) -> Contribution:
+
+def _noted(request: Request, asked: str, payload: bytes) -> Contribution:
     """What the ledger is to say of ``payload``."""
     return Contribution(
         time=time.time(),

@@ -5,7 +5,7 @@ A reply holds one float32 array and the constant weight 1; whatever else would l
 
 # isort: off
 import federation.flower_env  # noqa: F401 - before Flower
-from flwr.app import Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 # isort: on
@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from engine.rescorer import STATISTICS_LENGTH
 from engine.training import TrainingPlan
-from federation.agent import TrainRequest, agent_of
+from federation.agent import StatisticsRequest, TrainRequest, agent_of
 from federation.errors import UpdateError
-from federation.strategy import ARRAY, ARRAYS, CONFIG, METRICS, WEIGHT, as_arrays, reply_array
+from federation.strategy import ARRAY, ARRAYS, CONFIG, METRICS, WEIGHT, WEIGHTS, as_arrays, reply_array
+from federation.update import Floats
 
 # One code for every failure: why a device does not take part is its owner's matter.
 ABSTAIN = 100
@@ -27,7 +29,7 @@ def only_updates_leave(message: Message, context: Context, call_next: Callable[[
     try:
         reply = call_next(message, context)
         if reply.has_content():
-            reply_array(reply.content, length=_model_length(message))
+            reply_array(reply.content, length=_reply_length(message))
             return reply
     # The edge of the device: the text of whatever went wrong may quote a record, so none of it may pass.
     except Exception:  # noqa: BLE001
@@ -42,14 +44,25 @@ app = ClientApp(mods=[only_updates_leave])
 def train(message: Message, context: Context) -> Message:
     """Relay a training request to the agent, and its update back."""
     with agent_of(context.node_config) as agent:
-        update = agent.train(_request(message, run=f"Flower run {context.run_id}"), node_id=context.node_id)
-    content = RecordDict(
-        {
-            ARRAYS: as_arrays(update),
-            METRICS: MetricRecord({WEIGHT: 1.0}),
-        }
-    )
+        update = agent.train(_request(message, run=_run(context)), node_id=context.node_id)
+    return _reply(update, message)
+
+
+@app.train("rescorer")
+def rescorer(message: Message, context: Context) -> Message:
+    """Relay a request for the re-scorer's statistics to the agent, and its answer back."""
+    with agent_of(context.node_config) as agent:
+        statistics = agent.statistics(_statistics_request(message, run=_run(context)))
+    return _reply(statistics, message)
+
+
+def _reply(values: Floats, message: Message) -> Message:
+    content = RecordDict({ARRAYS: as_arrays(values), METRICS: MetricRecord({WEIGHT: 1.0})})
     return Message(content, reply_to=message)
+
+
+def _run(context: Context) -> str:
+    return f"Flower run {context.run_id}"
 
 
 def _request(message: Message, *, run: str) -> TrainRequest:
@@ -70,7 +83,22 @@ def _request(message: Message, *, run: str) -> TrainRequest:
     )
 
 
-def _model_length(message: Message) -> int:
+def _statistics_request(message: Message, *, run: str) -> StatisticsRequest:
+    config, arrays = message.content.config_records[CONFIG], message.content.array_records[ARRAYS]
+    return StatisticsRequest(
+        run=run,
+        flat=np.asarray(arrays[ARRAY].numpy(), dtype=np.float32),
+        weights=np.asarray(arrays[WEIGHTS].numpy(), dtype=np.float64),
+        server_round=int(config["server-round"]),  # type: ignore[arg-type]
+        mode=str(config["mode"]),
+        clip_norm=float(config["clip-norm"]),  # type: ignore[arg-type]
+    )
+
+
+def _reply_length(message: Message) -> int:
+    """How many numbers may leave in answer to ``message``: of a model, or of the statistics."""
+    if message.metadata.message_type != MessageType.TRAIN:
+        return STATISTICS_LENGTH
     shape = message.content.array_records[ARRAYS][ARRAY].shape
     if len(shape) != 1:
         raise UpdateError("Expected a flat model.")

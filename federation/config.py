@@ -15,6 +15,7 @@ STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
 OPEN_MODE = "open"
 # More than any plan needs: devices abstain where a server asks for more, which would only keep them busy.
 MOST_LOCAL_STEPS = 200
+MOST_RESCORER_STEPS = 3  # Newton's steps converge in two or three, and each is a contribution of every device.
 # Where a run lies and how long it may wait do not change a bit of its result.
 _FREE = ("resume", "out", "deadline-s", "model")
 MODE_NOTICE = "open: updates visible to the server"
@@ -27,8 +28,10 @@ class RunSettings:
     ``cohort`` devices are invited a round, and at least ``min_replies`` valid answers are needed (0 means half of the
     cohort, rounded up). Each device takes ``local_steps`` steps of ``learning_rate`` and clips its update to an L2
     norm of ``clip_norm``. ``server_learning_rate`` is that of fedadam and fedyogi, ``proximal_mu`` that of fedprox.
-    ``deadline_s`` bounds a round in seconds. ``model`` is the checkpoint to start from and ``out`` the folder for the
-    checkpoint after each round; with ``resume`` the run continues from the latter.
+    After these ``rounds`` come ``rescorer_steps`` Newton steps, at most 3, of the re-scorer's population weights, for
+    which each device's statistics are clipped to ``rescorer_clip``. ``deadline_s`` bounds a round in seconds.
+    ``model`` is the checkpoint to start from and ``out`` the folder for the checkpoint after each round; with
+    ``resume`` the run continues from the latter.
     """
 
     rounds: int = 90
@@ -40,6 +43,8 @@ class RunSettings:
     server_learning_rate: float = 0.05
     proximal_mu: float = 0.1
     clip_norm: float = 1.0
+    rescorer_steps: int = 3
+    rescorer_clip: float = 100.0
     seed: int = 0
     deadline_s: float = 3600.0
     mode: str = OPEN_MODE
@@ -48,13 +53,22 @@ class RunSettings:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 1), ("cohort", 1), ("min_replies", 0), ("local_steps", 1), ("seed", 0)):
+        for name, least in (
+            ("rounds", 1),
+            ("cohort", 1),
+            ("min_replies", 0),
+            ("local_steps", 1),
+            ("rescorer_steps", 0),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be a whole number of at least {least}.")
         if self.local_steps > MOST_LOCAL_STEPS:
             raise ConfigError(f"Expected local-steps={self.local_steps} to be at most {MOST_LOCAL_STEPS}.")
-        for name in ("learning_rate", "server_learning_rate", "clip_norm", "deadline_s"):
+        if self.rescorer_steps > MOST_RESCORER_STEPS:
+            raise ConfigError(f"Expected rescorer-steps={self.rescorer_steps} to be at most {MOST_RESCORER_STEPS}.")
+        for name in ("learning_rate", "server_learning_rate", "clip_norm", "rescorer_clip", "deadline_s"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be positive and finite.")
@@ -83,6 +97,11 @@ class RunSettings:
     def identity(self) -> dict[str, bool | int | float | str]:
         """Return the part of `to_config` that decides the result: what a resumed run may not change."""
         return {name: value for name, value in self.to_config().items() if name not in _FREE}
+
+    @property
+    def all_rounds(self) -> int:
+        """The rounds of the model and the Newton steps after them."""
+        return self.rounds + self.rescorer_steps
 
     @property
     def needed(self) -> int:

@@ -171,7 +171,7 @@ def _rounds(
 ) -> Checkpoint:
     tests = [row for member in fleet.people for row in member.test]
     x = fleet.encode([row.text for row in tests])
-    with progress("Federated rounds (devices)", settings.rounds * settings.cohort) as tick:
+    with progress("Federated rounds (devices)", settings.all_rounds * settings.cohort) as tick:
         watch = Watch(
             on_round=lambda server_round, flat: history.model(server_round - 1, _accuracy(flat, x, tests, experiment)),
             on_reply=tick,
@@ -179,8 +179,8 @@ def _rounds(
         )
         run_rounds(settings, [member.name for member in fleet.people], pool, watch=watch)
     model = Checkpoint.load(fleet.folder / CHECKPOINT_FILE)
-    if model.round != settings.rounds:
-        raise FederationError(f"Only {model.round} of {settings.rounds} rounds completed.")
+    if model.round != settings.all_rounds:
+        raise FederationError(f"Only {model.round} of {settings.all_rounds} rounds completed.")
     history.model(model.round, _accuracy(model.flat, x, tests, experiment))
     return model
 

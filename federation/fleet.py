@@ -17,6 +17,7 @@ from engine.checkpoint import Checkpoint
 from engine.device import Device, Memory
 from engine.encoder import Encoder, Vectors
 from engine.personalizer import Evidence, Personalizer
+from engine.rescorer import LabelledMemory
 from engine.suggestion import ranks_of
 from federation.agent import DevicePool
 from federation.config import OPEN_MODE
@@ -140,6 +141,7 @@ def measure_device(device: Device, member: Member) -> Measured:
             "global": evaluation.global_ranks,
             "local": local_ranks(device.encoder, member),
             "personal": evaluation.personal_ranks,
+            "cautious": evaluation.cautious_ranks,
         },
     )
 
@@ -151,15 +153,15 @@ def most_frequent_ranks(member: Member) -> tuple[int, ...]:
 
 
 def local_ranks(encoder: Encoder, member: Member) -> tuple[int, ...]:
-    """Rank by the device's memory alone: the same mixture, over a global model that knows nothing."""
+    """Rank by the device's memory alone: the re-scorer with public weights, over a global model that knows nothing."""
     labels = sorted({row.label for row in member.train})
     truth = [labels.index(row.label) if row.label in labels else -1 for row in member.test]
     x = encoder.encode([row.text for row in member.train])
     y = np.array([labels.index(row.label) for row in member.train], dtype=np.int64)
     uniform = np.full((len(member.train), len(labels)), -np.log(len(labels)))
     evidence = Evidence(rows=np.arange(len(member.train)), global_log=uniform)
-    expected = np.full(len(labels), 1 / len(labels))
-    personalizer = Personalizer.fit(x, y, expected=expected, evidence=evidence)
+    memory = LabelledMemory(x=x, y=y, expected=np.full(len(labels), 1 / len(labels)), public=len(labels))
+    personalizer = Personalizer.fit(memory, evidence)
     queries = encoder.encode([row.text for row in member.test])
     blank = np.full((len(member.test), len(labels)), -np.log(len(labels)))
     return ranks_of(personalizer.predict(blank, queries), truth)

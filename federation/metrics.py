@@ -13,7 +13,7 @@ section 13.3, with users (not rows) as the sampled units, because the rows of on
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -145,19 +145,22 @@ def routing_result(
     def summary(ranks: Sequence[Ranks]) -> dict[str, float | list[float]]:
         return method_summary(ranks, rng=np.random.default_rng(seed), draws=draws)
 
-    methods = {
-        "global": summary([one.baseline for one in pooled]),
-        "personal": summary([one.personal for one in pooled])
-        | {
-            "hurt": hurt(pooled),
-            "hurt_significant": hurt_significant(pooled),
-            "worst_tenth": worst_tenth([accuracy(one.personal) for one in pooled]),
-        },
-    }
+    def beside_global(users: Sequence[UserRanks]) -> dict[str, float | list[float]]:
+        """Of the ranks that stand in the users' ``personal``."""
+        return summary([one.personal for one in users]) | {
+            "hurt": hurt(users),
+            "hurt_significant": hurt_significant(users),
+            "worst_tenth": worst_tenth([accuracy(one.personal) for one in users]),
+        }
+
+    methods = {"global": summary([one.baseline for one in pooled]), "personal": beside_global(pooled)}
     for name, ranks_of in (extra or {}).items():
         if name in methods:
             raise ValueError(f"Expected a further method's name, got {name!r}, which the users' own ranks give.")
-        methods[name] = summary(_same_rows(name, ranks_of, pooled))
+        ranks = _same_rows(name, ranks_of, pooled)
+        methods[name] = beside_global(
+            [replace(one, personal=tuple(its)) for one, its in zip(pooled, ranks, strict=True)]
+        )
     gain = gain_interval(pooled, rng=np.random.default_rng(seed), draws=draws)
     rows = sum(len(one.baseline) for one in pooled)
     return {"methods": methods, "gain": {"accuracy": list(gain)}, "users": len(pooled), "rows": rows}

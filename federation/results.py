@@ -12,7 +12,7 @@ from federation.experiment import Experiment, Outcome
 from federation.fleet import Measured
 from federation.metrics import UserRanks, device_results, routing_result
 
-_FURTHER = ("most_frequent", "local")
+_FURTHER = ("most_frequent", "local", "cautious")
 
 
 def figures(measured: Sequence[Measured], *, seed: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, start_checkpoint
 from federation.config import MODE_NOTICE, RunSettings
 from federation.errors import CheckpointError
+from federation.rescorer_rounds import learn_population_weights
 from federation.strategy import ARRAY, TacitStrategy, as_arrays, make_strategy
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -33,17 +34,35 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run all rounds. Raises `RoundError`, `CheckpointError` or `ConfigError`; a normal end means all completed."""
     settings = RunSettings.from_config(context.run_config)
-    strategy, start = make_strategy(settings), _start(settings)
+    strategy, model = make_strategy(settings), _start(settings)
+    if model.round:
+        _check_same_run(settings, model)
+    keep = _keeper(settings)
+    if model.round < settings.rounds:
+        model = _train(grid, strategy, settings, model, keep)
+    learn_population_weights(grid, strategy, settings, model, keep)
+
+
+def _train(
+    grid: Grid, strategy: TacitStrategy, settings: RunSettings, start: Checkpoint, keep: Callable[[Checkpoint], None]
+) -> Checkpoint:
+    """Run the rounds that are left of the model's; the last checkpoint."""
     if start.round:
-        _check_same_run(settings, start)
         strategy.restore(start.tensors, next_round=start.round + 1)
-    left = settings.rounds - start.round
-    if left <= 0:
-        return
+    latest = start
+
+    def after_round(done: int, arrays: ArrayRecord) -> MetricRecord | None:
+        nonlocal latest
+        if done:
+            flat = np.asarray(arrays[ARRAY].numpy(), dtype=np.float32)
+            latest = dataclasses.replace(start, flat=flat, round=start.round + done, tensors=strategy.state())
+            keep(latest)
+        return None
+
     strategy.start(
         grid=grid,
         initial_arrays=as_arrays(start.flat),
-        num_rounds=left,
+        num_rounds=settings.rounds - start.round,
         timeout=settings.deadline_s,
         train_config=ConfigRecord(
             {
@@ -54,8 +73,9 @@ def main(grid: Grid, context: Context) -> None:
                 "seed": settings.seed,
             }
         ),
-        evaluate_fn=_checkpointer(settings, strategy, start),
+        evaluate_fn=after_round,
     )
+    return latest
 
 
 def _start(settings: RunSettings) -> Checkpoint:
@@ -83,21 +103,12 @@ def _check_same_run(settings: RunSettings, start: Checkpoint) -> None:
             )
 
 
-def _checkpointer(
-    settings: RunSettings, strategy: TacitStrategy, start: Checkpoint
-) -> Callable[[int, ArrayRecord], MetricRecord | None]:
+def _keeper(settings: RunSettings) -> Callable[[Checkpoint], None]:
+    """What puts a checkpoint into the folder that the settings name, if they do."""
     notes = {"settings": json.dumps(settings.to_config(), sort_keys=True), "mode": MODE_NOTICE}
 
-    def after_round(done: int, arrays: ArrayRecord) -> MetricRecord | None:
-        if done and settings.out:
-            checkpoint = dataclasses.replace(
-                start,
-                flat=np.asarray(arrays[ARRAY].numpy(), dtype=np.float32),
-                round=start.round + done,
-                tensors=strategy.state(),
-                notes=notes,
-            )
-            checkpoint.save(Path(settings.out) / CHECKPOINT_FILE)
-        return None
+    def keep(model: Checkpoint) -> None:
+        if settings.out:
+            dataclasses.replace(model, notes=notes).save(Path(settings.out) / CHECKPOINT_FILE)
 
-    return after_round
+    return keep

@@ -26,6 +26,7 @@ from federation.errors import CheckpointError, RoundError, UpdateError
 from federation.update import Floats, check_reply
 
 ARRAYS, ARRAY, CONFIG, METRICS, WEIGHT = "arrays", "model", "config", "metrics", "weight"
+WEIGHTS = "weights"  # Of the re-scorer, beside the model; `WEIGHT` is what Flower averages by.
 _MOMENTS = ("m_t", "v_t")
 _STYPE = "numpy.ndarray"
 
@@ -62,10 +63,14 @@ class StrictRounds:
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Invite this round's cohort, drawn from the seed and the round alone."""
+        """Invite this round's cohort to train."""
         current = server_round + self.first_round - 1
         self._length = int(arrays[ARRAY].shape[0])
         config["hold-back"] = self.settings.hold_back(current)
+        return self.invite(current, arrays, config, grid)
+
+    def invite(self, current: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
+        """Return the messages to the cohort of a round, which is drawn from the seed and the round alone."""
         # Flower draws from the process's random state: lend it one that depends on this round only.
         before = random.getstate()
         random.seed(f"{self.settings.seed}:{current}")
@@ -81,15 +86,7 @@ class StrictRounds:
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the valid replies; raise `RoundError` if they are too few."""
         current = server_round + self.first_round - 1
-        valid = [reply for reply in replies if self._is_valid(reply)]
-        if len(valid) < self.settings.needed:
-            raise RoundError(
-                f"Round {current} failed: {len(valid)} valid replies of {self._asked}, at least "
-                f"{self.settings.needed} needed before the deadline of {self.settings.deadline_s:g} s. The model of "
-                "the round before is kept; continue with --resume."
-            )
-        # In an order of their own, so that the sum does not depend on who answered first.
-        valid.sort(key=lambda reply: reply.metadata.src_node_id)
+        valid = self._valid(current, replies, length=self._length)
         result: tuple[ArrayRecord | None, MetricRecord | None] = super().aggregate_train(current, valid)  # type: ignore[misc]
         arrays, metrics = result
         if arrays is not None:
@@ -97,14 +94,21 @@ class StrictRounds:
             arrays = as_arrays(np.asarray(arrays[ARRAY].numpy(), dtype=np.float32))
         return arrays, metrics
 
-    def _is_valid(self, reply: Message) -> bool:
-        if reply.has_error():
-            return False
-        try:
-            reply_array(reply.content, length=self._length)
-        except UpdateError:
-            return False
-        return True
+    def valid_arrays(self, current: int, replies: Iterable[Message], *, length: int) -> list[Floats]:
+        """Return the arrays (length,) of the valid replies; raise `RoundError` if they are too few."""
+        valid = self._valid(current, replies, length=length)
+        return [reply_array(reply.content, length=length) for reply in valid]
+
+    def _valid(self, current: int, replies: Iterable[Message], *, length: int) -> list[Message]:
+        valid = [reply for reply in replies if _is_valid(reply, length)]
+        if len(valid) < self.settings.needed:
+            raise RoundError(
+                f"Round {current} failed: {len(valid)} valid replies of {self._asked}, at least "
+                f"{self.settings.needed} needed before the deadline of {self.settings.deadline_s:g} s. The model of "
+                "the round before is kept; continue with --resume."
+            )
+        # In an order of their own, so that the sum does not depend on who answered first.
+        return sorted(valid, key=lambda reply: reply.metadata.src_node_id)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later run needs to continue to the same bits: the moments, if there are any."""
@@ -122,6 +126,16 @@ class StrictRounds:
         for name, moment in state.items():
             setattr(self, name, {ARRAY: np.array(moment)})
         self.first_round = next_round
+
+
+def _is_valid(reply: Message, length: int) -> bool:
+    if reply.has_error():
+        return False
+    try:
+        reply_array(reply.content, length=length)
+    except UpdateError:
+        return False
+    return True
 
 
 class TacitFedAvg(StrictRounds, FedAvg):

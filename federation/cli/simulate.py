@@ -33,6 +33,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _setting("--server-learning-rate", float, "Of fedadam and fedyogi."),
         _setting("--proximal-mu", float, "Of fedprox."),
         _setting("--clip-norm", float, "L2 bound of an update."),
+        _setting("--rescorer-steps", click.IntRange(0, 3), "Newton steps for the personalization, after the rounds."),
         click.option("--encoder", "encoder_name", help="A folder or a hub name.  [default: all-MiniLM-L6-v2]"),
         click.option("--json", "as_json", is_flag=True, help="Print the results for a program."),
     )

@@ -179,7 +179,7 @@ _SHARE = _number(0, 1, what="a share from 0 to 1")
 _GAIN = _number(-1, 1, what="a difference from -1 to 1")
 _SIZE = _number(0, what="a size in bytes from 0")
 _METHOD = {"accuracy": _SHARE, "mrr": _SHARE, "interval": _many(_SHARE, size=2)}
-_PERSONAL = _METHOD | {"hurt": _SHARE, "hurt_significant": _SHARE, "worst_tenth": _SHARE}
+_BESIDE_GLOBAL = {"hurt": _SHARE, "hurt_significant": _SHARE, "worst_tenth": _SHARE}
 _DEVICE = {
     "device": _text,
     "memories": _whole,
@@ -192,8 +192,8 @@ _DEVICE = {
 _BYTES = _fields({"sent_per_device": _SIZE, "received_per_device": _SIZE})
 _BLOCK = {
     "methods": _fields(
-        {"global": _fields(_METHOD), "personal": _fields(_PERSONAL)},
-        {"most_frequent": _fields(_METHOD), "local": _fields(_METHOD)},
+        {"global": _fields(_METHOD), "personal": _fields(_METHOD | _BESIDE_GLOBAL)},
+        {name: _fields(_METHOD | _BESIDE_GLOBAL) for name in ("most_frequent", "local", "cautious")},
     ),
     "gain": _fields({"accuracy": _many(_GAIN, size=3)}),
     "users": _whole,

@@ -12,14 +12,15 @@ METHODS = {
     "most_frequent": "The user's most frequent label",
     "global": "Global model",
     "local": "Local only",
+    "cautious": "Personalized, cautious",
     "personal": "Personalized",
 }
 _JOINERS = "\u200c\u200d"  # Persian words and many emoji need them.
-_USES_ROUNDS = ("global", "personal")
+_USES_ROUNDS = ("global", "cautious", "personal")
 WHAT_LEFT = (
     "Each reply to the server held one float32 array of fixed length (the flattened global model plus the device's "
-    "clipped change) and the constant weight 1, and nothing else: no text, no label of the user's own, no count, "
-    "no accuracy."
+    "clipped change; in the last rounds the clipped statistics by which devices learn how to personalize) and the "
+    "constant weight 1, and nothing else: no text, no label of the user's own, no accuracy."
 )
 HURT = "Significantly hurt: the paired z of the personalized against the global model lies below −1.64."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -23,6 +24,7 @@ from engine.catalogue import Catalogue
 from engine.checkpoint import FORMAT, Checkpoint, check_encoder, start_checkpoint, write_atomically
 from engine.errors import EncoderMismatchError, ModelError
 from engine.model import Model
+from engine.rescorer import MOST_WEIGHT, K
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 CATALOGUES = st.lists(
@@ -52,6 +54,7 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         catalogue=catalogue,
         round=draw(st.integers(0, 10**6)),
         title=draw(TEXTS),
+        population=draw(st.none() | hnp.arrays(np.float64, K, elements=st.floats(-MOST_WEIGHT, MOST_WEIGHT))),
         tensors=draw(STATES),
         notes=draw(st.dictionaries(TEXTS, TEXTS, max_size=3)),
     )
@@ -75,6 +78,9 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
         assert getattr(one, name) == getattr(other, name), name
     assert dict(one.notes) == dict(other.notes)
     assert one.flat.tobytes() == other.flat.tobytes()
+    assert (one.population is None) is (other.population is None)
+    if one.population is not None and other.population is not None:
+        assert one.population.tobytes() == other.population.tobytes()
     assert one.tensors.keys() == other.tensors.keys()
     for name, value in one.tensors.items():
         assert (value.dtype, value.shape) == (other.tensors[name].dtype, other.tensors[name].shape)
@@ -304,3 +310,9 @@ def test_model_of_another_encoder_is_refused(catalogue: Catalogue, toy: Any, toy
     for other in (toy_class(32, seed=1), toy_class(8)):
         with pytest.raises(EncoderMismatchError, match=other.name):
             check_encoder(start, other)
+
+
+@pytest.mark.parametrize("population", [np.zeros(K - 1), np.full(K, np.nan), np.full(K, 2 * MOST_WEIGHT)])
+def test_weights_of_the_population_that_are_none_are_refused(population: np.ndarray) -> None:
+    with pytest.raises(ModelError, match=f"Expected {K} weights"):
+        dataclasses.replace(small(), population=population)

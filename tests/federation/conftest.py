@@ -68,10 +68,11 @@ class Town:
         if not start.exists():
             self.fleet.start.save(start)
         plain: dict[str, Any] = {"rounds": 1, "strategy": "fedavg", "cohort": len(self.names), "model": str(start)}
+        plain["rescorer_steps"] = 0  # The model's rounds alone, but for the tests of what comes after them.
         return RunSettings(**(plain | given), out=str(out))
 
     def run(self, *, watch: Watch | None = None, **given: Any) -> Checkpoint:
-        """Run rounds (fedavg over all devices unless ``given`` says otherwise) and return the checkpoint."""
+        """Run rounds (fedavg over all devices, no Newton steps, unless ``given`` says otherwise): the checkpoint."""
         settings = self.settings(**given)
         self.traffic = []
         with self.fleet.pool() as pool:

@@ -13,6 +13,7 @@ from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint
 from engine.device import Device
 from engine.encoder import CachedEncoder
+from engine.rescorer import STATISTICS_LENGTH
 from federation.cli import demo
 from federation.config import RunSettings
 from federation.dataset import Row
@@ -43,11 +44,14 @@ def run(tmp_path: Path, experiment: Experiment, toy: Any) -> Any:
 
 
 def test_history_has_every_round_and_the_accuracy_before_the_first(run: Any, experiment: Experiment) -> None:
-    assert [one["round"] for one in run.history] == list(range(7))
+    assert [one["round"] for one in run.history] == list(range(10))  # Six rounds of the model, three Newton steps.
     assert all(0 <= one["accuracy"] <= 1 for one in run.history)
-    assert [one["replies"] for one in run.history] == [0, 5, 5, 5, 5, 5, 5]
+    assert [one["replies"] for one in run.history] == [0, *[5] * 9]
     assert all(one["failures"] == 0 for one in run.history)
-    assert all(one["sent_bytes"] > 4 * run.model.flat.size * 5 for one in run.history[1:])
+    assert all(one["sent_bytes"] > 4 * run.model.flat.size * 5 for one in run.history[1:7])
+    assert len({one["sent_bytes"] for one in run.history[7:]}) == 1
+    assert all(4 * STATISTICS_LENGTH * 5 < one["sent_bytes"] < 4000 * 5 for one in run.history[7:])
+    assert len({one["accuracy"] for one in run.history[6:]}) == 1  # Newton steps leave the model as it is.
 
 
 def test_accuracy_in_the_history_is_that_of_the_shared_model(run: Any, toy: Any) -> None:
@@ -84,7 +88,7 @@ def test_results_of_a_run_are_whole(run: Any, experiment: Experiment, tmp_path: 
     check_results(results)
     assert results["mode"] == "open: updates visible to the server"
     assert results["generated"] is False
-    assert set(results["methods"]) == {"global", "personal", "most_frequent", "local"}
+    assert set(results["methods"]) == {"global", "personal", "cautious", "most_frequent", "local"}
     assert results["users"] == 5
     assert results["rows"] == sum(len(member.test) for member in run.people)
     sent = sum(one["sent_bytes"] for one in run.history)
@@ -204,7 +208,9 @@ def test_run_folder_is_closed_to_other_users_of_the_machine(run: Any, tmp_path: 
 def test_outcome_is_the_checkpoint_on_disk(run: Any, tmp_path: Path) -> None:
     kept = Checkpoint.load(tmp_path / "run" / "checkpoint.safetensors")
     assert kept.flat.tobytes() == run.model.flat.tobytes()
-    assert kept.round == 6
+    assert kept.round == 9
+    assert kept.population is not None
+    np.testing.assert_array_equal(kept.population, run.model.population)
     assert FederationError.exit_code == 1
 
 

@@ -116,7 +116,7 @@ def test_demo_runs_with_the_network_blocked_and_looks_nothing_up(
     assert not (tmp_path / "notes").exists(), (tmp_path / "notes").read_text(encoding="utf-8")
     assert "generated population" in done.stdout
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    assert [one["round"] for one in results["rounds"]] == [0, 1, 2]
+    assert [one["round"] for one in results["rounds"]] == [0, 1, 2, 3, 4, 5]
     page = (out / "report.html").read_text(encoding="utf-8")
     # The page asks nobody for anything either.
     for asks in ('src="http', "src='http", 'href="http', "url(http", "@import", "<script src"):

@@ -1,0 +1,54 @@
+"""The last rounds of a run: the re-scorer's population weights, by Newton steps on sums over devices.
+
+Each device answers with the gradient and the Hessian of its own leave-one-out likelihood at the weights it was sent,
+one float32 array of fixed length, jointly clipped; the server adds them up and takes one step. No device's share can
+be told from the sum's length, and what a later mode masks or adds noise to is one array. Sampling, refusal of
+malformed replies and the least number of valid ones are those of the other rounds.
+"""
+
+# isort: off
+import federation.flower_env  # noqa: F401 - before Flower
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+
+# isort: on
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.checkpoint import Checkpoint
+from engine.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, newton_step
+from federation.config import RunSettings
+from federation.strategy import WEIGHTS, TacitStrategy, as_arrays
+
+RESCORER_MESSAGE = "train.rescorer"
+
+
+def learn_population_weights(
+    grid: Grid,
+    strategy: TacitStrategy,
+    settings: RunSettings,
+    model: Checkpoint,
+    keep: Callable[[Checkpoint], None],
+) -> None:
+    """Take the steps that are left after ``model``, and ``keep`` a checkpoint after each. Raises `RoundError`."""
+    for step in range(model.round - settings.rounds, settings.rescorer_steps):
+        weights = PUBLIC_WEIGHTS if model.population is None else model.population
+        arrays = ArrayRecord({**as_arrays(model.flat), WEIGHTS: Array(np.asarray(weights, dtype=np.float64))})
+        config = ConfigRecord({"mode": settings.mode, "clip-norm": float(settings.rescorer_clip)})
+        current = settings.rounds + step + 1
+        messages = [_retyped(message) for message in strategy.invite(current, arrays, config, grid)]
+        replies = grid.send_and_receive(messages, timeout=settings.deadline_s)
+        total = sum(
+            (array.astype(np.float64) for array in strategy.valid_arrays(current, replies, length=STATISTICS_LENGTH)),
+            start=np.zeros(STATISTICS_LENGTH),
+        )
+        model = dataclasses.replace(model, population=newton_step(weights, total), round=current)
+        keep(model)
+
+
+def _retyped(message: Message) -> Message:
+    """The same invitation, to another function of the app."""
+    to, group = message.metadata.dst_node_id, message.metadata.group_id
+    return Message(message.content, to, RESCORER_MESSAGE, group_id=group)
