@@ -98,7 +98,7 @@ def build_view(
     seen = global_log.copy()
     seen[rows.rows] = rows.global_log
     expected = np.exp(seen).mean(axis=0) if len(labelled) else np.full(len(labels), 1 / len(labels))
-    memory = LabelledMemory(x=x, y=y, expected=expected, public=len(catalogue))
+    memory = LabelledMemory(x=x, y=y, expected=expected, global_log=seen, public=len(catalogue))
     return MemoryView(
         records=records,
         ids=np.array(labelled, dtype=np.int64),

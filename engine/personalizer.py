@@ -9,7 +9,7 @@ what a Bayes factor says).
 >>> x = np.eye(2, dtype=np.float32)[[0, 0, 1, 0, 0, 1]]
 >>> y = np.array([1, 1, 0, 1, 1, 0])
 >>> undecided = np.log(np.full((6, 2), 0.5))
->>> memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), public=2)
+>>> memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), global_log=undecided, public=2)
 >>> personal = Personalizer.fit(memory, Evidence(rows=np.arange(6), global_log=undecided))
 >>> personal.predict(undecided[:1], x[:1]).argmax(axis=1)
 array([1])
@@ -39,8 +39,9 @@ __all__ = ["Evidence", "Floats", "Integers", "LabelledMemory", "Personalizer", "
 
 # Evidence against the personal answers, in nats, from which the global model answers alone: a Bayes factor of about 7.
 AGAINST_NATS = 2.0
-# Cautious: how many times as likely as the global first answer another one must be.
-CAUTION = 3.0
+# How many times as likely as the global first answer another one must be: when cautious, and on a device whose own
+# evidence shows no gain by the weights that it started from.
+CAUTION, UNPROVEN_CAUTION = 3.0, 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +53,15 @@ class Evidence:
 
 
 class Personalizer:
-    """A memory with the weights (K,) that its evidence chose; ``None`` where the global model answers alone."""
+    """A memory with the weights (K,) and the caution (1 is none) that its evidence chose.
 
-    def __init__(self, memory: LabelledMemory, weights: Floats | None) -> None:
+    The weights are ``None`` where the global model answers alone.
+    """
+
+    def __init__(self, memory: LabelledMemory, weights: Floats | None, *, caution: float = 1.0) -> None:
         if weights is not None:
             check_weights(weights)
-        self.memory, self.weights = memory, weights
+        self.memory, self.weights, self.caution = memory, weights, caution
 
     @property
     def is_global(self) -> bool:
@@ -66,21 +70,29 @@ class Personalizer:
 
     @classmethod
     def fit(cls, memory: LabelledMemory, evidence: Evidence, *, population: Floats | None = None) -> "Personalizer":
-        """Choose the weights by leave-one-out, starting from those of the ``population`` (K,), or from public ones."""
+        """Choose the weights by leave-one-out, starting from those of the ``population`` (K,), or from public ones.
+
+        The caution is judged by the weights to start from, which the device's few rows cannot have been fitted to.
+        """
         if not len(memory.y):
             return cls(memory, None)
+        start = PUBLIC_WEIGHTS if population is None else population
         judged = evidence_features(memory, evidence.rows, evidence.global_log)
-        weights = local_weights(judged, PUBLIC_WEIGHTS if population is None else population)
-        return cls(memory, None if _speaks_against(judged, weights) else weights)
+        weights = local_weights(judged, start)
+        if _speaks_against(judged, weights):
+            return cls(memory, None)
+        proven = _hits_gained(judged, start, public=memory.public) > 0
+        return cls(memory, weights, caution=1.0 if proven else UNPROVEN_CAUTION)
 
     def predict(self, global_log: Floats, x: npt.NDArray[np.float32], *, cautious: bool = False) -> Floats:
         """Return personal log probabilities (q, C) for queries x (q, d) with global log probabilities (q, C)."""
         if self.weights is None:
             return global_log  # To the bit, so that nothing looks as if the memory had raised it.
         scores = query_features(self.memory, x, global_log) @ self.weights  # (q, C)
-        if cautious and self.memory.public:
+        caution = CAUTION if cautious else self.caution
+        if caution > 1 and self.memory.public:
             first = global_log[:, : self.memory.public].argmax(axis=1)
-            scores[np.arange(len(scores)), first] += np.log(CAUTION)
+            scores[np.arange(len(scores)), first] += np.log(caution)
         return log_softmax(scores)
 
 
@@ -93,6 +105,15 @@ def device_statistics(memory: LabelledMemory, evidence: Evidence, weights: Float
     judged = evidence_features(memory, evidence.rows, evidence.global_log)
     public = judged.y < memory.public
     return statistics(Judged(phi=judged.phi[public], y=judged.y[public]), weights)
+
+
+def _hits_gained(judged: Judged, weights: Floats, *, public: int) -> int:
+    """Return how many more of the judged rows have the right first answer by ``weights`` than by the global model."""
+    if not len(judged.y) or not public:
+        return 0
+    personal = (judged.phi @ weights).argmax(axis=1) == judged.y
+    shared = judged.phi[:, :public, 0].argmax(axis=1) == judged.y
+    return int(personal.sum()) - int(shared.sum())
 
 
 def _speaks_against(judged: Judged, weights: Floats) -> bool:

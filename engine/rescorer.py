@@ -15,7 +15,7 @@ derivatives); Marfoq et al. 2022 (kNN-Per, eq. 7); Saerens et al. 2002 (eq. 2.4:
 >>> x = np.eye(2, dtype=np.float32)[[0, 0, 1, 0, 0, 1]]
 >>> y = np.array([1, 1, 0, 1, 1, 0])
 >>> undecided = np.log(np.full((6, 2), 0.5))
->>> memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), public=2)
+>>> memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), global_log=undecided, public=2)
 >>> judged = evidence_features(memory, np.arange(6), undecided)
 >>> w = local_weights(judged, PUBLIC_WEIGHTS)
 >>> (query_features(memory, x[:1], undecided[:1]) @ w).argmax(axis=1)
@@ -39,11 +39,7 @@ FEATURES = (
     "often",  # log ratio of the user's label shares to the prior, smoothed little
     "often, smooth",  # the same, smoothed much
     "near",  # log ratio of a kernel average, the prior as pseudo-neighbour, to the prior
-    "kernel, wide",  # log(1 + kernel count)
-    "kernel, narrow",
-    "closest",  # highest cosine with a memory of this label, at least 0
-    "closest⁴",
-    "seen",  # 1 where a memory has this label
+    "instead",  # log of what the user chose over what the global model expected, where it answered alike
     "prior",  # log prior
 )
 K = len(FEATURES)
@@ -55,16 +51,18 @@ STATISTICS_LENGTH = K + K * (K + 1) // 2
 LITTLE, MUCH = 1.0, 20.0
 # Sharpness of the kernel average, and the cosine at which the prior enters it as a neighbour.
 NEAR_SHARPNESS, ANCHOR_COSINE = 20.0, 0.35
-# Sharpness of the two kernel counts.
-WIDE, NARROW = 5.0, 20.0
-# Added to each label's expected share, so that a label the model never expects has a finite ratio.
-EXPECTED_FLOOR = 1e-3
+# Two texts are alike to the global model by the Bhattacharyya coefficient of its answers, to this power; the model's
+# own answer counts as one more memory, and each label as a hundredth of one.
+ALIKE_POWER, ALIKE_SELF, ALIKE_FLOOR = 4, 1.0, 0.01
+# Rows with all labels alike that the expected shares are blended with: they come from m texts of one user, and where
+# the model is right about these they are the user's own shares, against which no habit would stand out.
+EVEN_ROWS = 20.0
 # The least global log probability that counts: a certain model must leave the memory a say.
 LEAST_LOG = -14.0
 # The newest rows of evidence that are used: cost grows with their number times the memory's size.
 MOST_EVIDENCE = 400
 # How strongly a device's own weights are held to the shared ones, in nats for a distance of √2.
-KAPPA = 50.0
+KAPPA = 100.0
 # The same for the shared weights around the public start.
 SHARED_RIDGE = 10.0
 # Newton steps of a device's own weights.
@@ -72,41 +70,50 @@ LOCAL_STEPS = 4
 # No weight is larger: what devices learn lies far below.
 MOST_WEIGHT = 100.0
 
-PUBLIC_WEIGHTS: Floats = np.array([1.0, 0.0, 0.5, 0.2, 0.0, 0.2, 0.0, 0.0, 0.0, 0.0])
+PUBLIC_WEIGHTS: Floats = np.array([1.0, 0.0, 0.5, 0.2, 0.2, 0.2])
 """Where the shared weights start: the global model, tilted a little to what the user does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledMemory:
-    """m unit vectors x (m, d), their labels y (m,), the prior ``expected`` (C,), and how many labels are public.
+    """m unit vectors x (m, d), their labels y (m,), what the global model says of them, and how many labels are public.
 
-    ``expected`` is the share of each label that the global model expects on average, over any texts.
+    ``global_log`` (m, C) are its log probabilities, out of sample where there are such; ``expected`` (C,) is the share
+    of each label that it expects on average, over the device's texts; ``prior`` is that, blended with even shares.
     """
 
     x: Vectors
     y: Integers
     expected: Floats
+    global_log: Floats
     public: int
     prior: Floats = field(init=False)  # (C,)
     counts: Floats = field(init=False)  # (C,)
     order: Integers = field(init=False)  # (m,) memories sorted by label
     starts: Integers = field(init=False)  # (s,) where each seen label begins in that order
     seen: Integers = field(init=False)  # (s,) the seen labels
+    answers: Floats = field(init=False)  # (m, C) global probabilities, in that order
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or len(self.x) != len(self.y):
             raise ValueError(f"Expected as many labels as vectors, got {self.y.shape} and {self.x.shape}.")
+        if self.global_log.shape != (len(self.y), len(self.expected)):
+            raise ValueError(
+                f"Expected global_log of {(len(self.y), len(self.expected))}, got {self.global_log.shape}."
+            )
         if not 0 <= self.public <= len(self.expected):
             raise ValueError(f"Expected public={self.public} in 0..{len(self.expected)}.")
-        floored = np.asarray(self.expected, dtype=np.float64) + EXPECTED_FLOOR
+        m, labels = len(self.y), len(self.expected)
+        prior = (m * np.asarray(self.expected, dtype=np.float64) + EVEN_ROWS / labels) / (m + EVEN_ROWS)
         order = np.argsort(self.y, kind="stable")
         seen, starts = np.unique(self.y[order], return_index=True)
         put = object.__setattr__
-        put(self, "prior", floored / floored.sum())
-        put(self, "counts", np.bincount(self.y, minlength=len(floored)).astype(np.float64))
+        put(self, "prior", prior / prior.sum())
+        put(self, "counts", np.bincount(self.y, minlength=labels).astype(np.float64))
         put(self, "order", order)
         put(self, "starts", starts)
         put(self, "seen", seen)
+        put(self, "answers", np.exp(self.global_log[order]))
 
 
 def _features(memory: LabelledMemory, similarity: Floats, counts: Floats, global_log: Floats) -> Floats:
@@ -115,34 +122,28 @@ def _features(memory: LabelledMemory, similarity: Floats, counts: Floats, global
     prior = memory.prior
     sorted_similarity = similarity[:, memory.order]  # (q, m), memories of a label side by side
 
-    def by_label(values: Floats, reduce: np.ufunc, empty: float) -> Floats:
-        whole = np.full((q, labels), empty)
+    def by_label(values: Floats) -> Floats:
+        """Sum values (q, m) over the memories of each label: (q, C)."""
+        whole = np.zeros((q, labels))
         if len(memory.seen) and q:
-            whole[:, memory.seen] = reduce.reduceat(values, memory.starts, axis=1)
+            whole[:, memory.seen] = np.add.reduceat(values, memory.starts, axis=1)
         return whole
 
-    narrow = np.exp(NARROW * (sorted_similarity - 1.0))  # (q, m); 0 where a memory must not count
-    narrow_count = by_label(narrow, np.add, 0.0)
-    wide_count = by_label(np.exp(WIDE * (sorted_similarity - 1.0)), np.add, 0.0)
-    near_count = (
-        narrow_count
-        if NEAR_SHARPNESS == NARROW
-        else by_label(np.exp(NEAR_SHARPNESS * (sorted_similarity - 1.0)), np.add, 0.0)
-    )
+    kernel = np.exp(NEAR_SHARPNESS * (sorted_similarity - 1.0))  # (q, m); 0 where a memory must not count
     anchor = np.exp(NEAR_SHARPNESS * (ANCHOR_COSINE - 1.0))
-    closest = np.maximum(by_label(sorted_similarity, np.maximum, 0.0), 0.0)
+    p = np.exp(global_log)
+    alike = (np.sqrt(p) @ np.sqrt(memory.answers).T) ** ALIKE_POWER  # (q, m)
+    alike[sorted_similarity == -np.inf] = 0.0
+    usual = ALIKE_SELF * p + ALIKE_FLOOR
     total = counts.sum(axis=1, keepdims=True)
     phi = np.empty((q, labels, K))
     phi[:, :, 0] = np.maximum(global_log, LEAST_LOG)
     for column, smoothing in ((1, LITTLE), (2, MUCH)):
         phi[:, :, column] = np.log((counts + smoothing * prior) / ((total + smoothing) * prior))
-    phi[:, :, 3] = np.log((near_count + anchor * prior) / ((near_count.sum(axis=1, keepdims=True) + anchor) * prior))
-    phi[:, :, 4] = np.log1p(wide_count)
-    phi[:, :, 5] = np.log1p(narrow_count)
-    phi[:, :, 6] = closest
-    phi[:, :, 7] = closest**4
-    phi[:, :, 8] = counts > 0
-    phi[:, :, 9] = np.log(prior)
+    near = by_label(kernel) + anchor * prior
+    phi[:, :, 3] = np.log(near / ((kernel.sum(axis=1, keepdims=True) + anchor) * prior))
+    phi[:, :, 4] = np.log((by_label(alike) + usual) / (alike @ memory.answers + usual))
+    phi[:, :, 5] = np.log(prior)
     return phi
 
 

@@ -44,7 +44,7 @@ class RunSettings:
     proximal_mu: float = 0.1
     clip_norm: float = 1.0
     rescorer_steps: int = 3
-    rescorer_clip: float = 100.0
+    rescorer_clip: float = 1000.0
     seed: int = 0
     deadline_s: float = 3600.0
     mode: str = OPEN_MODE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine import rescorer
 from engine.errors import ModelError
-from engine.personalizer import AGAINST_NATS, CAUTION, Evidence, Personalizer, device_statistics
+from engine.personalizer import AGAINST_NATS, CAUTION, UNPROVEN_CAUTION, Evidence, Personalizer, device_statistics
 from engine.rescorer import (
     KAPPA,
     MOST_EVIDENCE,
@@ -35,43 +36,47 @@ from engine.rescorer import (
 Row = tuple[np.ndarray, int]  # A memory's vector and label.
 
 
-def oracle_features(g: list[float], x: np.ndarray, memory: list[Row], prior: list[float]) -> list[list[float]]:
-    """φ for each label, K numbers each, from global log probabilities ``g``, a memory and a prior of sum one."""
-    near, wide, narrow = rescorer.NEAR_SHARPNESS, rescorer.WIDE, rescorer.NARROW
+def oracle_features(
+    g: list[float], x: np.ndarray, memory: list[Row], answers: list[list[float]], prior: list[float]
+) -> list[list[float]]:
+    """φ for each label, K numbers each.
+
+    ``g`` are global log probabilities, ``answers`` the global probabilities for each memory, ``prior`` sums to one.
+    """
+    sharpness = rescorer.NEAR_SHARPNESS
     cosines = [sum(float(a) * float(b) for a, b in zip(x, vector, strict=True)) for vector, _ in memory]
-    anchor = math.exp(near * (rescorer.ANCHOR_COSINE - 1))
-
-    def kernel(sharpness: float, y: int) -> float:
-        return sum(math.exp(sharpness * (c - 1)) for c, (_, label) in zip(cosines, memory, strict=True) if label == y)
-
+    kernels = [math.exp(sharpness * (cosine - 1)) for cosine in cosines]
+    anchor = math.exp(sharpness * (rescorer.ANCHOR_COSINE - 1))
+    p = [math.exp(one) for one in g]
+    alike = [
+        sum(math.sqrt(a * b) for a, b in zip(p, answer, strict=True)) ** rescorer.ALIKE_POWER for answer in answers
+    ]
     found = []
     for y in range(len(g)):
-        count = sum(1 for _, label in memory if label == y)
+        own = [label == y for _, label in memory]
         often = [
-            math.log((count + smoothing * prior[y]) / ((len(memory) + smoothing) * prior[y]))
+            math.log((sum(own) + smoothing * prior[y]) / ((len(memory) + smoothing) * prior[y]))
             for smoothing in (rescorer.LITTLE, rescorer.MUCH)
         ]
-        everyone = sum(kernel(near, label) for label in range(len(g)))
-        closest = max([0.0, *(c for c, (_, label) in zip(cosines, memory, strict=True) if label == y)])
+        near = sum(kernel for kernel, its in zip(kernels, own, strict=True) if its) + anchor * prior[y]
+        usual = rescorer.ALIKE_SELF * p[y] + rescorer.ALIKE_FLOOR
+        chosen = sum(one for one, its in zip(alike, own, strict=True) if its) + usual
+        expected = sum(one * answer[y] for one, answer in zip(alike, answers, strict=True)) + usual
         found.append(
             [
                 max(g[y], rescorer.LEAST_LOG),
                 *often,
-                math.log((kernel(near, y) + anchor * prior[y]) / ((everyone + anchor) * prior[y])),
-                math.log(1 + kernel(wide, y)),
-                math.log(1 + kernel(narrow, y)),
-                closest,
-                closest**4,
-                float(count > 0),
+                math.log(near / ((sum(kernels) + anchor) * prior[y])),
+                math.log(chosen / expected),
                 math.log(prior[y]),
             ]
         )
     return found
 
 
-def oracle_prior(expected: np.ndarray) -> list[float]:
-    floored = [float(share) + rescorer.EXPECTED_FLOOR for share in expected]
-    return [share / sum(floored) for share in floored]
+def oracle_prior(expected: np.ndarray, rows: int) -> list[float]:
+    blended = [rows * float(share) + rescorer.EVEN_ROWS / len(expected) for share in expected]
+    return [share / sum(blended) for share in blended]
 
 
 @dataclass
@@ -107,9 +112,9 @@ def case(seed: int, *, rows: int, classes: int = 4, judged: int | None = None, s
     logits[np.arange(rows), y] += skill * rng.random(rows)
     judges = np.sort(rng.choice(rows, size=rows if judged is None else judged, replace=False)).astype(np.int64)
     logs = log_softmax(logits)
-    expected = np.exp(logs[judges]).mean(axis=0) if len(judges) else np.full(classes, 1 / classes)
+    expected = np.exp(logs).mean(axis=0) if rows else np.full(classes, 1 / classes)
     return Case(
-        memory=LabelledMemory(x=unit(rows), y=y.astype(np.int64), expected=expected, public=classes),
+        memory=LabelledMemory(x=unit(rows), y=y.astype(np.int64), expected=expected, global_log=logs, public=classes),
         evidence=Evidence(rows=judges, global_log=logs[judges]),
         queries=unit(3),
         query_logs=log_softmax(rng.standard_normal((3, classes))),
@@ -124,23 +129,24 @@ SIZES = st.integers(1, 12)
 @given(seed=SEEDS, rows=st.integers(0, 12))
 def test_features_of_queries_equal_the_oracle(seed: int, rows: int) -> None:
     drawn = case(seed, rows=rows)
-    prior = oracle_prior(drawn.memory.expected)
+    prior, answers = oracle_prior(drawn.memory.expected, rows), np.exp(drawn.memory.global_log).tolist()
     got = query_features(drawn.memory, drawn.queries, drawn.query_logs)
     assert got.shape == (3, 4, K)
     for x, g, features in zip(drawn.queries, drawn.query_logs.tolist(), got, strict=True):
-        np.testing.assert_allclose(features, oracle_features(g, x, drawn.rows, prior), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(features, oracle_features(g, x, drawn.rows, answers, prior), rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, rows=SIZES)
 def test_features_of_evidence_are_those_of_the_memory_without_the_row(seed: int, rows: int) -> None:
     drawn = case(seed, rows=rows, judged=max(1, rows - 1))
-    prior, judged = oracle_prior(drawn.memory.expected), drawn.judged
+    prior, judged = oracle_prior(drawn.memory.expected, rows), drawn.judged
+    answers = np.exp(drawn.memory.global_log).tolist()
     assert judged.y.tolist() == drawn.memory.y[drawn.evidence.rows].tolist()
     for row, g, features in zip(drawn.evidence.rows, drawn.evidence.global_log.tolist(), judged.phi, strict=True):
         others = drawn.rows[:row] + drawn.rows[row + 1 :]
-        oracle = oracle_features(g, drawn.memory.x[row], others, prior)
-        np.testing.assert_allclose(features, oracle, rtol=1e-5, atol=1e-6)
+        oracle = oracle_features(g, drawn.memory.x[row], others, answers[:row] + answers[row + 1 :], prior)
+        np.testing.assert_allclose(features, oracle, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -249,7 +255,8 @@ def test_evidence_never_speaks_against_the_personal_answers_by_more_than_the_bou
     for row, g in zip(drawn.evidence.rows, drawn.evidence.global_log, strict=True):
         keep = np.arange(rows) != row
         memory = drawn.memory
-        without = LabelledMemory(x=memory.x[keep], y=memory.y[keep], expected=memory.expected, public=memory.public)
+        without = dataclasses.replace(memory, x=memory.x[keep], y=memory.y[keep], global_log=memory.global_log[keep])
+        object.__setattr__(without, "prior", memory.prior)  # A row leaves counts and neighbours, not the prior.
         answer = Personalizer(without, personal.weights).predict(g[None], memory.x[row : row + 1])[0]
         difference += float(answer[memory.y[row]] - g[memory.y[row]])
     assert difference >= -AGAINST_NATS - 1e-3 * rows
@@ -260,8 +267,9 @@ def test_a_global_model_that_is_right_is_left_alone_where_personalizing_costs_li
     x = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (52, 1))
     y = np.array([1] * 40 + [0] * 12)
     sure = log_softmax(np.array([[3.0, 0.0]]))
-    memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), public=2)
-    personal = Personalizer.fit(memory, Evidence(rows=np.arange(40, 52), global_log=np.repeat(sure, 12, axis=0)))
+    logs = np.repeat(sure, 52, axis=0)
+    memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), global_log=logs, public=2)
+    personal = Personalizer.fit(memory, Evidence(rows=np.arange(40, 52), global_log=logs[:12]))
     kept = personal.predict(sure, x[:1])
     assert personal.is_global or kept.argmax() == 0
 
@@ -273,7 +281,7 @@ def test_the_order_of_memories_has_no_effect(seed: int, rows: int) -> None:
     order = np.random.default_rng(seed).permutation(rows)
     where, its = np.argsort(order), drawn.memory
     shuffled = Personalizer.fit(
-        LabelledMemory(x=its.x[order], y=its.y[order], expected=its.expected, public=its.public),
+        dataclasses.replace(its, x=its.x[order], y=its.y[order], global_log=its.global_log[order]),
         Evidence(rows=where[drawn.evidence.rows], global_log=drawn.evidence.global_log),
     )
     np.testing.assert_allclose(
@@ -290,7 +298,13 @@ def test_the_order_of_labels_has_no_effect(seed: int, rows: int) -> None:
     drawn = case(seed, rows=rows)
     order, its = np.random.default_rng(seed).permutation(4), drawn.memory
     renamed = Personalizer.fit(
-        LabelledMemory(x=its.x, y=np.argsort(order)[its.y], expected=its.expected[order], public=4),
+        LabelledMemory(
+            x=its.x,
+            y=np.argsort(order)[its.y],
+            expected=its.expected[order],
+            global_log=its.global_log[:, order],
+            public=4,
+        ),
         Evidence(rows=drawn.evidence.rows, global_log=drawn.evidence.global_log[:, order]),
     )
     np.testing.assert_allclose(
@@ -305,7 +319,7 @@ def test_probabilities_sum_to_one_and_the_memory_moves_them_its_way() -> None:
     drawn = case(11, rows=40)
     answers = np.exp(drawn.fit().predict(drawn.query_logs, drawn.queries))
     np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-9)
-    always = LabelledMemory(x=drawn.memory.x, y=np.full(40, 2), expected=np.full(4, 0.25), public=4)
+    always = dataclasses.replace(drawn.memory, y=np.full(40, 2), expected=np.full(4, 0.25))
     moved = np.exp(Personalizer(always, PUBLIC_WEIGHTS).predict(drawn.query_logs, drawn.queries))
     assert (moved[:, 2] > np.exp(drawn.query_logs)[:, 2]).all()
 
@@ -315,11 +329,26 @@ def test_probabilities_sum_to_one_and_the_memory_moves_them_its_way() -> None:
 def test_cautious_answers_leave_the_global_first_one_only_for_one_three_times_as_likely(seed: int, rows: int) -> None:
     drawn = case(seed, rows=rows, skill=3.0)
     personal = drawn.fit()
-    free = np.exp(personal.predict(drawn.query_logs, drawn.queries))
+    bare = Personalizer(drawn.memory, personal.weights)
+    free = np.exp(bare.predict(drawn.query_logs, drawn.queries))
     cautious = personal.predict(drawn.query_logs, drawn.queries, cautious=True).argmax(axis=1)
     for p, g, answer in zip(free, drawn.query_logs, cautious, strict=True):
         best, first = int(p.argmax()), int(g.argmax())
         assert answer == (first if personal.is_global or p[best] <= CAUTION * p[first] else best)
+
+
+def test_device_whose_evidence_shows_no_gain_leaves_the_global_answer_for_one_and_a_half_times_as_likely_only() -> None:
+    drawn = [case(seed, rows=12, skill=3.0) for seed in range(40)]
+    seen = {personal.caution for personal in (one.fit() for one in drawn) if not personal.is_global}
+    assert seen == {1.0, UNPROVEN_CAUTION}
+    for one in drawn:
+        personal = one.fit()
+        by_start = Personalizer(one.memory, PUBLIC_WEIGHTS)
+        right = sum(
+            int((features @ by_start.weights).argmax() == y) - int(g.argmax() == y)
+            for features, y, g in zip(one.judged.phi, one.judged.y, one.evidence.global_log, strict=True)
+        )
+        assert personal.is_global or (personal.caution == 1.0) is (right > 0)
 
 
 def test_only_the_newest_evidence_is_judged() -> None:
@@ -329,8 +358,9 @@ def test_only_the_newest_evidence_is_judged() -> None:
 
 def test_the_only_memory_of_a_private_label_judges_nothing() -> None:
     x = np.eye(4, dtype=np.float32)
-    memory = LabelledMemory(x=x, y=np.array([0, 2, 3, 3]), expected=np.full(4, 0.25), public=2)
-    judged = evidence_features(memory, np.arange(4), log_softmax(np.zeros((4, 4))))
+    logs = log_softmax(np.zeros((4, 4)))
+    memory = LabelledMemory(x=x, y=np.array([0, 2, 3, 3]), expected=np.full(4, 0.25), global_log=logs, public=2)
+    judged = evidence_features(memory, np.arange(4), logs)
     assert judged.y.tolist() == [0, 3, 3]
 
 
@@ -340,7 +370,7 @@ def test_the_only_memory_of_a_private_label_judges_nothing() -> None:
 def test_identical_memories_with_different_labels_stay_finite() -> None:
     x = np.tile(np.array([[0.0, 1.0]], dtype=np.float32), (6, 1))
     logs = log_softmax(np.zeros((6, 2)))
-    memory = LabelledMemory(x=x, y=np.array([0, 1, 0, 1, 0, 1]), expected=np.array([0.5, 0.5]), public=2)
+    memory = LabelledMemory(x=x, y=np.array([0, 1] * 3), expected=np.array([0.5, 0.5]), global_log=logs, public=2)
     personal = Personalizer.fit(memory, Evidence(rows=np.arange(6), global_log=logs))
     assert np.isfinite(personal.predict(logs[:1], x[:1])).all()
 
@@ -349,7 +379,7 @@ def test_identical_memories_with_different_labels_stay_finite() -> None:
 def test_a_label_that_the_global_model_never_expects_stays_finite(least: float) -> None:
     x = np.eye(2, dtype=np.float32)
     logs = log_softmax(np.array([[0.0, least], [0.0, least]]))
-    memory = LabelledMemory(x=x, y=np.array([1, 1]), expected=np.array([1.0, 0.0]), public=2)
+    memory = LabelledMemory(x=x, y=np.array([1, 1]), expected=np.array([1.0, 0.0]), global_log=logs, public=2)
     with np.errstate(divide="raise", invalid="raise"):
         personal = Personalizer.fit(memory, Evidence(rows=np.arange(2), global_log=logs))
         answer = personal.predict(logs[:1], x[:1])
@@ -357,8 +387,13 @@ def test_a_label_that_the_global_model_never_expects_stays_finite(least: float) 
     assert np.exp(answer).sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("terms", [{"y": np.array([0])}, {"public": 3}, {"public": -1}, {"x": np.zeros(2)}])
+@pytest.mark.parametrize(
+    "terms",
+    [{"y": np.array([0])}, {"public": 3}, {"public": -1}, {"x": np.zeros(2)}, {"global_log": np.zeros((2, 3))}],
+    ids=str,
+)
 def test_memory_that_does_not_fit_together_is_refused(terms: dict[str, object]) -> None:
     whole = {"x": np.eye(2, dtype=np.float32), "y": np.array([0, 1]), "expected": np.full(2, 0.5), "public": 2}
+    whole["global_log"] = log_softmax(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="Expected"):
         LabelledMemory(**{**whole, **terms})  # type: ignore[arg-type]
