@@ -42,6 +42,8 @@ AGAINST_NATS = 2.0
 # How many times as likely as the global first answer another one must be: when cautious, and on a device whose own
 # evidence shows no gain by the weights that it started from.
 CAUTION, UNPROVEN_CAUTION = 3.0, 1.5
+# Fewer judged memories show nothing either way: no other one can vouch for one of two.
+LEAST_EVIDENCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +83,9 @@ class Personalizer:
         weights = local_weights(judged, start)
         if _speaks_against(judged, weights):
             return cls(memory, None)
-        proven = _hits_gained(judged, start, public=memory.public) > 0
-        return cls(memory, weights, caution=1.0 if proven else UNPROVEN_CAUTION)
+        tried = len(judged.y) >= LEAST_EVIDENCE
+        unproven = tried and _hits_gained(judged, start, public=memory.public) <= 0
+        return cls(memory, weights, caution=UNPROVEN_CAUTION if unproven else 1.0)
 
     def predict(self, global_log: Floats, x: npt.NDArray[np.float32], *, cautious: bool = False) -> Floats:
         """Return personal log probabilities (q, C) for queries x (q, d) with global log probabilities (q, C)."""

@@ -116,16 +116,19 @@ command.add_command(remember)
 @path_argument
 @click.argument("text", type=WordsType())
 @click.option("-k", type=click.IntRange(1), default=3, show_default=True, help="How many labels.")
+@click.option(
+    "--cautious", is_flag=True, help="Keep the shared model's first answer unless another is three times as probable."
+)
 @json_option
 @unlock_options
-def suggest(path: Path, text: str, k: int, as_json: bool, unlocking: Unlocking) -> None:
+def suggest(path: Path, text: str, k: int, cautious: bool, as_json: bool, unlocking: Unlocking) -> None:
     """Say which labels TEXT most probably belongs to, with the memories that explain each.
 
     "personal" is a label that the memory raised above what the global model gives it; "private" one that only this
     device knows.
     """
     with opened(path, unlocking) as device:
-        suggestions = device.suggest(text, k)
+        suggestions = device.suggest(text, k, cautious=cautious)
         model = device.model
     if as_json:
         answer = [_suggestion_as_json(suggestion) for suggestion in suggestions]

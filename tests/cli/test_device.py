@@ -248,6 +248,17 @@ def test_suggest_shows_label_probability_source_and_the_memories_behind(device: 
     assert "1: two salads to the office please" in first
 
 
+def test_suggest_cautious_ranks_the_shared_answer_higher(device: Call) -> None:
+    def asked(*options: str) -> dict[str, float]:
+        shown = json.loads(device("suggest", "salad at my desk", "-k", "99", "--json", *options).out)
+        return {one["label"]: one["probability"] for one in shown["suggestions"]}
+
+    free, cautious = asked(), asked("--cautious")
+    raised = [label for label in free if cautious[label] > free[label]]
+    assert free.keys() == cautious.keys()
+    assert len(raised) == 1
+
+
 def test_suggest_json_marks_private_labels(device: Call) -> None:
     device("remember", "corner table on friday again", "--label", "Luigi's [bold]table[/bold]")
     answer = as_json(device("suggest", "the corner table on friday", "-k", "3", "--json"))

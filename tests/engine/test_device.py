@@ -171,6 +171,23 @@ def test_memories_without_a_label_are_found_but_suggest_nothing(device: Device) 
     assert device.search("pizza")[0].label is None
 
 
+def test_cautious_suggestions_keep_the_shared_answer_unless_another_is_three_times_as_probable(device: Device) -> None:
+    kept = set()
+    for number in range(8):
+        device.remember(f"evening plan {number}", label=device.labels[number % 3])
+        for _ in range(number):
+            device.remember("taxi again", label=device.labels[1])
+        for text in ("taxi again", "evening plan 0", "plan", "no word of it"):
+            free = {one.label: one.score for one in device.suggest(text, k=99)}
+            best, shared = max(free, key=free.__getitem__), device.shared_answer(text)
+            first = device.suggest(text, k=1, cautious=True)[0].label
+            if best != shared:  # Where it is, caution has nothing to keep.
+                unproven = device._viewed().personalizer.caution
+                assert first == (best if free[best] * unproven > 3 * free[shared] else shared)
+                kept.add(first == best)
+    assert kept == {True, False}
+
+
 def test_evaluate_gives_the_ranks_that_suggest_gives(device: Device) -> None:
     habits(device)
     rows = [("something warm", "opera"), ("a pizza", "pizza"), ("ride", "taxi"), ("x", "unknown")]

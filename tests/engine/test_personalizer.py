@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from engine import rescorer
 from engine.errors import ModelError
-from engine.personalizer import AGAINST_NATS, CAUTION, UNPROVEN_CAUTION, Evidence, Personalizer, device_statistics
+from engine.personalizer import (
+    AGAINST_NATS,
+    CAUTION,
+    LEAST_EVIDENCE,
+    UNPROVEN_CAUTION,
+    Evidence,
+    Personalizer,
+    device_statistics,
+)
 from engine.rescorer import (
     KAPPA,
     MOST_EVIDENCE,
@@ -349,6 +357,8 @@ def test_device_whose_evidence_shows_no_gain_leaves_the_global_answer_for_one_an
             for features, y, g in zip(one.judged.phi, one.judged.y, one.evidence.global_log, strict=True)
         )
         assert personal.is_global or (personal.caution == 1.0) is (right > 0)
+    few = case(1, rows=LEAST_EVIDENCE - 1, skill=3.0).fit()
+    assert few.is_global or few.caution == 1.0
 
 
 def test_only_the_newest_evidence_is_judged() -> None:
