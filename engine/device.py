@@ -23,7 +23,7 @@ from typing import Self
 
 import numpy as np
 
-from engine.account import Account, Contribution, Standing, digest
+from engine.account import Account, Contribution, Standing
 from engine.backup import BackedUpKeeper
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
@@ -51,6 +51,7 @@ class Device(BackedUpKeeper):
     def __init__(self, store: EncryptedStore, encoder: Encoder) -> None:
         """Internal: use `create` or `open`."""
         super().__init__(store, encoder)
+        self._private_vectors: dict[str, Vectors] = {}  # Of the labels that were in use when last looked at.
 
     @classmethod
     def create(
@@ -260,7 +261,7 @@ class Device(BackedUpKeeper):
             model = self.model
             if flat.shape != model.flat.shape or not np.isfinite(flat).all():
                 raise ModelError(f"Expected {model.flat.size} finite model numbers, got {flat.shape}.")
-            view = self._kept.once(f"view {digest(flat.tobytes())}", lambda: self._view_of(replace(model, flat=flat)))
+            view = self._view_of(replace(model, flat=flat))  # Asked for three times in a run, so not kept.
             return device_statistics(view.memory, view.evidence, weights).packed()
 
     @property
@@ -335,6 +336,7 @@ class Device(BackedUpKeeper):
         """Close the device; calling it again has no effect."""
         with self._lock:
             self._kept.clear()
+            self._private_vectors = {}
             self._store.close()
 
     def __enter__(self) -> Self:
@@ -353,7 +355,15 @@ class Device(BackedUpKeeper):
     def _view_of(self, model: Checkpoint) -> MemoryView:
         self._check_encoder_is_current()
         readable = self._consents.granted(PERSONALIZATION)
-        view = build_view(self._store, self._encoder, model, self._kept.evidence(), readable=readable)
+        view = build_view(
+            self._store,
+            self._encoder,
+            model,
+            self._kept.evidence(),
+            readable=readable,
+            known=self._private_vectors,
+        )
+        self._private_vectors = view.private_vectors
         self._kept.rests_on(view.records.values())
         return view
 

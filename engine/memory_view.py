@@ -4,7 +4,7 @@ Private labels are those of memories that the catalogue does not hold. Their cla
 never leaves the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,11 @@ class MemoryView:
         """Labels that only this device knows."""
         return self.labels[self.public :]
 
+    @property
+    def private_vectors(self) -> dict[str, Vectors]:
+        """The class vectors (d,) of the private labels, by name."""
+        return dict(zip(self.private_labels, self.class_vectors[self.public :], strict=True))
+
     def global_log(self, x: Vectors) -> Floats:
         """Return log probabilities (q, C) of the shared model for x (q, d), private labels by their names."""
         return log_softmax(logits(x, self.class_vectors, self.class_bias))
@@ -70,8 +75,9 @@ def build_view(
     evidence: EvidenceRecord,
     *,
     readable: bool,
+    known: Mapping[str, Vectors],
 ) -> MemoryView:
-    """Read the store and choose the personalization on the shared ``model``.
+    """Read the store and choose the personalization on the shared ``model``; ``known`` label names are not encoded.
 
     Only memories kept for the purpose of personalization are read, and none where they are not ``readable``.
     """
@@ -89,7 +95,9 @@ def build_view(
     labels = catalogue.names + private
     place = {name: index for index, name in enumerate(labels)}
     table = model.flat.reshape(len(catalogue), encoder.dimension + 1)
-    class_vectors = np.concatenate([table[:, :-1], encode_names(private, encoder)])
+    new = [name for name in private if name not in known]
+    named = {**known, **dict(zip(new, encode_names(new, encoder), strict=True))} if new else known
+    class_vectors = np.stack([*table[:, :-1], *(named[name] for name in private)])
     class_bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
     x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
     y = np.array([place[name] for name in names], dtype=np.int64)
