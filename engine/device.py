@@ -140,17 +140,18 @@ class Device(BackedUpKeeper):
     # Answers
 
     def suggest(self, text: str, k: int = 3, *, cautious: bool = False) -> list[Suggestion]:
-        """Return the ``k`` most probable labels for ``text``, best first, with the memories that explain them.
+        """Return the ``k`` best labels for ``text``, the most probable first, with the memories that explain them.
 
-        ``cautious`` keeps the shared model's first answer unless another label is three times as probable.
+        The shared model's first answer stays first unless another label is three times as probable, if ``cautious``;
+        one and a half times, where this device's memories have not shown that personalizing them helps.
         """
         if k < 1:
             raise ValueError(f"Expected k={k} to be at least 1.")
         x = self._encode([text])
         with self._lock:
             view = self._viewed()
-            personal, shared = np.exp(view.personal_log(x, cautious=cautious)[0]), np.exp(view.global_log(x)[0])
-            order = np.argsort(-personal, kind="stable")[:k]
+            personal, shared = np.exp(view.personal_log(x)[0]), np.exp(view.global_log(x)[0])
+            order = np.argsort(-view.ranking(x, cautious=cautious)[0], kind="stable")[:k]
             return [
                 Suggestion(
                     label=view.labels[label],
@@ -181,8 +182,8 @@ class Device(BackedUpKeeper):
         with self._lock:
             view = self._viewed()
             place = {name: index for index, name in enumerate(view.labels)}
-            shared, personal = view.global_log(x)[:, : view.public], view.personal_log(x)
-            cautious = view.personal_log(x, cautious=True)
+            shared, personal = view.global_log(x)[:, : view.public], view.ranking(x)
+            cautious = view.ranking(x, cautious=True)
         truth = [place.get(label, -1) for _, label in rows]
         return Evaluation(
             global_ranks=ranks_of(shared, truth),
@@ -335,8 +336,7 @@ class Device(BackedUpKeeper):
     def close(self) -> None:
         """Close the device; calling it again has no effect."""
         with self._lock:
-            self._kept.clear()
-            self._private_vectors = {}
+            self._drop_cached()
             self._store.close()
 
     def __enter__(self) -> Self:
@@ -348,6 +348,10 @@ class Device(BackedUpKeeper):
         self.close()
 
     # Inside
+
+    def _drop_cached(self) -> None:
+        super()._drop_cached()
+        self._private_vectors = {}
 
     def _viewed(self) -> MemoryView:
         return self._kept.once("view", lambda: self._view_of(self.model))

@@ -124,6 +124,7 @@ class MemoryKeeper:
             with self._store.transaction() as work:
                 self._store.forget(wanted)
                 self._drop_evidence(work.what)
+            self._drop_cached()
             return work.receipt
 
     def erase(self, where: Where) -> Receipt | None:
@@ -132,6 +133,7 @@ class MemoryKeeper:
             with self._store.transaction() as work:
                 self._store.erase(where)
                 self._drop_evidence(work.what)
+            self._drop_cached()
             return work.receipt
 
     def expire(self) -> Receipt | None:
@@ -140,7 +142,12 @@ class MemoryKeeper:
             with self._store.transaction() as work:
                 self._store.expire()
                 self._drop_evidence(work.what)
+            self._drop_cached()
             return work.receipt
+
+    def _drop_cached(self) -> None:
+        """Drop what is kept in memory of memories, some of which were just forgotten."""
+        self._kept.clear()
 
     def count(self) -> int:
         """The number of memories that may be read now."""

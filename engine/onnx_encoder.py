@@ -1,17 +1,21 @@
 """The default encoder by ONNX Runtime: it answers a fraction of a second after a cold start, without PyTorch.
 
 The model is exported once on this machine, from the installed package's weights, whose hash is checked then, into the
-user's cache folder, with the hash of what was written behind it. A cached file that was cut off or changed is never
-run: it is exported again, and a warning says so. The vectors are those of sentence-transformers to six digits, which a
-test holds on 1,000 sentences, so both have one fingerprint and one device opens with either.
+user's cache folder, with the hash of what was written behind it. A cached file that is damaged, or that another user
+owns or may write, is never run: it is exported again, and a warning says so. The vectors are those of
+sentence-transformers to six digits, which a test holds on 1,000 sentences, so both have one fingerprint and one device
+opens with either.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import secrets
+import stat
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,7 @@ _SHA256 = {
 _MOST_TOKENS = 256
 _AT_ONCE = 32
 _HASH_BYTES = 32
+_LEFT_BEHIND_S = 3600.0
 _log = logging.getLogger("tacit.engine")
 
 
@@ -62,7 +67,8 @@ class OnnxEncoder:
         batches = [order[start : start + _AT_ONCE] for start in range(0, len(order), _AT_ONCE)]
 
         def fill(batch: list[int]) -> None:
-            vectors[batch] = _run(session, [tokens[at] for at in batch])
+            with _typed_errors(self._folder):
+                vectors[batch] = _run(session, [tokens[at] for at in batch])
 
         if len(batches) == 1:
             fill(batches[0])
@@ -85,15 +91,26 @@ class OnnxEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        try:
-            tokenizer = Tokenizer.from_buffer(_checked(self._folder, "tokenizer.json"))
+        tokenizer = Tokenizer.from_buffer(_checked(self._folder, "tokenizer.json"))
+        with _typed_errors(self._folder):
             session = onnxruntime.InferenceSession(exported(self._folder), options, providers=["CPUExecutionProvider"])
-        except (RuntimeError, ValueError) as error:  # What the two libraries raise derives from these.
-            told = (str(error) or type(error).__name__).splitlines()[0]
-            raise EncoderError(f"Cannot load an encoder from {self._folder}: {told}") from error
         tokenizer.no_padding()
         tokenizer.enable_truncation(_MOST_TOKENS)
         return tokenizer, session
+
+
+@contextlib.contextmanager
+def _typed_errors(folder: Path) -> Iterator[None]:
+    """A block in which ONNX Runtime's errors, which share no base class, leave as `EncoderError`."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    errors: tuple[type[Exception], ...] = (RuntimeError, *(getattr(state, name) for name in names))
+    try:
+        yield
+    except errors as error:
+        told = (str(error) or type(error).__name__).splitlines()[0]
+        raise EncoderError(f"ONNX Runtime cannot run the encoder from {folder}: {told}") from error
 
 
 def exported(folder: Path) -> bytes:
@@ -103,10 +120,14 @@ def exported(folder: Path) -> bytes:
     """
     cached = cache_folder() / f"{WEIGHTS_SHA256[:32]}-{_EXPORT}.onnx"
     try:
-        data = cached.read_bytes()
-        if data[-_HASH_BYTES:] == hashlib.sha256(memoryview(data)[:-_HASH_BYTES]).digest():
+        data, own = _read_own(cached)
+        if own and data[-_HASH_BYTES:] == hashlib.sha256(memoryview(data)[:-_HASH_BYTES]).digest():
             return data[:-_HASH_BYTES]
-        _log.warning("The exported encoder %s was changed or cut off: it is exported again.", cached)
+        _log.warning(
+            "The exported encoder %s %s: it is exported again.",
+            cached,
+            "was changed or cut off" if own else "is another user's, or others may write it",
+        )
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -144,12 +165,25 @@ def _checked(folder: Path, name: str) -> bytes:
     return content
 
 
+def _read_own(path: Path) -> tuple[bytes, bool]:
+    """Return a file's content, and whether this user alone can have written it."""
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        own = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o022
+        return (file.read() if own else b""), own
+
+
 def _write(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path``, whole or not at all, whoever else does the same."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in path.parent.glob(f".{path.name}.*.new"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_S:
+                left.unlink()  # By a process that was killed.
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     try:
-        new.write_bytes(data)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 A device starts from weights that devices learned together, or from public ones, and moves its own away from them as
 far as its own evidence outweighs the distance. Without memories, or where the evidence speaks against the personal
-answers by 2 nats or more, the global model answers alone. *Cautious* answers keep the global first answer among the
+answers by 2 nats or more, the global model answers alone. *Cautious* rankings keep the global first answer among the
 public labels unless another one is three times as likely. Sources: see ``rescorer.py``; Kass and Raftery 1995 (§3.2:
 what a Bayes factor says).
 
@@ -87,27 +87,45 @@ class Personalizer:
         unproven = tried and _hits_gained(judged, start, public=memory.public) <= 0
         return cls(memory, weights, caution=UNPROVEN_CAUTION if unproven else 1.0)
 
-    def predict(self, global_log: Floats, x: npt.NDArray[np.float32], *, cautious: bool = False) -> Floats:
+    def predict(self, global_log: Floats, x: npt.NDArray[np.float32]) -> Floats:
         """Return personal log probabilities (q, C) for queries x (q, d) with global log probabilities (q, C)."""
         if self.weights is None:
             return global_log  # To the bit, so that nothing looks as if the memory had raised it.
-        scores = query_features(self.memory, x, global_log) @ self.weights  # (q, C)
+        return log_softmax(query_features(self.memory, x, global_log) @ self.weights)
+
+    def ranking(self, global_log: Floats, personal_log: Floats, *, cautious: bool = False) -> Floats:
+        """Return scores (q, C) to rank labels by: the log probabilities of `predict`, with its caution.
+
+        The global first answer among the public labels counts as so many times more probable as the caution says: the
+        device's own, or three times if ``cautious``.
+        """
         caution = CAUTION if cautious else self.caution
-        if caution > 1 and self.memory.public:
-            first = global_log[:, : self.memory.public].argmax(axis=1)
-            scores[np.arange(len(scores)), first] += np.log(caution)
-        return log_softmax(scores)
+        if caution == 1 or not self.memory.public:
+            return personal_log
+        scores, first = personal_log.copy(), global_log[:, : self.memory.public].argmax(axis=1)
+        scores[np.arange(len(scores)), first] += np.log(caution)
+        return scores
 
 
 def device_statistics(memory: LabelledMemory, evidence: Evidence, weights: Floats) -> Statistics:
     """Return what a device gives to a Newton step of the population weights at ``weights`` (K,).
 
-    Memories with private labels give nothing to it, as they give nothing to the shared model.
+    As if it had no private labels and none of their memories, so that the statistics say nothing of them.
     """
     check_weights(weights)
-    judged = evidence_features(memory, evidence.rows, evidence.global_log)
-    public = judged.y < memory.public
-    return statistics(Judged(phi=judged.phi[public], y=judged.y[public]), weights)
+    public, own = _public_part(memory, evidence)
+    return statistics(evidence_features(public, own.rows, own.global_log), weights)
+
+
+def _public_part(memory: LabelledMemory, evidence: Evidence) -> tuple[LabelledMemory, Evidence]:
+    """Return the memory and the evidence of a device that knows the public labels alone."""
+    public = memory.public
+    kept, judges = np.flatnonzero(memory.y < public), memory.y[evidence.rows] < public
+    logs = log_softmax(memory.global_log[kept, :public])
+    expected = np.exp(logs).mean(axis=0) if len(kept) else np.full(public, 1 / public)
+    part = LabelledMemory(x=memory.x[kept], y=memory.y[kept], expected=expected, global_log=logs, public=public)
+    rows = np.searchsorted(kept, evidence.rows[judges])
+    return part, Evidence(rows=rows, global_log=log_softmax(evidence.global_log[judges, :public]))
 
 
 def _hits_gained(judged: Judged, weights: Floats, *, public: int) -> int:

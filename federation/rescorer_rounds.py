@@ -40,10 +40,9 @@ def learn_population_weights(
         current = settings.rounds + step + 1
         messages = [_retyped(message) for message in strategy.invite(current, arrays, config, grid)]
         replies = grid.send_and_receive(messages, timeout=settings.deadline_s)
-        total = sum(
-            (array.astype(np.float64) for array in strategy.valid_arrays(current, replies, length=STATISTICS_LENGTH)),
-            start=np.zeros(STATISTICS_LENGTH),
-        )
+        most = settings.rescorer_clip
+        arrays_of = strategy.valid_arrays(current, replies, length=STATISTICS_LENGTH, most_norm=most)
+        total = sum((array.astype(np.float64) for array in arrays_of), start=np.zeros(STATISTICS_LENGTH))
         model = dataclasses.replace(model, population=newton_step(weights, total), round=current)
         keep(model)
 

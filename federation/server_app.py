@@ -87,7 +87,7 @@ def _start(settings: RunSettings) -> Checkpoint:
     if settings.model:
         # A model of another run is a start, not something to continue.
         loaded = Checkpoint.load(Path(settings.model))
-        return dataclasses.replace(loaded, round=0, tensors={}, notes={})
+        return dataclasses.replace(loaded, round=0, population=None, tensors={}, notes={})
     from engine.encoder import load_encoder
 
     return start_checkpoint(Catalogue.builtin(), load_encoder())

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from federation.config import RunSettings
 from federation.errors import CheckpointError, RoundError, UpdateError
-from federation.update import Floats, check_reply
+from federation.update import Floats, check_reply, l2_norm
 
 ARRAYS, ARRAY, CONFIG, METRICS, WEIGHT = "arrays", "model", "config", "metrics", "weight"
 WEIGHTS = "weights"  # Of the re-scorer, beside the model; `WEIGHT` is what Flower averages by.
@@ -94,13 +94,18 @@ class StrictRounds:
             arrays = as_arrays(np.asarray(arrays[ARRAY].numpy(), dtype=np.float32))
         return arrays, metrics
 
-    def valid_arrays(self, current: int, replies: Iterable[Message], *, length: int) -> list[Floats]:
-        """Return the arrays (length,) of the valid replies; raise `RoundError` if they are too few."""
-        valid = self._valid(current, replies, length=length)
+    def valid_arrays(self, current: int, replies: Iterable[Message], *, length: int, most_norm: float) -> list[Floats]:
+        """Return the arrays (length,) of the valid replies; raise `RoundError` if they are too few.
+
+        One whose L2 norm is above ``most_norm`` was not clipped as asked, and is none.
+        """
+        valid = self._valid(current, replies, length=length, most_norm=most_norm)
         return [reply_array(reply.content, length=length) for reply in valid]
 
-    def _valid(self, current: int, replies: Iterable[Message], *, length: int) -> list[Message]:
-        valid = [reply for reply in replies if _is_valid(reply, length)]
+    def _valid(
+        self, current: int, replies: Iterable[Message], *, length: int, most_norm: float = float("inf")
+    ) -> list[Message]:
+        valid = [reply for reply in replies if _is_valid(reply, length, most_norm)]
         if len(valid) < self.settings.needed:
             raise RoundError(
                 f"Round {current} failed: {len(valid)} valid replies of {self._asked}, at least "
@@ -128,14 +133,13 @@ class StrictRounds:
         self.first_round = next_round
 
 
-def _is_valid(reply: Message, length: int) -> bool:
+def _is_valid(reply: Message, length: int, most_norm: float) -> bool:
     if reply.has_error():
         return False
     try:
-        reply_array(reply.content, length=length)
+        return l2_norm(reply_array(reply.content, length=length)) <= most_norm
     except UpdateError:
         return False
-    return True
 
 
 class TacitFedAvg(StrictRounds, FedAvg):

@@ -114,6 +114,7 @@ class Commits:
     def _forget(self, work: Work) -> None:
         """Puncture all that is pending and begin the next epoch. The next secret is durable before the commit is."""
         core = self._core
+        core.before_forget()
         view = core.view
         tail_pending = view.head.pending_slots()
         slots = [*view.manifest.pending, *tail_pending]

@@ -89,6 +89,7 @@ class Core:
         self.work = Work()
         self.witnessed_at = 0
         self.rollbacks = 0
+        self.before_forget: Callable[[], None] = lambda: None  # What the layers above drop from memory.
         self.committed = 0  # The latest commit that this connection knows of.
         self._root_mark = b""
         self._columns: dict[int, tuple[tuple[int, bytes], Columns]] = {}

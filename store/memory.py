@@ -308,7 +308,6 @@ class EncryptedStore(OpenStore):
         if not entries:
             return
         self._rows.kill(entries)
-        self._search.forget_cached([entry.slot for entry in entries])
         clear_cache()
         self._forget_at_commit(reason, [entry.id for entry in entries])
 

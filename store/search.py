@@ -78,6 +78,7 @@ class Searcher:
 
     def __init__(self, core: Core, rows: Rows, cache_bytes: int) -> None:
         self._core, self._rows, self._cache_bytes = core, rows, cache_bytes
+        core.before_forget = self.forget_pending
         self._index: ExactIndex | CodeIndex | None = None
         self._followed = Follower()
         self._removed: set[int] = set()
@@ -120,9 +121,11 @@ class Searcher:
         """Drop all that is in memory."""
         self._index = self._lexical = self._opened = None
 
-    def forget_cached(self, slots: Sequence[int]) -> None:
-        """Drop what is kept in memory of these slots."""
+    def forget_pending(self) -> None:
+        """Drop what is kept in memory of all slots whose keys are about to be punctured, older versions included."""
         self._distrust()
+        view = self._core.view
+        slots = [*view.manifest.pending, *view.head.pending_slots()]
         if self._opened is not None:
             self._opened.drop(slots)
         if self._index is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -126,6 +128,34 @@ def test_export_that_was_changed_is_never_run(cache: Path, caplog: pytest.LogCap
     assert "was changed or cut off: it is exported again" in caplog.text
     assert cache.read_bytes() == whole
     assert list(cache.parent.iterdir()) == [cache]
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_export_that_others_may_write_is_never_run(cache: Path, caplog: pytest.LogCaptureFixture, mode: int) -> None:
+    whole = cache.read_bytes()
+    other = whole[:-33] + bytes([whole[-33] ^ 1])
+    cache.write_bytes(other + hashlib.sha256(other).digest())  # What fits its own hash is believed of nobody else.
+    cache.chmod(mode)
+    with caplog.at_level(logging.WARNING, logger="tacit.engine"):
+        assert exported(default_encoder_path()) == whole[:-32]
+    assert "others may write it" in caplog.text
+    assert cache.stat().st_mode & 0o777 == 0o600
+
+
+def test_export_that_does_not_run_is_an_error_with_a_type(cache: Path) -> None:
+    cache.write_bytes(b"no graph" + hashlib.sha256(b"no graph").digest())
+    with pytest.raises(EncoderError, match="ONNX Runtime cannot run"):
+        OnnxEncoder(default_encoder_path()).encode(["a"])
+
+
+def test_what_a_killed_export_left_is_removed_after_an_hour(cache: Path) -> None:
+    old, young = (cache.with_name(f".{cache.name}.{name}.new") for name in ("old", "young"))
+    for left in (old, young):
+        left.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache.unlink()
+    exported(default_encoder_path())
+    assert set(cache.parent.iterdir()) == {cache, young}
 
 
 def test_cache_that_cannot_be_written_is_said_and_answers_still_come(

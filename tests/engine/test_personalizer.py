@@ -332,17 +332,54 @@ def test_probabilities_sum_to_one_and_the_memory_moves_them_its_way() -> None:
     assert (moved[:, 2] > np.exp(drawn.query_logs)[:, 2]).all()
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=SEEDS, rows=st.integers(1, 30))
-def test_cautious_answers_leave_the_global_first_one_only_for_one_three_times_as_likely(seed: int, rows: int) -> None:
-    drawn = case(seed, rows=rows, skill=3.0)
-    personal = drawn.fit()
-    bare = Personalizer(drawn.memory, personal.weights)
-    free = np.exp(bare.predict(drawn.query_logs, drawn.queries))
-    cautious = personal.predict(drawn.query_logs, drawn.queries, cautious=True).argmax(axis=1)
-    for p, g, answer in zip(free, drawn.query_logs, cautious, strict=True):
-        best, first = int(p.argmax()), int(g.argmax())
-        assert answer == (first if personal.is_global or p[best] <= CAUTION * p[first] else best)
+def test_cautious_rankings_leave_the_global_first_one_only_for_one_three_times_as_likely() -> None:
+    left = set()
+    for seed in range(60):
+        drawn = case(seed, rows=1 + seed // 2, skill=3.0)
+        personal = drawn.fit()
+        log_p = personal.predict(drawn.query_logs, drawn.queries)
+        cautious = personal.ranking(drawn.query_logs, log_p, cautious=True).argmax(axis=1)
+        for p, g, answer in zip(np.exp(log_p), drawn.query_logs, cautious, strict=True):
+            best, first = int(p.argmax()), int(g.argmax())
+            assert answer == (best if p[best] > CAUTION * p[first] else first)
+            left.add(answer != first)
+    assert left == {True, False}
+
+
+def test_cautious_rankings_keep_the_public_answer_before_a_private_label_where_the_global_model_answers_alone() -> None:
+    empty = LabelledMemory(
+        x=np.zeros((0, 2), dtype=np.float32),
+        y=np.zeros(0, dtype=np.int64),
+        expected=np.full(3, 1 / 3),
+        global_log=np.zeros((0, 3)),
+        public=2,
+    )
+    alone, shares = Personalizer(empty, None), np.log(np.array([[0.34, 0.30, 0.36]]))
+    assert alone.ranking(shares, shares).argmax() == 2
+    assert alone.ranking(shares, shares, cautious=True).argmax() == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, rows=st.integers(0, 12), private=st.integers(0, 9), labels=st.integers(0, 3))
+def test_statistics_say_nothing_of_private_labels_and_their_memories(
+    seed: int, rows: int, private: int, labels: int
+) -> None:
+    plain, rng = case(seed, rows=rows), np.random.default_rng(seed)
+    bare = device_statistics(plain.memory, plain.evidence, PUBLIC_WEIGHTS).packed()
+    count = private if labels else 0
+    x = np.concatenate([plain.memory.x, rng.standard_normal((count, 6)).astype(np.float32)])
+    y = np.concatenate([plain.memory.y, 4 + rng.integers(0, max(labels, 1), size=count)]).astype(np.int64)
+    # The same logits of public labels, and some of private ones.
+    logits = np.concatenate([plain.memory.global_log, rng.standard_normal((count, 4))])
+    logs = log_softmax(np.concatenate([logits, rng.standard_normal((len(y), labels))], axis=1))
+    mixed = rng.permutation(len(y))
+    memory = LabelledMemory(
+        x=x[mixed], y=y[mixed], expected=np.full(4 + labels, 1 / (4 + labels)), global_log=logs[mixed], public=4
+    )
+    rows_of = np.arange(len(y))
+    evidence = Evidence(rows=rows_of, global_log=logs[mixed])
+    got = device_statistics(memory, evidence, PUBLIC_WEIGHTS).packed()
+    np.testing.assert_allclose(got, bare, rtol=1e-6, atol=1e-8)
 
 
 def test_device_whose_evidence_shows_no_gain_leaves_the_global_answer_for_one_and_a_half_times_as_likely_only() -> None:

@@ -169,6 +169,37 @@ def test_step_with_too_few_answers_fails_and_the_one_before_is_kept(town: Any) -
     assert resumed.flat.tobytes() == straight.flat.tobytes()
 
 
+def test_statistics_that_were_not_clipped_are_dropped(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Agent.statistics
+    honest = town.run(rounds=1, rescorer_steps=1, cohort=3, min_replies=2, out=town.out / "honest")
+
+    def greedy(self: Agent, asked: StatisticsRequest) -> np.ndarray:
+        given = real(self, asked)
+        return given if self.device.store.store_id != first else given * np.float32(1e6)
+
+    with town.fleet.open(town.names[0]) as device:
+        first = device.store.store_id
+    monkeypatch.setattr(Agent, "statistics", greedy)
+    town.run(rounds=1, rescorer_steps=1, min_replies=3, out=town.out / "greedy")
+    with pytest.raises(RoundError, match="Round 2 failed: 3 valid replies of 4"):
+        town.run(rounds=1, rescorer_steps=1, min_replies=4, out=town.out / "all")
+    assert honest.population is not None
+
+
+def test_model_of_another_run_brings_no_weights_along(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = town.run(rounds=1, rescorer_steps=1)
+    before.save(town.out / "start.safetensors")
+    asked, real = [], Agent.statistics
+
+    def seen(self: Agent, request: StatisticsRequest) -> np.ndarray:
+        asked.append(request.weights)
+        return real(self, request)
+
+    monkeypatch.setattr(Agent, "statistics", seen)
+    town.run(rounds=1, rescorer_steps=1, model=str(town.out / "start.safetensors"), out=town.out / "next")
+    np.testing.assert_array_equal(asked[0], PUBLIC_WEIGHTS)
+
+
 def test_run_with_other_steps_is_not_resumed(town: Any) -> None:
     from federation.errors import CheckpointError
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import faiss
+import numpy as np
 import pytest
 from homes import DIMENSION, KEY, Home, matrix
 
@@ -206,6 +208,36 @@ def test_forget_reaches_words_codes_index_and_caches(home: Home, number: int) ->
             assert number not in opened._search._opened._places  # type: ignore[union-attr]
             with pytest.raises(RecordMissingError):
                 opened.vector(number)
+
+
+@pytest.mark.parametrize("ends", ["forget it", "forget another", "purge", "new passphrase", "close to full"])
+def test_earlier_version_is_in_no_memory_once_it_is_forgotten_for_good(home: Home, ends: str) -> None:
+    with home.create(1_100) as memory:
+        query, old = matrix(1_100)[6], []
+        memory.search(query, 1_100)
+        memory.search(query, 1_100, where=Where(scope="default"))
+        for id in (7, 1_099):  # One in a segment, one in the tail.
+            old.append(memory.vector(id))
+            memory.update(id, Record(text="other words", time=0.0), -memory.vector(id) - 3)
+        match ends:
+            case "forget it":
+                memory.forget([7, 1_099])
+            case "forget another":
+                memory.forget(500)
+            case "purge":
+                memory.purge()
+            case "new passphrase":
+                memory.access.replace(memory.access.slots()[0].number, DeviceKey(bytes(32)))
+            case "close to full":
+                for _ in range(300):
+                    memory.update(3, Record(text="again", time=0.0))
+        index, opened = memory._search._index, memory._search._opened
+        assert index is not None
+        assert opened is not None
+        table = faiss.rev_swig_ptr(index._faiss.get_xb(), len(index) * old[0].size).reshape(len(index), -1)  # type: ignore[union-attr]
+        kept = np.concatenate([table, opened._table])
+        for vector in old:
+            assert not (kept == vector).all(axis=1).any()
 
 
 def test_value_discarded_with_a_forget_is_closed_in_older_copies(home: Home) -> None:
