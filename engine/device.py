@@ -150,8 +150,11 @@ class Device(BackedUpKeeper):
         x = self._encode([text])
         with self._lock:
             view = self._viewed()
-            personal, shared = np.exp(view.personal_log(x)[0]), np.exp(view.global_log(x)[0])
-            order = np.argsort(-view.ranking(x, cautious=cautious)[0], kind="stable")[:k]
+            global_log = view.global_log(x)
+            personal_log = view.personalizer.predict(global_log, x)
+            ranking = view.personalizer.ranking(global_log, personal_log, cautious=cautious)
+            personal, shared = np.exp(personal_log[0]), np.exp(global_log[0])
+            order = np.argsort(-ranking[0], kind="stable")[:k]
             return [
                 Suggestion(
                     label=view.labels[label],
@@ -182,8 +185,10 @@ class Device(BackedUpKeeper):
         with self._lock:
             view = self._viewed()
             place = {name: index for index, name in enumerate(view.labels)}
-            shared, personal = view.global_log(x)[:, : view.public], view.ranking(x)
-            cautious = view.ranking(x, cautious=True)
+            global_log, rank = view.global_log(x), view.personalizer.ranking
+            personal_log = view.personalizer.predict(global_log, x)
+            shared, personal = global_log[:, : view.public], rank(global_log, personal_log)
+            cautious = rank(global_log, personal_log, cautious=True)
         truth = [place.get(label, -1) for _, label in rows]
         return Evaluation(
             global_ranks=ranks_of(shared, truth),

@@ -50,14 +50,6 @@ class MemoryView:
         """Return log probabilities (q, C) of the shared model for x (q, d), private labels by their names."""
         return log_softmax(logits(x, self.class_vectors, self.class_bias))
 
-    def personal_log(self, x: Vectors) -> Floats:
-        """Return personal log probabilities (q, C) for x (q, d)."""
-        return self.personalizer.predict(self.global_log(x), x)
-
-    def ranking(self, x: Vectors, *, cautious: bool = False) -> Floats:
-        """Return the scores (q, C) that rank labels for x (q, d)."""
-        return self.personalizer.ranking(self.global_log(x), self.personal_log(x), cautious=cautious)
-
     def nearest(self, x: Vectors, label: int, most: int) -> list[tuple[int, float]]:
         """Return up to ``most`` (id, cosine) of memories with this label, nearest to x (d,) first."""
         rows = np.flatnonzero(self.y == label)

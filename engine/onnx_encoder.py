@@ -26,6 +26,7 @@ import numpy.typing as npt
 from engine.bert_graph import IDS, MASK, VECTORS, bert_as_onnx
 from engine.encoder import DEFAULT_ENCODER, DIMENSION, WEIGHTS_SHA256, Vectors, changed_files, check_vectors
 from engine.errors import EncoderError
+from store.device_secret import user_folder
 
 _EXPORT = 1  # Grows when another graph is made of the same weights.
 _SHA256 = {
@@ -147,11 +148,10 @@ def exported(folder: Path) -> bytes:
 
 def cache_folder() -> Path:
     """Return where the exported encoder lies: $TACIT_CACHE_DIR, else $XDG_CACHE_HOME/tacit or ~/.cache/tacit."""
-    chosen = os.environ.get("TACIT_CACHE_DIR")
-    if chosen:
-        return Path(chosen).absolute()
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "tacit"
+    try:
+        return user_folder("TACIT_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
+    except RuntimeError:
+        raise EncoderError("This user has no home folder for the exported encoder: set TACIT_CACHE_DIR.") from None
 
 
 def _checked(folder: Path, name: str) -> bytes:

@@ -35,8 +35,6 @@ from engine.rescorer import (
     statistics,
 )
 
-__all__ = ["Evidence", "Floats", "Integers", "LabelledMemory", "Personalizer", "log_softmax"]
-
 # Evidence against the personal answers, in nats, from which the global model answers alone: a Bayes factor of about 7.
 AGAINST_NATS = 2.0
 # How many times as likely as the global first answer another one must be: when cautious, and on a device whose own

@@ -103,7 +103,7 @@ class StrictRounds:
         return [reply_array(reply.content, length=length) for reply in valid]
 
     def _valid(
-        self, current: int, replies: Iterable[Message], *, length: int, most_norm: float = float("inf")
+        self, current: int, replies: Iterable[Message], *, length: int, most_norm: float | None = None
     ) -> list[Message]:
         valid = [reply for reply in replies if _is_valid(reply, length, most_norm)]
         if len(valid) < self.settings.needed:
@@ -133,13 +133,14 @@ class StrictRounds:
         self.first_round = next_round
 
 
-def _is_valid(reply: Message, length: int, most_norm: float) -> bool:
+def _is_valid(reply: Message, length: int, most_norm: float | None) -> bool:
     if reply.has_error():
         return False
     try:
-        return l2_norm(reply_array(reply.content, length=length)) <= most_norm
+        values = reply_array(reply.content, length=length)
     except UpdateError:
         return False
+    return most_norm is None or l2_norm(values) <= most_norm
 
 
 class TacitFedAvg(StrictRounds, FedAvg):

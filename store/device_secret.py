@@ -263,16 +263,22 @@ def state_folder() -> Path:
 
     It is made when something is put there, mode 0700.
     """
-    chosen = os.environ.get("TACIT_STATE_DIR")
-    if chosen:
-        return Path(chosen).absolute()
-    base = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if base.is_absolute():
-        return base / "tacit"
     try:
-        return Path.home() / ".local" / "state" / "tacit"
+        return user_folder("TACIT_STATE_DIR", "XDG_STATE_HOME", ".local/state")
     except RuntimeError:
         raise DeviceSecretError("This user has no home folder for the device secret: set TACIT_STATE_DIR.") from None
+
+
+def user_folder(own: str, standard: str, below_home: str) -> Path:
+    """The folder that the variable ``own`` names, else "tacit" in that of ``standard`` or in ``below_home``.
+
+    Raises ``RuntimeError`` for a user without a home folder.
+    """
+    chosen = os.environ.get(own)
+    if chosen:
+        return Path(chosen).absolute()
+    base = Path(os.environ.get(standard, ""))
+    return (base if base.is_absolute() else Path.home() / below_home) / "tacit"
 
 
 def default_secret(store_id: bytes) -> FileSecret:

@@ -24,7 +24,7 @@ from store.quantizer import Codes
 from store.ranges import outside
 from store.readable import ids_of
 from store.rows import Rows
-from store.segment_table import NO_SEGMENTS, SegmentRef
+from store.segment_table import NO_SEGMENTS, SegmentRef, slots_of
 from store.terms import clear_cache, terms_of
 from store.vectors import Vectors
 
@@ -66,11 +66,6 @@ class Follower:
         gone = [slot for slot, its in self.tail.items() if slot not in view.tail or view.tail[slot].mark != its]
         new = [slot for slot, entry in view.tail.items() if self.tail.get(slot) != entry.mark]
         return stale, fresh, gone, new
-
-
-def _slots_of(number: int, offsets: Offsets) -> list[int]:
-    slots: list[int] = (offsets.astype(np.int64) + number * SEGMENT_ROWS + 1).tolist()
-    return slots
 
 
 class Searcher:
@@ -256,7 +251,7 @@ class Searcher:
             index.reserve(len(index) + sum(ref.live for ref in fresh) + len(new))
         moved = self._folded(fresh, gone)
         for number in stale:
-            index.remove(_slots_of(number, followed.offsets.pop(number)))
+            index.remove(slots_of(number, followed.offsets.pop(number)).tolist())
         index.remove([slot for slot in gone if slot not in moved])
         for slot in gone:
             del followed.tail[slot]

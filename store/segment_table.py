@@ -27,6 +27,13 @@ _ROW = np.dtype(
 )
 
 
+def slots_of(number: int, offsets: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+    """The slots (n,) that are so far (n,) from the first of segment ``number``."""
+    slots: npt.NDArray[np.int64] = offsets.astype(np.int64)
+    slots += number * SEGMENT_ROWS + 1
+    return slots
+
+
 class SegmentRef(NamedTuple):
     """Segment ``number`` holds the slots from 1,024·number + 1 on: sealed as ``page`` with ``mark``.
 
@@ -48,9 +55,7 @@ class SegmentRef(NamedTuple):
 
     def slots(self, offsets: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
         """The slots (n,) that are so far (n,) from its first."""
-        slots: npt.NDArray[np.int64] = offsets.astype(np.int64)
-        slots += self.number * SEGMENT_ROWS + 1
-        return slots
+        return slots_of(self.number, offsets)
 
 
 class SegmentTable(Mapping[int, SegmentRef]):

@@ -198,6 +198,17 @@ def test_cache_lies_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatc
     assert cache_folder() == tmp_path / "own"
 
 
+def test_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError
+
+    for name in ("TACIT_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(EncoderError, match="set TACIT_CACHE_DIR"):
+        OnnxEncoder(default_encoder_path()).encode(["a"])
+
+
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A copy of the encoder's folder that a test may change, the weights by link."""
