@@ -89,7 +89,9 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[None]:
         """A transaction that holds the write lock; blocks may nest, and each is undone alone if it raises."""
-        with self.held():
+        self.require_own()
+        with self._lock:  # Written out, as in :meth:`_done`: every add pays for it.
+            self._require_open()
             if self.depth:
                 yield from self._savepoint()
                 return

@@ -58,15 +58,17 @@ class Quantizer:
         factor is √d·Σy²/Σ|y|, or zero for the zero vector. Rounding may differ between machines and batch sizes, so
         compare no codes of the same vector byte by byte. Raises `DimensionError` and `ValueError` as `as_matrix` does.
         """
-        turned = self.rotate(as_matrix(vectors, len(vectors), self.dimension))
-        squares = np.einsum("ij,ij->i", turned, turned, dtype=np.float64)
+        return self.codes_of(as_matrix(vectors, len(vectors), self.dimension))
+
+    def codes_of(self, vectors: Vectors) -> Codes:
+        """As :meth:`encode`, of ``vectors`` that :func:`as_matrix` has let through: each add needs it once only."""
+        turned = self.rotate(vectors)
+        squares = (turned * turned).sum(axis=1, dtype=np.float64)
         sums = np.abs(turned).sum(axis=1, dtype=np.float64)
         sums[sums == 0] = 1.0
         factors = (squares * (self.dimension**0.5 / sums)).astype("<f4")
-        codes = np.empty((len(turned), self.code_bytes), dtype=np.uint8)
-        codes[:, : self.sign_bytes] = np.packbits(turned > 0, axis=1, bitorder="little")
-        codes[:, self.sign_bytes :] = factors.view(np.uint8).reshape(-1, _FACTOR_BYTES)
-        return codes
+        signs = np.packbits(turned > 0, axis=1, bitorder="little")
+        return np.concatenate([signs, factors.view(np.uint8).reshape(-1, _FACTOR_BYTES)], axis=1)
 
     def split(self, codes: Codes) -> tuple[Codes, Vectors]:
         """The signs (n, sign_bytes) and the factors (n,) in ``codes`` (n, code_bytes)."""

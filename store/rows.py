@@ -41,9 +41,12 @@ class Rows:
     # Writing; all inside a transaction
 
     def add(self, records: Sequence[tuple[int | None, int, Record]], matrix: Vectors) -> list[int]:
-        """Store rows (id or ``None`` for a new one, version, record) with ``matrix`` (n, d); the ids."""
+        """Store rows (id or ``None`` for a new one, version, record); the ids.
+
+        Their vectors are ``matrix`` (n, d), which :func:`as_matrix` let through.
+        """
         core, head = self._core, self._core.view.head
-        codes = self.segments.quantizer().encode(matrix)  # (n, code_bytes)
+        codes = self.segments.quantizer().codes_of(matrix)  # (n, code_bytes)
         last_first = (head.next_slot + len(records) - 1) // SEGMENT_ROWS * SEGMENT_ROWS + 1
         rows, tails, ids, start = [], [], [], 0
         while start < len(records):

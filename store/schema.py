@@ -9,7 +9,7 @@ from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x54414349  # "TACI"
 SCHEMA = 2
-PAGE_BYTES = 16_384  # Five rows of a 384-d vector and a text of 1 kB fit one page; in 4 kB pages each would fill one.
+PAGE_BYTES = 8_192  # An add writes three. Two rows of a 384-d vector and a text of 1 kB fit one, and 4 kB hold one.
 
 migrations = Migrations("tacit-store")
 

@@ -31,8 +31,7 @@ from store.errors import TamperedError
 
 MAX_COUNT = 255
 TERM_BYTES = 9
-_CACHED_WORDS = 50_000
-_CACHED_LENGTH = 40
+_PLACES = 1 << 17  # Of the vocabulary: 2 MB.
 # For ASCII text, where it is far faster than a regular expression: small letters and digits stay, the rest is a space.
 _ASCII = bytes(ord(chr(code).lower()) if code < 128 and chr(code).isalnum() else 32 for code in range(256))
 # Han with its iteration mark and zero, Hiragana, Katakana with its length mark, Hangul syllables and letters.
@@ -64,40 +63,53 @@ yes ok okay oh um uh hmm
 """
 _STOP_WORDS = frozenset(_STOP.split())
 
-Word = str | bytes
 Hashes = npt.NDArray[np.uint64]
 
 
 class _Vocabulary:
-    """The words that were seen, and by place the hashes of their terms; it only grows. Function words have place 0."""
+    """The terms of the words that were seen lately, without the words: kept by Python's hash of the word.
 
-    __slots__ = ("hashes", "places")
+    A word lies in one of two places that its hash names; where both are taken, it takes the first. A dictionary of the
+    words themselves would be read all over memory, which takes twice as long where the processor has cached none of it.
+    Two words that share all 64 bits of Python's keyed hash would be taken for one, as they would for the same term if
+    they shared the 64 bits of a term's hash. Not safe for several threads.
+    """
+
+    __slots__ = ("_keys", "_terms")
 
     def __init__(self) -> None:
-        self.places: dict[Word, int] = {}
-        self.hashes: Hashes = np.zeros(1024, dtype=np.uint64)
+        self._keys = np.zeros(_PLACES, dtype=np.int64)  # A word's is ~hash(word), never 0: no hash is -1 in Python.
+        self._terms: Hashes = np.zeros(_PLACES, dtype=np.uint64)  # Function words have 0.
 
-    def of(self, words: Sequence[Word]) -> Hashes:
-        """The hashes (n,) of those words that are terms. Raises ``KeyError`` for a word that is not known."""
-        places = np.fromiter(map(self.places.__getitem__, words), dtype=np.intp, count=len(words))
-        return self.hashes[places[places > 0]]
+    def terms(self, words: Sequence[bytes]) -> Hashes:
+        """The hashes (n,) of those words that are terms, in their order."""
+        keys = ~np.fromiter(map(hash, words), dtype=np.int64, count=len(words))
+        places = keys & (_PLACES - 1)
+        strange = (self._keys.take(places) != keys).nonzero()[0]
+        places[strange] = _second(keys[strange])
+        unknown = strange[self._keys.take(places[strange]) != keys[strange]]
+        hashes: Hashes = self._terms.take(places)
+        for row in unknown.tolist():  # Only now: a new word may take the place of another one of these.
+            hashes[row] = self._learnt(words[row], keys[row])
+        return hashes[hashes > 0]
 
-    def learn(self, words: Iterable[Word]) -> None:
-        """Keep these words, but for very long ones. Call under the lock: threads read meanwhile."""
-        for word in words:
-            if len(word) > _CACHED_LENGTH or word in self.places:
-                continue
-            term, place = _hash_of(word), len(self.places) + 1
-            if term is not None:
-                if place >= len(self.hashes):
-                    self.hashes = np.concatenate([self.hashes, np.zeros_like(self.hashes)])
-                self.hashes[place] = term
-            self.places[word] = 0 if term is None else place
+    def known(self) -> int:
+        """How many words are kept."""
+        return int(np.count_nonzero(self._keys))
+
+    def _learnt(self, word: bytes, key: np.int64) -> int:
+        first, second = key & (_PLACES - 1), _second(key)
+        place = second if self._keys[first] and not self._keys[second] else first
+        self._keys[place], self._terms[place] = key, _hash_of(word)
+        return int(self._terms[place])
+
+
+def _second(key: Any) -> Any:
+    return key >> 40 & (_PLACES - 1)
 
 
 _vocabulary = _Vocabulary()
 _lock = threading.Lock()
-_stemming = threading.Lock()
 _stemmer: Any = None
 
 
@@ -114,7 +126,7 @@ def entry_of(text: str) -> bytes:
 
 
 def clear_cache() -> None:
-    """Drop the words that were seen, which are kept in memory for speed: part of every forget."""
+    """Drop what is kept in memory of the words that were seen: part of every forget."""
     global _vocabulary
     with _lock:
         _vocabulary = _Vocabulary()
@@ -142,9 +154,10 @@ def decode_terms(data: bytes) -> dict[int, int]:
     return dict(zip(hashes.tolist(), counts, strict=True))
 
 
-def _counted(words: Sequence[Word]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
+def _counted(words: Sequence[bytes]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
     """The terms of ``words``: hashes (t,), ascending, and how often each occurs (t,)."""
-    hashes = _hashes(words)
+    with _lock:
+        hashes = _vocabulary.terms(words)
     if not len(hashes):
         return hashes, np.zeros(0, dtype=np.uint8)
     hashes.sort()
@@ -155,34 +168,12 @@ def _counted(words: Sequence[Word]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
     return hashes[limits[:-1]], counts.astype(np.uint8)
 
 
-def _hashes(words: Sequence[Word]) -> Hashes:
-    """The hashes (n,) of those words that are terms, in their order."""
-    for _ in range(2):
-        known = _vocabulary  # Another thread may put a fresh one in its place.
-        try:
-            return known.of(words)
-        except KeyError:
-            _learn(words)
-    terms = map(_hash_of, words)
-    return np.array([term for term in terms if term is not None], dtype=np.uint64)
-
-
-def _learn(words: Sequence[Word]) -> None:
-    global _vocabulary
-    with _lock:
-        new = set(words).difference(_vocabulary.places)
-        if len(_vocabulary.places) + len(new) > _CACHED_WORDS:
-            _vocabulary = _Vocabulary()
-            new = set(list(dict.fromkeys(words))[:_CACHED_WORDS])
-        _vocabulary.learn(new)
-
-
-def _words(text: str, *, characters: bool) -> Sequence[Word]:
+def _words(text: str, *, characters: bool) -> Sequence[bytes]:
     if text.isascii():
         return text.encode("ascii").translate(_ASCII).split()
     # Folding can undo the normal form ("ǰ" gives two characters), so it is followed by another normalisation.
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return list(_pairs_and_words(_runs(text), characters))
+    return [word.encode("utf-8") for word in _pairs_and_words(_runs(text), characters)]
 
 
 def _runs(text: str) -> list[str]:
@@ -204,16 +195,15 @@ def _pairs_and_words(runs: Iterable[str], characters: bool) -> Iterable[str]:
             yield run
 
 
-def _hash_of(word: Word) -> int | None:
-    """The hash of a word's stem; ``None`` for a function word."""
+def _hash_of(word: bytes) -> int:
+    """The hash of a word's stem; 0 for a function word. Call under the lock: the stemmer serves one thread."""
     global _stemmer
-    plain = word.decode("ascii") if isinstance(word, bytes) else word
+    plain = word.decode("utf-8")
     if plain in _STOP_WORDS:
-        return None
-    with _stemming:
-        if _stemmer is None:
-            import Stemmer
+        return 0
+    if _stemmer is None:
+        import Stemmer
 
-            _stemmer = Stemmer.Stemmer("english", 0)  # It keeps no words of its own: clear_cache could not reach them.
-        stem = _stemmer.stemWord(plain)
+        _stemmer = Stemmer.Stemmer("english", 0)  # It keeps no words of its own: clear_cache could not reach them.
+    stem = _stemmer.stemWord(plain)
     return int.from_bytes(hashlib.blake2b(stem.encode("utf-8"), person=b"tacit-term").digest()[:8], "little")

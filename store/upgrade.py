@@ -18,6 +18,7 @@ from store.files import FILE_NAME, Filling, Opening, build, building, refuse_ins
 from store.format1 import Format1, Row
 from store.header import make_header
 from store.keys import sync_folder
+from store.vectors import as_matrix
 
 _BATCH = 256
 
@@ -85,7 +86,7 @@ def _write(store: Filling, batch: list[Row]) -> None:
         return
     dimension = store.core.view.head.dimension
     _skip_to(store, batch[0].id)
-    matrix = np.stack([row.vector for row in batch]).reshape(len(batch), dimension)
+    matrix = as_matrix(np.stack([row.vector for row in batch]), len(batch), dimension)
     store.rows.add([(None, row.version, row.record) for row in batch], matrix)
 
 

@@ -83,22 +83,32 @@ def test_terms_are_the_same_in_another_process(seed: str) -> None:
     assert other.stdout.strip() == encode_terms(terms_of(text)).hex()
 
 
-def test_clear_cache_leaves_no_word_in_memory() -> None:
+def test_clear_cache_leaves_nothing_of_a_word_in_memory() -> None:
     terms_of("zyzzyva in the garden")
-    assert b"zyzzyva" in module._vocabulary.places
+    assert module._vocabulary.known() >= 4
     clear_cache()
-    assert not module._vocabulary.places
-    assert not module._vocabulary.hashes.any()
+    assert module._vocabulary.known() == 0
+    assert not module._vocabulary._terms.any()
     assert module._stemmer.maxCacheSize == 0
     assert terms_of("zyzzyvas") == {hash_of("zyzzyva"): 1}
 
 
-def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CACHED_WORDS", 10)
+def test_words_that_push_each_other_out_keep_their_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [f"word{number}" for number in range(100)]
+    expected = {hash_of(word): 1 for word in words}
+    monkeypatch.setattr(module, "_PLACES", 8)
     clear_cache()
-    terms_of(" ".join(f"word{number}" for number in range(100)) + " " + "x" * 1000)
-    assert len(module._vocabulary.places) <= 10
-    assert all(len(word) <= 40 for word in module._vocabulary.places)
+    for _ in range(3):
+        assert terms_of(" ".join(words) + " the and of") == expected
+    assert module._vocabulary.known() <= 8
+    monkeypatch.undo()
+    clear_cache()
+
+
+def test_a_character_is_not_taken_for_the_two_letters_that_have_its_bytes() -> None:
+    clear_cache()  # U+6161 lies in memory as the letters "aa" do, so that Python's hashes of both are equal.
+    assert terms_of("aa") == {hash_of("aa"): 1}
+    assert terms_of("\u6161") == {hash_of("\u6161"): 1}
 
 
 @settings(max_examples=200, deadline=None)
