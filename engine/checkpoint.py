@@ -29,7 +29,9 @@ import numpy.typing as npt
 from engine.catalogue import Catalogue
 from engine.encoder import Encoder, Vectors
 from engine.errors import CatalogueError, EncoderMismatchError, ModelError
+from engine.inputs import fits
 from engine.rescorer import check_weights
+from engine.subwords import SUBWORDS
 
 FORMAT = "tacit-checkpoint-1"
 _STATE = "state."
@@ -158,19 +160,20 @@ def _digest(tensors: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]) -
     return digest.hexdigest()
 
 
-def start_checkpoint(catalogue: Catalogue, encoder: Encoder, *, title: str = "") -> Checkpoint:
-    """Return the model that no data has trained: the encoded label names."""
+def start_checkpoint(
+    catalogue: Catalogue, encoder: Encoder, *, title: str = "", with_subwords: bool = True
+) -> Checkpoint:
+    """Return the model that no data has trained: the encoded label names, with their subwords or without."""
     from engine.model import Model
 
-    flat = Model.from_catalogue(catalogue, encoder).flat()
-    return Checkpoint(
-        flat=flat, dimension=encoder.dimension, encoder=encoder.fingerprint, catalogue=catalogue, title=title
-    )
+    dimension = encoder.dimension + (SUBWORDS if with_subwords else 0)
+    flat = Model.from_catalogue(catalogue, encoder, dimension).flat()
+    return Checkpoint(flat=flat, dimension=dimension, encoder=encoder.fingerprint, catalogue=catalogue, title=title)
 
 
 def check_encoder(model: Checkpoint, encoder: Encoder) -> None:
     """Raise `EncoderMismatchError` unless ``model`` was made with ``encoder``."""
-    if model.encoder != encoder.fingerprint or model.dimension != encoder.dimension:
+    if model.encoder != encoder.fingerprint or not fits(model.dimension, encoder):
         raise EncoderMismatchError(
             f"This model was made for encoder {model.encoder[:12]}…, this device uses {encoder.name} "
             f"({encoder.fingerprint[:12]}…). Use a model made with the device's encoder."

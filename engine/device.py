@@ -134,7 +134,7 @@ class Device(Participant):
         x = self._encode([text])
         with self._lock:
             view = self._viewed()
-            global_log = view.global_log(x)
+            global_log = view.global_log([text], x)
             personal_log = view.personalizer.predict(global_log, x)
             ranking = view.personalizer.ranking(global_log, personal_log, cautious=cautious)
             personal, shared = np.exp(personal_log[0]), np.exp(global_log[0])
@@ -158,18 +158,19 @@ class Device(Participant):
         x = self._encode([text])
         with self._lock:
             view = self._viewed()
-            return view.labels[int(view.global_log(x)[0, : view.public].argmax())]
+            return view.labels[int(view.global_log([text], x)[0, : view.public].argmax())]
 
     def evaluate(self, rows: Sequence[tuple[str, str]]) -> Evaluation:
         """Rank the true labels of (text, label) rows by the global and by the personal model.
 
         The global model ranks the public labels only; a label that it does not know has rank 0.
         """
-        x = self._encode([text for text, _ in rows])
+        texts = [text for text, _ in rows]
+        x = self._encode(texts)
         with self._lock:
             view = self._viewed()
             place = {name: index for index, name in enumerate(view.labels)}
-            global_log, rank = view.global_log(x), view.personalizer.ranking
+            global_log, rank = view.global_log(texts, x), view.personalizer.ranking
             personal_log = view.personalizer.predict(global_log, x)
             shared, personal = global_log[:, : view.public], rank(global_log, personal_log)
             cautious = rank(global_log, personal_log, cautious=True)

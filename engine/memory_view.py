@@ -12,8 +12,9 @@ import numpy as np
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint
 from engine.consent import PERSONALIZATION
-from engine.encoder import Encoder, Vectors, check_vectors
+from engine.encoder import Encoder, Vectors
 from engine.evidence import EvidenceRecord, held_back
+from engine.inputs import encode_inputs, model_inputs
 from engine.personalizer import Evidence, Personalizer
 from engine.rescorer import Floats, Integers, LabelledMemory, log_softmax
 from engine.scoring import logits
@@ -26,11 +27,11 @@ class MemoryView:
 
     records: dict[int, Record]
     ids: Integers  # (n,) of labelled memories
-    x: Vectors  # (n, d)
+    x: Vectors  # (n, d), by the encoder
     y: Integers  # (n,) positions in labels
     labels: tuple[str, ...]
     public: int
-    class_vectors: Vectors  # (C, d)
+    class_vectors: Vectors  # (C, D), with D inputs of the shared model
     class_bias: Vectors  # (C,)
     memory: LabelledMemory
     evidence: Evidence
@@ -43,12 +44,16 @@ class MemoryView:
 
     @property
     def private_vectors(self) -> dict[str, Vectors]:
-        """The class vectors (d,) of the private labels, by name."""
+        """The class vectors (D,) of the private labels, by name."""
         return dict(zip(self.private_labels, self.class_vectors[self.public :], strict=True))
 
-    def global_log(self, x: Vectors) -> Floats:
-        """Return log probabilities (q, C) of the shared model for x (q, d), private labels by their names."""
-        return log_softmax(logits(x, self.class_vectors, self.class_bias))
+    def global_log(self, texts: Sequence[str], x: Vectors) -> Floats:
+        """Return log probabilities (q, C) of the shared model for texts with vectors x (q, d).
+
+        Private labels stand there by their names.
+        """
+        inputs = model_inputs(texts, x, self.class_vectors.shape[1])
+        return log_softmax(logits(inputs, self.class_vectors, self.class_bias))
 
     def nearest(self, x: Vectors, label: int, most: int) -> list[tuple[int, float]]:
         """Return up to ``most`` (id, cosine) of memories with this label, nearest to x (d,) first."""
@@ -58,10 +63,9 @@ class MemoryView:
         return [(int(self.ids[rows[i]]), float(similarity[i])) for i in order]
 
 
-def encode_names(names: Sequence[str], encoder: Encoder) -> Vectors:
-    """Return the class vectors (n, d) that labels known by name alone start from."""
-    vectors = encoder.encode([name.replace("_", " ") for name in names])
-    return check_vectors(vectors, count=len(names), encoder=encoder)
+def encode_names(names: Sequence[str], encoder: Encoder, dimension: int) -> Vectors:
+    """Return the class vectors (n, dimension) that labels known by name alone start from."""
+    return encode_inputs([name.replace("_", " ") for name in names], encoder, dimension)
 
 
 def build_view(
@@ -90,15 +94,16 @@ def build_view(
     private = tuple(sorted({name for name in names if name not in catalogue}))
     labels = catalogue.names + private
     place = {name: index for index, name in enumerate(labels)}
-    table = model.flat.reshape(len(catalogue), encoder.dimension + 1)
-    new = [name for name in private if name not in known]
-    named = {**known, **dict(zip(new, encode_names(new, encoder), strict=True))} if new else known
+    table = model.flat.reshape(len(catalogue), model.dimension + 1)
+    new = [name for name in private if name not in known or known[name].shape != (model.dimension,)]
+    named = {**known, **dict(zip(new, encode_names(new, encoder, model.dimension), strict=True))} if new else known
     class_vectors = np.stack([*table[:, :-1], *(named[name] for name in private)])
     class_bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
     x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
     y = np.array([place[name] for name in names], dtype=np.int64)
-    global_log = log_softmax(logits(x, class_vectors, class_bias)) if len(labelled) else np.zeros((0, len(labels)))
-    rows = _judged_rows(labelled, x, y, global_log, evidence, catalogue, class_vectors, class_bias)
+    inputs = model_inputs([records[id].text for id in labelled], x, model.dimension)
+    global_log = log_softmax(logits(inputs, class_vectors, class_bias)) if len(labelled) else np.zeros((0, len(labels)))
+    rows = _judged_rows(labelled, inputs, y, global_log, evidence, catalogue, class_vectors, class_bias)
     seen = global_log.copy()
     seen[rows.rows] = rows.global_log
     expected = np.exp(seen).mean(axis=0) if len(labelled) else np.full(len(labels), 1 / len(labels))
@@ -120,7 +125,7 @@ def build_view(
 
 def _judged_rows(
     labelled: list[int],
-    x: Vectors,
+    inputs: Vectors,
     y: Integers,
     global_log: Floats,
     evidence: EvidenceRecord,
@@ -142,7 +147,7 @@ def _judged_rows(
             logs.append(global_log[row])
         elif id in usable:
             # The scores kept are logits of public labels; private ones are of today, since they never train.
-            own = logits(x[row], class_vectors[private], class_bias[private])
+            own = logits(inputs[row], class_vectors[private], class_bias[private])
             rows.append(row)
             logs.append(log_softmax(np.concatenate([usable[id], own])[None])[0])
     shape = (len(rows), global_log.shape[1])

@@ -19,6 +19,7 @@ import torch
 from engine.catalogue import Catalogue
 from engine.encoder import Encoder, Vectors
 from engine.errors import ModelError
+from engine.inputs import encode_inputs
 from engine.scoring import BIAS_GAIN, SCALE
 
 
@@ -33,9 +34,9 @@ class Model(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))  # (C,)
 
     @classmethod
-    def from_catalogue(cls, catalogue: Catalogue, encoder: Encoder) -> Self:
+    def from_catalogue(cls, catalogue: Catalogue, encoder: Encoder, dimension: int) -> Self:
         """Start from the encoded meanings of the labels: a model that no data has trained."""
-        return cls(encoder.encode([label.meaning for label in catalogue.labels]))
+        return cls(encode_inputs([label.meaning for label in catalogue.labels], encoder, dimension))
 
     @classmethod
     def from_flat(cls, flat: Vectors, *, classes: int, dimension: int) -> Self:

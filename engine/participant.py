@@ -20,6 +20,7 @@ from engine.consent import PERSONALIZATION
 from engine.encoder import Encoder, Vectors
 from engine.errors import ConsentError, ModelError
 from engine.evidence import held_back
+from engine.inputs import model_inputs
 from engine.memory_view import MemoryView, build_view
 from engine.personalizer import device_statistics
 from engine.rescorer import Floats, Integers
@@ -183,13 +184,13 @@ class Participant(BackedUpKeeper):
         return view
 
     def _trainable(self) -> tuple[Integers, Vectors, Integers]:
-        """Ids (n,), vectors (n, d) and public labels (n,) of the memories that may train."""
+        """Ids (n,), model inputs (n, D) and public labels (n,) of the memories that may train."""
         self._check_encoder_is_current()
-        catalogue = self.model.catalogue
+        catalogue, dimension = self.model.catalogue, self.model.dimension
         if not self._consents.granted(PERSONALIZATION):
             return (
                 np.zeros(0, dtype=np.int64),
-                np.zeros((0, self._encoder.dimension), dtype=np.float32),
+                np.zeros((0, dimension), dtype=np.float32),
                 np.zeros(0, dtype=np.int64),
             )
         ids, vectors = self._store.vectors(Where(purpose=PERSONALIZATION))
@@ -197,7 +198,8 @@ class Participant(BackedUpKeeper):
         self._kept.rests_on(records.values())
         rows = [row for row, id in enumerate(ids) if id in records and records[id].label in catalogue]
         y = np.array([catalogue.index(str(records[ids[row]].label)) for row in rows], dtype=np.int64)
-        return np.array(ids, dtype=np.int64)[rows], vectors[rows], y
+        x = model_inputs([records[ids[row]].text for row in rows], vectors[rows], dimension)
+        return np.array(ids, dtype=np.int64)[rows], x, y
 
 
 def _public_logits(flat: Vectors, x: Vectors, classes: int) -> Vectors:

@@ -19,6 +19,7 @@ import numpy as np
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, start_checkpoint, write_atomically
 from engine.encoder import CachedEncoder, Vectors, encode_in_parts
+from engine.inputs import model_inputs
 from engine.model import Model
 from federation.agent import DevicePool
 from federation.config import RunSettings
@@ -170,7 +171,8 @@ def _rounds(
     progress: Progress,
 ) -> Checkpoint:
     tests = [row for member in fleet.people for row in member.test]
-    x = fleet.encode([row.text for row in tests])
+    texts = [row.text for row in tests]
+    x = model_inputs(texts, fleet.encode(texts), fleet.start.dimension)
     with progress("Federated rounds (devices)", settings.all_rounds * settings.cohort) as tick:
         watch = Watch(
             on_round=lambda server_round, flat: history.model(server_round - 1, _accuracy(flat, x, tests, experiment)),

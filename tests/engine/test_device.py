@@ -16,6 +16,7 @@ from engine.device import Device, Memory
 from engine.encoder import load_encoder
 from engine.errors import EncoderError, EncoderMismatchError, EngineError, ModelError
 from engine.evidence import EvidenceRecord, held_back
+from engine.subwords import SUBWORDS, subwords
 from engine.training import TrainingPlan
 from store import (
     AnchorFile,
@@ -246,7 +247,7 @@ def test_private_memories_change_nothing_in_what_public_ones_train(
 def test_private_label_is_in_no_model_and_no_checkpoint(device: Device) -> None:
     private_only(device)
     assert b"parrot" not in device.model.to_bytes()
-    assert len(device.model.flat) == 4 * 33
+    assert len(device.model.flat) == 4 * (32 + SUBWORDS + 1)
 
 
 def test_private_label_becomes_public_when_a_model_knows_it(device: Device, toy: Any) -> None:
@@ -327,10 +328,10 @@ def test_held_back_rows_wait_and_are_scored_by_the_model_from_before_they_train(
     assert evidence(device).trained == set(ids)
     assert set(evidence(device).scores) == set(late)
     # The oracle: logits of the model that came in, which had seen none of the late rows.
-    table = first.reshape(4, 33).astype(np.float64)
+    table = first.reshape(4, 32 + SUBWORDS + 1).astype(np.float64)
     texts = {found.id: found.text for found in device.memories()}
     for id, kept in evidence(device).scores.items():
-        x = toy.encode([texts[id]])[0].astype(np.float64)
+        x = np.concatenate([toy.encode([texts[id]])[0], subwords([texts[id]])[0]]).astype(np.float64)
         np.testing.assert_allclose(kept, 10 * (table[:, :-1] @ x + 0.3 * table[:, -1]), rtol=1e-4, atol=1e-4)
 
     # What has been scored once is never scored again by a model that has seen it.
@@ -420,11 +421,11 @@ def test_training_refuses_a_model_that_does_not_fit(device: Device, flat: np.nda
 
 def retrained(device: Device, *, round: int) -> Checkpoint:
     """The device's own model with the classes of taxi and pizza exchanged."""
-    table = device.model.flat.reshape(4, 33)[[2, 1, 0, 3]]
     model = device.model
+    table = model.flat.reshape(4, model.dimension + 1)[[2, 1, 0, 3]]
     return Checkpoint(
         flat=table.reshape(-1).copy(),
-        dimension=32,
+        dimension=model.dimension,
         encoder=model.encoder,
         catalogue=model.catalogue,
         round=round,

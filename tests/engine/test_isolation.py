@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,6 @@ import pytest
 
 import tacit
 from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint
 from engine.device import Device
 from engine.training import TrainingPlan
 from store import DeviceKey, Passphrase
@@ -72,9 +72,7 @@ def test_planted_words_and_vectors_are_in_no_file_at_any_stage(
         flat = device.train(flat, plan=TrainingPlan(), hold_back=False, rng=np.random.default_rng(0))
         assert_sealed()
         model = device.model
-        device.load_model(
-            Checkpoint(flat=flat, dimension=32, encoder=model.encoder, catalogue=model.catalogue, title="quayside")
-        )
+        device.load_model(dataclasses.replace(model, flat=flat, title="quayside"))
         device.previous_model()
         assert_sealed()
         device.forget(ids[1:])

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from engine.catalogue import Catalogue
 from engine.errors import ModelError
+from engine.inputs import encode_inputs
 from engine.model import BIAS_GAIN, SCALE, Model, class_count, flat_size
+from engine.subwords import SUBWORDS
 from engine.training import TrainingPlan, train
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -251,7 +253,7 @@ def test_flat_form_of_another_size_or_not_finite_is_refused(flat: np.ndarray) ->
 
 
 def test_label_names_alone_classify_texts_that_use_their_words(catalogue: Catalogue, toy: Any) -> None:
-    model = Model.from_catalogue(catalogue, toy)
+    model = Model.from_catalogue(catalogue, toy, toy.dimension)
     texts = ["taxi in the city", "a pizza for dinner", "opera tickets", "night bus"]
     best = [catalogue.names[row.argmax()] for row in model.scores(toy.encode(texts))]
     assert best == ["taxi", "pizza", "opera", "night_bus"]
@@ -259,12 +261,15 @@ def test_label_names_alone_classify_texts_that_use_their_words(catalogue: Catalo
 
 def test_label_names_alone_classify_real_sentences(encoder: Any) -> None:
     catalogue = Catalogue.builtin()
-    model = Model.from_catalogue(catalogue, encoder)
+    model = Model.from_catalogue(catalogue, encoder, encoder.dimension + SUBWORDS)
     texts = {
         "get me on the underground to the harbour": "Metro Mate public transport",
         "two seats for the ballet": "Curtain theatre tickets",
         "someone has to fix the dripping tap": "Hearth and Hammer home services",
         "remind me of my appointments tomorrow": "Dayplan calendar",
     }
-    best = [catalogue.names[row.argmax()] for row in model.scores(encoder.encode(list(texts)))]
+    best = [
+        catalogue.names[row.argmax()]
+        for row in model.scores(encode_inputs(list(texts), encoder, encoder.dimension + SUBWORDS))
+    ]
     assert best == list(texts.values())

@@ -122,6 +122,7 @@ class Wire:
     asked: list[tuple[int, int]] = field(default_factory=list)  # (round, node)
     requests: list[bytes] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)
+    updates: list[np.ndarray] = field(default_factory=list)  # The array in each reply that has one.
     protos: list[Any] = field(default_factory=list)
 
 
@@ -134,6 +135,8 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
         proto = encode(message)
         if message.metadata.reply_to_message_id:
             seen.replies.append(proto.SerializeToString())
+            if not message.has_error():
+                seen.updates.append(message.content.array_records["arrays"]["model"].numpy())
             seen.protos.append(proto)
         else:
             round_ = int(message.content.config_records["config"]["server-round"])

@@ -19,6 +19,7 @@ from engine.checkpoint import Checkpoint
 from engine.encoder import CachedEncoder
 from engine.model import flat_size
 from engine.rescorer import STATISTICS_LENGTH
+from engine.subwords import SUBWORDS
 from federation import server_app
 from federation.client_app import ABSTAIN
 from federation.dataset import Row
@@ -105,8 +106,14 @@ def test_no_secret_leaves_in_any_disguise(secretive: Any, wire: Any) -> None:
     inner = b"\0".join(inflated(one) for one in wire.replies)
     assert [text for text in secrets_of(secretive) if text.encode() in inner] == []
     # A text that repeats in a message would pack smaller there than numbers do.
-    for one in wire.replies:
-        assert len(zlib.compress(one, 9)) > 0.85 * len(one) - 400
+    for one, sent in zip(wire.replies, wire.updates, strict=True):
+        rest = one.replace(Array(sent).data, b"")
+        assert len(one) - len(rest) > 4 * sent.size
+        assert len(rest) < 400
+        # Subwords that only one text has, or none, have the same numbers as others have: each is taken once.
+        numbers = sent[np.sort(np.unique(sent, return_index=True)[1])]
+        assert len(numbers) > 100
+        assert len(zlib.compress(numbers.tobytes(), 9)) > 0.85 * numbers.nbytes
     # And the needles are sharp: they do find a secret where there is one.
     planted = everything + base64.b64encode(b"ab" + TEXT_SECRET.encode() + b"c")
     assert any(form in planted for (text, _), form in needles.items() if text == TEXT_SECRET)
@@ -161,7 +168,7 @@ def test_label_of_one_user_enters_neither_catalogue_nor_model(
     from federation.config import RunSettings
 
     outcome = run_experiment(experiment, RunSettings(rounds=2, cohort=3), tmp_path / "run", CachedEncoder(toy))
-    expected = flat_size(len(experiment.catalogue), toy.dimension)
+    expected = flat_size(len(experiment.catalogue), toy.dimension + SUBWORDS)
     assert outcome.model.flat.shape == (expected,)
     for proto in wire.protos:
         steps = proto.metadata.message_type == RESCORER_MESSAGE and proto.metadata.src_node_id != 1

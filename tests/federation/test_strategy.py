@@ -14,6 +14,7 @@ import pytest
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
+from engine.inputs import model_inputs
 from engine.model import BIAS_GAIN, SCALE
 from federation import client_app, simulation
 from federation.config import STRATEGIES, RunSettings
@@ -55,7 +56,8 @@ def naive_mean(town: Any, flat: np.ndarray, *, held_back: bool, mu: float = 0.0)
         # Ids count from 1 in the order of remembering; the odd ones wait in the first two thirds of a run.
         kept = [row for id, row in enumerate(member.train, start=1) if not (held_back and id % 2 == 1)]
         kept = [row for row in kept if row.label in catalogue]
-        x = town.fleet.encode([row.text for row in kept])
+        texts = [row.text for row in kept]
+        x = model_inputs(texts, town.fleet.encode(texts), town.fleet.start.dimension)
         y = np.array([catalogue.index(row.label) for row in kept])
         delta = naive_training(flat, x, y, mu=mu) - flat
         norm = math.sqrt(float((delta**2).sum()))

@@ -15,6 +15,7 @@ from typing import Any
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, start_checkpoint
 from engine.device import Device, Memory
+from engine.inputs import encode_inputs
 from engine.rescorer import STATISTICS_LENGTH
 from store import DeviceKey
 
@@ -145,7 +146,8 @@ def test_rounds_run_on_a_superlink_with_two_supernodes(
     moved = (trained.flat - start.flat).reshape(3, -1)[:, :-1]
     for memories in said:
         for text, label in memories:
-            assert moved[start.catalogue.index(label)] @ encoder.encode([text])[0] > 0.001
+            x = encode_inputs([text], encoder, start.dimension)[0]
+            assert moved[start.catalogue.index(label)] @ x > 0.001
     for number in range(2):
         with Device.open(
             tmp_path / f"device{number}", DeviceKey.from_file(tmp_path / f"{number}.key"), encoder=encoder
