@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from unittest.mock import patch
 
-from benchmarks.baselines import Baseline, Hits, sqlcipher
 from benchmarks.corpus import DIMENSION, Floats, Query
+from benchmarks.plain_engines import Baseline, Hits, sqlcipher
 
 if TYPE_CHECKING:
     from store import Record

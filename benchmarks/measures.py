@@ -19,7 +19,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from benchmarks.baselines import Baseline, Commits, Hits, size_bytes
 from benchmarks.corpus import DIMENSION, Corpus, Floats, Query
 from benchmarks.engines import (
     Durable,
@@ -31,6 +30,7 @@ from benchmarks.engines import (
     timed_durable,
     unlock_afresh,
 )
+from benchmarks.plain_engines import Baseline, Commits, Hits, size_bytes
 
 BUILD_BATCH = 4096
 NEIGHBOURS = 10

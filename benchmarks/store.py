@@ -120,7 +120,7 @@ def _baselines(text: str) -> list[str]:
 
 def _engine_names(baselines: Sequence[str]) -> tuple[list[str], list[str]]:
     """The engines to measure, Tacit's first, and a line for each that cannot be."""
-    from benchmarks.baselines import sqlcipher
+    from benchmarks.plain_engines import sqlcipher
 
     names = ["tacit", *baselines]
     driver = sqlcipher()

@@ -21,11 +21,11 @@ import numpy as np
 
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
+from engine.chooses import Chooses
 from engine.encoder import Encoder, check_vectors, load_encoder
 from engine.errors import EncoderMismatchError
 from engine.keeper import Memory
 from engine.kept import Kept, first_values
-from engine.participant import Participant
 from engine.suggestion import Evaluation, Suggestion, found, ranks_of
 from store import AcceptRollback, DeviceSecret, EncryptedStore, Unlock, Witness
 
@@ -34,7 +34,7 @@ __all__ = ["Device", "Memory"]
 _EXPLAINED_BY = 3
 
 
-class Device(Participant):
+class Device(Chooses):
     """An open device. Made by `create` or `open`; close it, or use it in a ``with`` statement."""
 
     @classmethod

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast
 
 from engine.checkpoint import Checkpoint
+from engine.choice_model import ChoiceModel
 from engine.encoder import Encoder
 from engine.errors import ModelError
 from engine.evidence import EvidenceRecord
@@ -18,6 +19,7 @@ from store import EncryptedStore, Record
 _T = TypeVar("_T")
 _KIND = "engine"
 _MODEL, _MODEL_BEFORE, _EVIDENCE, _ENCODER, _ROUNDS = "model", "model before", "evidence", "encoder", "rounds allowed"
+_CHOICE_MODEL = "choice model"
 
 
 def first_values(model: Checkpoint, encoder: Encoder) -> dict[tuple[str, str], bytes]:
@@ -106,6 +108,19 @@ class Kept:
             self._store.put(_KIND, _ENCODER, _encoder_bytes(encoder))
             self._store.discard(_KIND, _MODEL_BEFORE)
             self._store.discard(_KIND, _EVIDENCE)
+
+    def choice_model(self) -> ChoiceModel | None:
+        """Return the shared model of choices, if there is one."""
+
+        def read() -> ChoiceModel | None:
+            content = self._store.fetch(_KIND, _CHOICE_MODEL)
+            return None if content is None else ChoiceModel.from_bytes(content, name="the device's model of choices")
+
+        return self.once(_CHOICE_MODEL, read)
+
+    def use_choice_model(self, model: ChoiceModel) -> None:
+        """Store another shared model of choices."""
+        self._store.put(_KIND, _CHOICE_MODEL, model.to_bytes(), purges=False)
 
     def evidence(self) -> EvidenceRecord:
         """Return the evidence, to read."""

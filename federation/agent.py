@@ -23,6 +23,7 @@ from engine.consent import PERSONALIZATION
 from engine.device import Device
 from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
 from engine.training import TrainingPlan
+from federation.choice_request import ChoiceRequest, choice_answer
 from federation.config import MOST_LOCAL_STEPS, OPEN_MODE
 from federation.errors import UpdateError
 from federation.update import Floats, clip
@@ -61,6 +62,8 @@ class TrainRequest:
     clip_norm: float
     seed: int
 
+    purpose = PERSONALIZATION
+
     def digest(self) -> str:
         """SHA-256, in hex, of all that is asked."""
         terms = asdict(self) | {"flat": digest(self.flat.tobytes())}
@@ -78,13 +81,15 @@ class StatisticsRequest:
     mode: str
     clip_norm: float
 
+    purpose = PERSONALIZATION
+
     def digest(self) -> str:
         """SHA-256, in hex, of all that is asked."""
         terms = asdict(self) | {"flat": digest(self.flat.tobytes()), "weights": digest(self.weights.tobytes())}
         return digest(json.dumps(terms, sort_keys=True).encode())
 
 
-Request = TrainRequest | StatisticsRequest
+Request = TrainRequest | StatisticsRequest | ChoiceRequest
 
 
 class Agent:
@@ -109,6 +114,10 @@ class Agent:
         """Return the re-scorer's statistics, float32 (STATISTICS_LENGTH,), clipped as one; else as :meth:`train`."""
         return self._answered(request, lambda: self._counted(request))
 
+    def choices(self, request: ChoiceRequest) -> Floats:
+        """Return the sums about choices, float32 (`ChoiceRequest.length`,), clipped; else as :meth:`train`."""
+        return self._answered(request, lambda: choice_answer(self.device, request))
+
     def _answered(self, request: Request, make: Callable[[], Floats]) -> Floats:
         if request.mode != OPEN_MODE:
             raise UpdateError(f"This agent knows no rounds in the mode {request.mode!r}.")
@@ -123,7 +132,7 @@ class Agent:
     def _given(self, request: Request, make: Callable[[], Floats]) -> Floats:
         """What leaves, noted. Raises `ConsentError`, `BudgetError` and `ChangedMeanwhileError`."""
         asked, standing = request.digest(), self.device.account.standing()
-        sent = self.device.contribute_again(asked, mode=request.mode, purpose=PERSONALIZATION)
+        sent = self.device.contribute_again(asked, mode=request.mode, purpose=request.purpose)
         if sent is not None:
             return np.frombuffer(sent, dtype=WIRE).astype(np.float32)
         # Before the work, which would be in vain; and once more where it is charged.
@@ -150,7 +159,7 @@ def _noted(request: Request, asked: str, payload: bytes) -> Contribution:
         to=request.run,
         round=request.server_round,
         mode=request.mode,
-        purpose=PERSONALIZATION,
+        purpose=request.purpose,
         asked=asked,
         model=digest(request.flat.astype(WIRE).tobytes()),
         sent=digest(payload),

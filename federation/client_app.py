@@ -16,6 +16,8 @@ import numpy as np
 from engine.rescorer import STATISTICS_LENGTH
 from engine.training import TrainingPlan
 from federation.agent import StatisticsRequest, TrainRequest, agent_of
+from federation.choice_request import ChoiceRequest
+from federation.choice_rounds import CHOICE_MESSAGE, FACTORS, ITEMS, STEP
 from federation.errors import UpdateError
 from federation.strategy import ARRAY, ARRAYS, CONFIG, METRICS, WEIGHT, WEIGHTS, as_arrays, reply_array
 from federation.update import Floats
@@ -54,6 +56,14 @@ def rescorer(message: Message, context: Context) -> Message:
     with agent_of(context.node_config) as agent:
         statistics = agent.statistics(_statistics_request(message, run=_run(context)))
     return _reply(statistics, message)
+
+
+@app.train("choice")
+def choice(message: Message, context: Context) -> Message:
+    """Relay a request about choices to the agent, and its answer back."""
+    with agent_of(context.node_config) as agent:
+        sums = agent.choices(_choice_request(message, run=_run(context)))
+    return _reply(sums, message)
 
 
 def _reply(values: Floats, message: Message) -> Message:
@@ -95,8 +105,25 @@ def _statistics_request(message: Message, *, run: str) -> StatisticsRequest:
     )
 
 
+def _choice_request(message: Message, *, run: str) -> ChoiceRequest:
+    config, arrays = message.content.config_records[CONFIG], message.content.array_records[ARRAYS]
+    factors = int(config[FACTORS])  # type: ignore[arg-type]
+    return ChoiceRequest(
+        run=run,
+        basis=np.asarray(arrays[ARRAY].numpy(), dtype=np.float32).reshape(-1, factors),
+        items=str(config[ITEMS]),
+        step=int(config[STEP]),  # type: ignore[arg-type]
+        weights=np.asarray(arrays[WEIGHTS].numpy(), dtype=np.float64),
+        server_round=int(config["server-round"]),  # type: ignore[arg-type]
+        mode=str(config["mode"]),
+        clip_norm=float(config["clip-norm"]),  # type: ignore[arg-type]
+    )
+
+
 def _reply_length(message: Message) -> int:
-    """How many numbers may leave in answer to ``message``: of a model, or of the statistics."""
+    """How many numbers may leave in answer to ``message``: of a model, of the statistics, or of sums about choices."""
+    if message.metadata.message_type == CHOICE_MESSAGE:
+        return _choice_request(message, run="").length
     if message.metadata.message_type != MessageType.TRAIN:
         return STATISTICS_LENGTH
     shape = message.content.array_records[ARRAYS][ARRAY].shape

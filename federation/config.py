@@ -17,7 +17,7 @@ OPEN_MODE = "open"
 MOST_LOCAL_STEPS = 200
 MOST_RESCORER_STEPS = 3  # Newton's steps converge in two or three, and each is a contribution of every device.
 # Where a run lies and how long it may wait do not change a bit of its result.
-_FREE = ("resume", "out", "deadline-s", "model")
+_FREE = ("resume", "out", "deadline-s", "model", "choice")
 MODE_NOTICE = "open: updates visible to the server"
 
 
@@ -30,6 +30,8 @@ class RunSettings:
     norm of ``clip_norm``. ``server_learning_rate`` is that of fedadam and fedyogi, ``proximal_mu`` that of fedprox.
     After these ``rounds`` come ``rescorer_steps`` Newton steps, at most 3, of the re-scorer's population weights, for
     which each device's statistics are clipped to ``rescorer_clip``. ``deadline_s`` bounds a round in seconds.
+    Where ``choice`` names a model of choices to start from, the run is about choices instead: ``rounds`` steps for the
+    basis of its factors and four for the rest, each device's sums clipped to ``choice_clip``.
     ``model`` is the checkpoint to start from and ``out`` the folder for the checkpoint after each round; with
     ``resume`` the run continues from the latter.
     """
@@ -49,6 +51,8 @@ class RunSettings:
     deadline_s: float = 3600.0
     mode: str = OPEN_MODE
     model: str = ""
+    choice: str = ""
+    choice_clip: float = 100.0
     out: str = ""
     resume: bool = False
 
@@ -68,7 +72,14 @@ class RunSettings:
             raise ConfigError(f"Expected local-steps={self.local_steps} to be at most {MOST_LOCAL_STEPS}.")
         if self.rescorer_steps > MOST_RESCORER_STEPS:
             raise ConfigError(f"Expected rescorer-steps={self.rescorer_steps} to be at most {MOST_RESCORER_STEPS}.")
-        for name in ("learning_rate", "server_learning_rate", "clip_norm", "rescorer_clip", "deadline_s"):
+        for name in (
+            "learning_rate",
+            "server_learning_rate",
+            "clip_norm",
+            "rescorer_clip",
+            "choice_clip",
+            "deadline_s",
+        ):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be positive and finite.")

@@ -20,6 +20,8 @@ import numpy as np
 
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, start_checkpoint
+from engine.choice_model import ChoiceModel
+from federation.choice_rounds import CHOICE_FILE, check_start, learn_choices
 from federation.config import MODE_NOTICE, RunSettings
 from federation.errors import CheckpointError
 from federation.rescorer_rounds import learn_population_weights
@@ -34,6 +36,9 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run all rounds. Raises `RoundError`, `CheckpointError` or `ConfigError`; a normal end means all completed."""
     settings = RunSettings.from_config(context.run_config)
+    if settings.choice:
+        _learn_choices(grid, settings)
+        return
     strategy, model = make_strategy(settings), _start(settings)
     if model.round:
         _check_same_run(settings, model)
@@ -41,6 +46,22 @@ def main(grid: Grid, context: Context) -> None:
     if model.round < settings.rounds:
         model = _train(grid, strategy, settings, model, keep)
     learn_population_weights(grid, strategy, settings, model, keep)
+
+
+def _learn_choices(grid: Grid, settings: RunSettings) -> None:
+    """Run the rounds of a model of choices. Raises `RoundError` and `CheckpointError`."""
+    path, notes = Path(settings.out) / CHOICE_FILE, _notes(settings)
+    if settings.resume and not path.is_file():
+        raise CheckpointError(f"There is nothing to resume: {path} does not exist. Start without --resume.")
+    model = ChoiceModel.load(path) if settings.resume else check_start(ChoiceModel.load(Path(settings.choice)))
+    if model.round:
+        _check_same_run(settings, model)
+
+    def keep(model: ChoiceModel) -> None:
+        if settings.out:
+            dataclasses.replace(model, notes=notes).save(path)
+
+    learn_choices(grid, make_strategy(settings), settings, model, keep)
 
 
 def _train(
@@ -93,7 +114,7 @@ def _start(settings: RunSettings) -> Checkpoint:
     return start_checkpoint(Catalogue.builtin(), load_encoder())
 
 
-def _check_same_run(settings: RunSettings, start: Checkpoint) -> None:
+def _check_same_run(settings: RunSettings, start: Checkpoint | ChoiceModel) -> None:
     before = json.loads(start.notes.get("settings", "{}"))
     # The number of rounds is among them: with more, the phases would not have been where they were.
     for name, value in settings.identity().items():
@@ -105,10 +126,14 @@ def _check_same_run(settings: RunSettings, start: Checkpoint) -> None:
 
 def _keeper(settings: RunSettings) -> Callable[[Checkpoint], None]:
     """What puts a checkpoint into the folder that the settings name, if they do."""
-    notes = {"settings": json.dumps(settings.to_config(), sort_keys=True), "mode": MODE_NOTICE}
+    notes = _notes(settings)
 
     def keep(model: Checkpoint) -> None:
         if settings.out:
             dataclasses.replace(model, notes=notes).save(Path(settings.out) / CHECKPOINT_FILE)
 
     return keep
+
+
+def _notes(settings: RunSettings) -> dict[str, str]:
+    return {"settings": json.dumps(settings.to_config(), sort_keys=True), "mode": MODE_NOTICE}

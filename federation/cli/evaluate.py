@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from federation.cli.evaluate_choice import choice
 from federation.cli.simulate import called, run_options
 
 
@@ -71,3 +72,6 @@ def routing(
     from federation.report import print_methods
 
     print_methods(results, Console())
+
+
+command.add_command(choice)

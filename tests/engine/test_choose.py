@@ -1,0 +1,280 @@
+"""Choosing on a device: the ranking beside a naive one, why each item is there, what is kept, forgotten, let out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.catalogue import Catalogue
+from engine.choice_history import CHOICE, ChoiceHistory
+from engine.choice_model import FACTORS, ChoiceModel
+from engine.chooser import Chooser
+from engine.chooses import POWER, reply_length
+from engine.device import Device
+from engine.errors import ModelError
+from engine.factors import BLOCKS, features
+from engine.habits import PUBLIC_HABITS, Habits
+from store import DeviceKey, Where
+
+FILMS = ("alien", "brazil", "casablanca", "dune", "eraserhead", "fargo")
+
+
+def learned(names: tuple[str, ...] = FILMS, *, factors: int = 3, seed: int = 0, **changed: Any) -> ChoiceModel:
+    rng = np.random.default_rng(seed)
+    start = ChoiceModel.start(Catalogue.from_names(names), factors=factors, seed=seed)
+    weights = rng.normal(scale=0.2, size=(len(names), BLOCKS * factors)).astype(np.float32)
+    plain: dict[str, Any] = {"items": start.items, "basis": start.basis, "weights": weights}
+    return ChoiceModel(**(plain | changed))
+
+
+@pytest.fixture
+def filled(device: Device) -> Device:
+    """Someone who has coffee at work and tea at home, and one choice of another kind."""
+    for number in range(6):
+        at = "work" if number % 2 else "home"
+        device.note_choice(
+            "coffee" if number % 2 else "tea", {"at": at, "day": f"day {number % 3}"}, time=float(number)
+        )
+    device.note_choice("alien", {"at": "home"}, time=6.0)
+    return device
+
+
+# The ranking.
+
+
+def test_probabilities_are_the_mixture_of_repeats_and_new_items() -> None:
+    model = learned(repeat_rate=0.4)
+    made = [("alien", {"at": "a"}, 0.0), ("own film", {}, 1.0), ("dune", {"at": "b"}, 2.0), ("alien", {"at": "a"}, 3.0)]
+    history = ChoiceHistory.of(made)
+    chooser = Chooser.of(history, model)
+    p = chooser.probabilities({"at": "a"})
+    assert chooser.items == (*FILMS, "own film")
+    assert p.sum() == pytest.approx(1)
+    habits = Habits.fit(history, shared=model.habits, repeat_rate=0.4)
+    assert habits.repeat == pytest.approx((1 + 5 * 0.4) / (4 + 5))
+    for name, share in zip(history.names, habits.shares({"at": "a"}), strict=True):
+        assert p[chooser.items.index(name)] == pytest.approx(habits.repeat * share)
+    # Items of this user alone have no factors, so that the profile is of the others.
+    z = features(np.array([0, 3, 0]), [{"at": "a"}, {"at": "b"}, {"at": "a"}, {"at": "a"}], model.basis)[-1]
+    assert model.weights is not None
+    scores = {name: float(model.weights[place] @ z) for place, name in enumerate(FILMS)}
+    soft = {name: np.log1p(np.exp(7 * score)) for name, score in scores.items() if name not in history.names}
+    for name, value in soft.items():
+        assert p[chooser.items.index(name)] == pytest.approx((1 - habits.repeat) * value / sum(soft.values()), rel=1e-4)
+
+
+def test_who_never_repeats_gets_new_items_first_and_who_always_does_gets_own_ones() -> None:
+    model = learned(repeat_rate=0.5)
+    once = ChoiceHistory.of([(name, {}, float(n)) for n, name in enumerate([*FILMS[:3], *map(str, range(60))])])
+    again = ChoiceHistory.of([(FILMS[n % 3], {}, float(n)) for n in range(60)])
+    assert {one.item for one in Chooser.of(once, model).best({}, k=3)} == set(FILMS[3:])
+    assert {one.item for one in Chooser.of(again, model).best({}, k=3)} == set(FILMS[:3])
+
+
+def test_ranking_of_new_items_follows_their_scores_even_below_zero() -> None:
+    weights = np.zeros((6, BLOCKS * 3), dtype=np.float32)
+    weights[:, -1] = [-0.1, -0.5, -0.3, 0.4, 0.0, -0.4]  # The constant's.
+    best = Chooser.of(ChoiceHistory.of([]), learned(weights=weights)).best({}, k=6)
+    assert [one.item for one in best] == ["dune", "eraserhead", "alien", "casablanca", "fargo", "brazil"]
+    assert all(one.probability > 0 for one in best)
+    assert best[0].explanation == "people choose this often"
+
+
+@pytest.mark.parametrize("model", [None, learned(), ChoiceModel.start(Catalogue.from_names(FILMS), factors=2)])
+@pytest.mark.parametrize("names", [[], ["mine"], ["alien"], list(FILMS), [*FILMS, "mine"]], ids=str)
+def test_any_history_and_model_gives_probabilities(model: ChoiceModel | None, names: list[str]) -> None:
+    chooser = Chooser.of(ChoiceHistory.of([(name, {}, float(n)) for n, name in enumerate(names)]), model)
+    p = chooser.probabilities({"at": "home"})
+    assert len(p) == len(chooser.items) == len({*names, *(FILMS if model else ())})
+    assert (p >= 0).all()
+    assert not len(p) or p.sum() == pytest.approx(1)
+    assert len(chooser.best({}, k=3)) == min(3, len(p))
+
+
+# On a device.
+
+
+def test_device_chooses_by_context_and_says_why(filled: Device) -> None:
+    best = filled.choose({"at": "home"}, k=2)
+    assert best[0].item == "tea"
+    assert best[0].explanation == "chosen 3 times, 3 of them with at home"
+    assert filled.choose({"at": "work"}, k=1)[0].item == "coffee"
+    once = next(one for one in filled.choose({"at": "work"}, k=3) if one.item == "alien")
+    assert once.explanation == "chosen once, 0 of them with at work"
+    assert filled.choose(k=1)[0].explanation == "chosen 3 times"
+
+
+def test_new_items_are_explained_by_those_that_lead_to_them(filled: Device) -> None:
+    weights = np.zeros((6, BLOCKS * 3), dtype=np.float32)
+    model = learned(weights=weights)
+    weights[FILMS.index("dune"), :3] = model.basis[0]  # Of the profile that fades fastest: likes what alien is.
+    filled.load_choice_model(learned(weights=weights))
+    found = {one.item: one for one in filled.choose(k=10)}
+    assert found["dune"].alike == ("alien",)
+    assert found["dune"].explanation == "people who choose alien also choose this"
+    assert set(found) == {*FILMS, "tea", "coffee"}
+
+
+def test_among_limits_the_answer_and_its_probabilities(filled: Device) -> None:
+    among = filled.choose({"at": "home"}, k=5, among={"coffee", "alien", "unknown"})
+    assert {one.item for one in among} == {"coffee", "alien"}
+    assert sum(one.probability for one in among) == pytest.approx(1)
+    assert filled.choose(among=[]) == []
+
+
+def test_empty_device_and_bad_arguments(device: Device) -> None:
+    assert device.choose() == []
+    for bad in ({"at": 1}, "home", {"at": {"deep": "x"}}):
+        with pytest.raises(ValueError, match="flat object of strings"):
+            device.choose(bad)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="flat object of strings"):
+            device.note_choice("tea", bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="k=0"):
+        device.choose(k=0)
+    for item in ("", "x" * 1001, "\ud800"):
+        with pytest.raises(ValueError, match="label"):
+            device.note_choice(item)
+    assert device.count() == 0
+
+
+def test_one_refused_choice_keeps_all_out(device: Device) -> None:
+    with pytest.raises(ValueError, match="label"):
+        device.note_choices([("tea", {}, 1.0), ("", {}, 2.0)])
+    assert device.count() == 0
+    assert device.note_choices([]) == []
+
+
+def test_choice_is_an_ordinary_memory_that_outlives_the_process(
+    filled: Device, folder: Path, key: DeviceKey, toy: Any
+) -> None:
+    before = filled.choose({"at": "home"}, k=3)
+    filled.close()
+    with Device.open(folder, key, encoder=toy) as again:
+        assert again.choose({"at": "home"}, k=3) == before
+        memory = again.memories()[0]
+        assert (memory.label, memory.purpose, memory.time) == ("tea", CHOICE, 0.0)
+        assert json.loads(memory.text) == {"at": "home", "day": "day 0"}
+        assert again.search("home", purpose=CHOICE)
+
+
+def test_choices_train_no_labels_and_labels_are_no_choices(filled: Device) -> None:
+    from engine.training import TrainingPlan
+
+    flat = filled.model.flat
+    trained = filled.train(flat, plan=TrainingPlan(), hold_back=False, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(trained, flat)
+    assert filled.private_labels == ()
+    filled.remember("a ride home", label="taxi")
+    assert "taxi" not in {one.item for one in filled.choose(k=10)}
+
+
+def test_forgotten_choice_is_gone_from_counts_as_if_it_had_never_been(filled: Device) -> None:
+    before = filled.choose({"at": "home"}, k=3)
+    number = filled.note_choice("gin", {"at": "home"}, time=9.0)
+    assert {one.item for one in filled.choose({"at": "home"}, k=9)} == {"tea", "coffee", "alien", "gin"}
+    filled.forget(number)
+    assert filled.choose({"at": "home"}, k=3) == before
+    filled.erase(Where(purpose=CHOICE))
+    assert filled.choose() == []
+
+
+def test_expired_choice_counts_no_more(filled: Device) -> None:
+    filled.remember('{"at":"home"}', label="gin", purpose=CHOICE, expires=time.time() + 0.2)
+    assert "gin" in {one.item for one in filled.choose(k=9)}
+    time.sleep(0.25)
+    assert "gin" not in {one.item for one in filled.choose(k=9)}
+
+
+def test_withdrawn_purpose_leaves_what_people_choose_on_the_whole(filled: Device) -> None:
+    weights = np.zeros((6, BLOCKS * 3), dtype=np.float32)
+    weights[FILMS.index("fargo"), -1] = 0.5
+    filled.load_choice_model(learned(weights=weights))
+    assert filled.choose({"at": "home"}, k=1)[0].item == "tea"
+    filled.withdraw_purpose(CHOICE)
+    best = filled.choose({"at": "home"}, k=9)
+    assert best[0].item == "fargo"
+    assert {one.item for one in best} == set(FILMS)
+    filled.allow_purpose(CHOICE)
+    assert filled.choose({"at": "home"}, k=1)[0].item == "tea"
+
+
+def test_memory_of_that_purpose_without_an_item_or_a_context_is_no_choice(filled: Device) -> None:
+    before = filled.choose(k=9)
+    filled.remember("not a context", label="gin", purpose=CHOICE)
+    filled.remember('{"at": 3}', label="gin", purpose=CHOICE)
+    filled.remember("{}", purpose=CHOICE)
+    assert filled.choose(k=9) == before
+
+
+# What a round may take.
+
+
+@pytest.mark.parametrize("step", range(POWER, BLOCKS))
+def test_items_that_the_list_lacks_say_nothing_and_the_length_is_fixed(filled: Device, step: int) -> None:
+    model = learned()
+    filled.load_choice_model(model)
+    with_private = filled.choice_statistics(model.basis, step=step, weights=PUBLIC_HABITS)
+    sums, habits = with_private
+    assert len(sums) + len(habits) == reply_length(len(FILMS), 3)
+    block = sums[: len(FILMS) * 3].reshape(len(FILMS), 3)
+    assert not block[1:].any()  # Of alien alone.
+    filled.erase(Where(purpose=CHOICE))
+    filled.note_choice("alien", {"at": "home"}, time=6.0)
+    alone = filled.choice_statistics(model.basis, step=step, weights=PUBLIC_HABITS)
+    np.testing.assert_array_equal(np.concatenate(with_private), np.concatenate(alone))
+
+
+def test_statistics_need_the_list_and_a_whole_request(filled: Device) -> None:
+    model = learned()
+    with pytest.raises(ModelError, match="load a model"):
+        filled.choice_statistics(model.basis, step=0, weights=PUBLIC_HABITS)
+    filled.load_choice_model(model)
+    for basis, step in ((model.basis[:3], 0), (model.basis * np.nan, 0), (model.basis, 4), (model.basis, -2)):
+        with pytest.raises(ModelError):
+            filled.choice_statistics(basis, step=step, weights=PUBLIC_HABITS)
+
+
+# The model on disk.
+
+
+def test_model_comes_back_from_its_bytes_to_the_bit(tmp_path: Path) -> None:
+    for model in (learned(repeat_rate=0.3, round=7), ChoiceModel.start(Catalogue.from_names(FILMS), factors=2)):
+        model.save(tmp_path / "m.safetensors")
+        again = ChoiceModel.load(tmp_path / "m.safetensors")
+        assert again.to_bytes() == model.to_bytes()
+        np.testing.assert_array_equal(again.basis, model.basis)
+        assert (again.weights is None) == (model.weights is None)
+        assert (again.items, again.round, again.repeat_rate) == (model.items, model.round, model.repeat_rate)
+
+
+def test_models_of_the_wrong_kind_or_shape_are_refused(device: Device, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="labels, not of choices"):
+        ChoiceModel.from_bytes(device.model.to_bytes())
+    content = learned().to_bytes()
+    with pytest.raises(ModelError):
+        ChoiceModel.from_bytes(content[:-3])
+    items = Catalogue.from_names(FILMS)
+    for changed in (
+        {"basis": np.zeros((5, 3), dtype=np.float32)},
+        {"basis": np.full((6, 3), np.nan, dtype=np.float32)},
+        {"weights": np.zeros((6, 3), dtype=np.float32)},
+        {"habits": np.full(5, np.nan)},
+        {"repeat_rate": 1.5},
+    ):
+        with pytest.raises(ModelError):
+            learned(**changed)
+    for factors in (1, 257):
+        with pytest.raises(ModelError):
+            ChoiceModel.start(items, factors=factors)
+    assert FACTORS == 32
+
+
+def test_starts_of_one_seed_are_equal() -> None:
+    items = Catalogue.from_names(FILMS)
+    assert ChoiceModel.start(items, factors=3).to_bytes() == ChoiceModel.start(items, factors=3).to_bytes()
+    assert ChoiceModel.start(items, factors=3, seed=1).to_bytes() != ChoiceModel.start(items, factors=3).to_bytes()

@@ -1,0 +1,160 @@
+"""The factor model: its sums are those of the pooled data, its basis that of an exact SVD, its weights a ridge's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import ModelError
+from engine.factors import (
+    BLOCKS,
+    RIDGE,
+    SPANS,
+    context_features,
+    features,
+    first_times,
+    gram,
+    orthonormal,
+    power_block,
+    profiles,
+    solve,
+    target_block,
+)
+
+ITEMS, FACTORS = 12, 3
+histories = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=15), min_size=1, max_size=6)
+
+
+def as_rows(people: list[list[int]]) -> np.ndarray:
+    x = np.zeros((len(people), ITEMS))
+    for row, own in zip(x, people, strict=True):
+        row[own] = 1
+    return x
+
+
+def some_people(count: int = 60, *, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(ITEMS)[: 2 + int(rng.integers(5))].tolist() for _ in range(count)]
+
+
+@given(histories)
+@settings(max_examples=40, deadline=None)
+def test_power_blocks_add_up_to_the_pooled_product(people: list[list[int]]) -> None:
+    basis = orthonormal(np.random.default_rng(0).normal(size=(ITEMS, FACTORS)))
+    x = as_rows(people)
+    total = sum(power_block(np.array(own, dtype=np.int64), basis) for own in people)
+    np.testing.assert_allclose(total, x.T @ (x @ basis), atol=1e-5)
+
+
+def test_power_steps_span_the_first_right_singular_vectors() -> None:
+    people = some_people()
+    basis = orthonormal(np.random.default_rng(1).normal(size=(ITEMS, FACTORS)))
+    for _ in range(150):
+        basis = orthonormal(sum(power_block(np.array(own), basis) for own in people))
+    _, _, rows = np.linalg.svd(as_rows(people))
+    exact = rows[:FACTORS].T
+    np.testing.assert_allclose(basis @ basis.T, exact @ exact.T, atol=1e-4)
+
+
+def test_basis_is_orthonormal_even_of_columns_that_span_less() -> None:
+    for columns in (np.zeros((5, 3)), np.ones((5, 3)), np.eye(5)[:, :3] * 1e-30, np.eye(5)[:, :3]):
+        q = orthonormal(columns)
+        np.testing.assert_allclose(q.T @ q, np.eye(3), atol=1e-5)
+    np.testing.assert_allclose(orthonormal(np.eye(5)[:, :3]), np.eye(5)[:, :3])
+
+
+@pytest.mark.parametrize("columns", [np.full((4, 2), np.nan), np.full((4, 2), np.inf), np.zeros((2, 3))])
+def test_columns_that_give_no_basis_are_refused(columns: np.ndarray) -> None:
+    with pytest.raises(ModelError):
+        orthonormal(columns)
+
+
+@given(st.lists(st.integers(0, ITEMS - 1), max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_profiles_are_the_faded_means_that_the_docstring_states(own: list[int]) -> None:
+    basis = orthonormal(np.random.default_rng(2).normal(size=(ITEMS, FACTORS)))
+    fast = profiles(np.array(own, dtype=np.int64), basis)
+    assert fast.shape == (len(own) + 1, len(SPANS) * FACTORS)
+    for t in range(len(own) + 1):
+        for block, span in enumerate(SPANS):
+            weights = [math.exp(-(t - 1 - s) / span) for s in range(t)]
+            naive = sum((w * basis[own[s]].astype(float) for s, w in enumerate(weights)), np.zeros(FACTORS))
+            naive = naive / math.sqrt(sum(weights)) if t else naive
+            np.testing.assert_allclose(fast[t, block * FACTORS : (block + 1) * FACTORS], naive, atol=1e-6)
+
+
+def test_profile_knows_nothing_of_what_comes_later() -> None:
+    basis = orthonormal(np.random.default_rng(2).normal(size=(ITEMS, FACTORS)))
+    one, other = profiles(np.array([1, 2, 3, 4]), basis), profiles(np.array([1, 2, 9, 9]), basis)
+    np.testing.assert_array_equal(one[:3], other[:3])
+    assert not np.allclose(one[3], other[3])
+
+
+def test_context_has_a_bucket_each_and_a_constant() -> None:
+    z = context_features([{}, {"at": "home"}, {"at": "home", "day": "Sunday"}, {"at": "pub"}], 64)
+    assert z[:, -1].tolist() == [1, 1, 1, 1]
+    assert z[:, :-1].sum(axis=1).tolist() == [0, 1, 2, 1]
+    assert ((z[1] == 1) & (z[2] == 1)).sum() == 2  # The bucket that both have, and the constant.
+    np.testing.assert_array_equal(
+        z, context_features([{}, {"at": "home"}, {"day": "Sunday", "at": "home"}, {"at": "pub"}], 64)
+    )
+
+
+def test_only_the_first_time_of_an_item_is_new() -> None:
+    assert first_times(np.array([3, 1, 3, 3, 2, 1])).tolist() == [0, 1, 4]
+    assert first_times(np.zeros(0, dtype=np.int64)).tolist() == []
+
+
+def test_sums_of_devices_solve_to_the_ridge_of_the_pooled_rows() -> None:
+    people = some_people(20)
+    basis = orthonormal(np.random.default_rng(3).normal(size=(ITEMS, FACTORS)))
+    size = BLOCKS * FACTORS
+    packed, targets, rows, answers = np.zeros(size * (size + 1) // 2), np.zeros((ITEMS, size)), [], []
+    for person, own in enumerate(people):
+        contexts = [{"day": str((person + t) % 3)} for t in range(len(own) + 1)]
+        z = features(np.array(own), contexts, basis)[:-1]
+        packed += gram(z)
+        for block in range(BLOCKS):
+            part = slice(block * FACTORS, (block + 1) * FACTORS)
+            targets[:, part] += target_block(np.array(own), z[:, part], (ITEMS, FACTORS))
+        rows.append(z)
+        answers += own
+    z, y = np.concatenate(rows), np.eye(ITEMS)[answers]
+    shrink = np.full(size, RIDGE * len(z))
+    shrink[-1] = 1e-12 * len(z)
+    exact = np.linalg.solve(z.T @ z + np.diag(shrink), z.T @ y).T
+    np.testing.assert_allclose(solve(packed, targets), exact, atol=1e-4)
+
+
+def test_weights_do_not_depend_on_the_scale_of_sums_and_survive_noise() -> None:
+    rng = np.random.default_rng(4)
+    z = np.concatenate([rng.normal(size=(40, 5)), np.ones((40, 1))], axis=1)
+    targets = rng.random((7, 6))
+    np.testing.assert_allclose(solve(gram(z) / 40, targets / 40), solve(gram(z), targets), rtol=1e-4, atol=1e-6)
+    noised = gram(z) + rng.normal(scale=60, size=21)
+    assert np.isfinite(solve(noised, targets)).all()
+    assert not solve(np.zeros(21), np.zeros((7, 6))).any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_sums_that_are_not_finite_are_refused(bad: float) -> None:
+    with pytest.raises(ModelError):
+        solve(np.full(21, bad), np.zeros((7, 6)))
+    with pytest.raises(ModelError):
+        solve(np.zeros(21), np.full((7, 6), bad))
+
+
+def test_without_other_evidence_items_stand_by_their_popularity() -> None:
+    # Two devices whose first choices have no history: the constant alone tells of them.
+    basis = orthonormal(np.random.default_rng(5).normal(size=(ITEMS, FACTORS)))
+    z = features(np.zeros(0, dtype=np.int64), [{}], basis)
+    targets = np.zeros((ITEMS, BLOCKS * FACTORS))
+    for item, times in ((4, 3), (7, 1)):
+        targets[item] += times * z[0]
+    scores = solve(gram(np.repeat(z, 4, axis=0)), targets) @ z[0]
+    np.testing.assert_allclose(scores[[4, 7]], [0.75, 0.25], atol=1e-5)
+    assert np.abs(np.delete(scores, [4, 7])).max() < 1e-9
