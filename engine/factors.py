@@ -30,7 +30,8 @@ from engine.rescorer import Floats, Integers
 SPANS = (2.0, 8.0, math.inf)
 """Over how many later choices (e-fold) an earlier one fades from each part of a profile."""
 BLOCKS = len(SPANS) + 1
-RIDGE = 0.001  # Of the events summed.
+RIDGE = 0.0005  # Of the events summed …
+LEAST_RIDGE = 30.0  # … and this: few people teach little beside what is popular.
 _NEGLIGIBLE = 1e-12
 
 
@@ -131,7 +132,7 @@ def solve(gram_sum: Floats, targets: Floats) -> npt.NDArray[np.float32]:
     values, vectors = np.linalg.eigh(matrix)
     matrix = (vectors * np.maximum(values, 0.0)) @ vectors.T
     events = max(matrix[-1, -1], _NEGLIGIBLE)
-    shrink = np.full(size, RIDGE * events)
+    shrink = np.full(size, LEAST_RIDGE + RIDGE * events)
     shrink[-1] = _NEGLIGIBLE * events
     result: npt.NDArray[np.float32] = np.linalg.solve(matrix + np.diag(shrink), targets.T).T.astype(np.float32)
     return result

@@ -21,7 +21,6 @@ import numpy as np
 from engine import habits
 from engine.choice_model import ChoiceModel
 from engine.chooses import POWER, reply_length
-from engine.errors import ModelError
 from engine.factors import BLOCKS, orthonormal, solve
 from engine.rescorer import Floats
 from federation.config import RunSettings
@@ -85,7 +84,7 @@ def after_step(model: ChoiceModel, total: Floats, answers: int, *, step: int) ->
     mean = (before * step + gram / max(answers, 1)) / (step + 1)
     if step < BLOCKS - 1:
         return dataclasses.replace(learned, tensors={_GRAM: mean, _TARGETS: targets})
-    return dataclasses.replace(learned, weights=solve(mean, targets), tensors={})
+    return dataclasses.replace(learned, weights=solve(mean * answers, targets * answers), tensors={})
 
 
 def _state(model: ChoiceModel, name: str, shape: tuple[int, ...]) -> Floats:
@@ -120,7 +119,5 @@ def _retyped(message: Message) -> Message:
 
 
 def check_start(model: ChoiceModel) -> ChoiceModel:
-    """Return a model that a run starts from: its items, and nothing that another run learned. Raises `ModelError`."""
-    if len(model.items) < model.factors:
-        raise ModelError(f"Expected at least as many items as factors, got {len(model.items)} and {model.factors}.")
+    """Return what a run starts from: the model's items and basis, and nothing else that another run learned."""
     return dataclasses.replace(model.bare(), round=0, weights=None, habits=habits.PUBLIC_HABITS.copy(), repeat_rate=0.5)
