@@ -13,6 +13,8 @@ from typing import Any as _Any
 if TYPE_CHECKING:
     from engine.catalogue import Catalogue, Label
     from engine.checkpoint import Checkpoint
+    from engine.choice_model import ChoiceModel
+    from engine.chooser import Choice
     from engine.device import Device, Memory
     from engine.encoder import Encoder, load_encoder
     from engine.errors import EngineError
@@ -27,6 +29,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Catalogue": "engine.catalogue",
     "Checkpoint": "engine.checkpoint",
+    "Choice": "engine.chooser",
+    "ChoiceModel": "engine.choice_model",
     "Device": "engine.device",
     "DeviceKey": "store",
     "Encoder": "engine.encoder",
@@ -46,6 +50,8 @@ _HOMES = {
 __all__ = [
     "Catalogue",
     "Checkpoint",
+    "Choice",
+    "ChoiceModel",
     "Device",
     "DeviceKey",
     "Encoder",

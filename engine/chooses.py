@@ -2,6 +2,7 @@
 
 import time as clock
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from engine.choice_model import Basis, ChoiceModel
 from engine.chooser import Choice, Chooser, empty_chooser
 from engine.errors import ModelError
 from engine.factors import BLOCKS
+from engine.keeper import EVERYTHING
 from engine.participant import Participant
 from engine.rescorer import Floats
-from store import Record
+from engine.suggestion import Found
+from store import Record, Where
 
+_CHOICES = Where(purpose=CHOICE)
 POWER = -1
 """Names the step of a round that gives the basis; the others are the blocks 0 to 3 of the features."""
 
@@ -116,6 +120,16 @@ class Chooses(Participant):
                 raise ModelError(f"Expected step={step} from {POWER} to {BLOCKS - 1}.")
             history = self._choices().known_to(model.items)
             return _sums(history, model, basis, step), np.concatenate(habits.device_statistics(history, weights))
+
+    def find_to_erase(self, text: str, k: int = 5, where: Where = EVERYTHING) -> list[Found]:
+        """Return what `search` finds by both, choices included, to look at before it is forgotten."""
+        return super()._search(text, k, where, by="both", purpose=None)
+
+    def _search(self, text: str, k: int, where: Where, *, by: str, purpose: str | None) -> list[Found]:
+        # Hundreds of choices have the same few words: they are found where they are asked for by their purpose.
+        if where.purpose is None and self._kept.once("any choice", lambda: bool(self._store.count(_CHOICES))):
+            where = replace(where, without=CHOICE)
+        return super()._search(text, k, where, by=by, purpose=purpose)
 
     def _chooser(self) -> Chooser:
         return self._kept.once("chooser", self._new_chooser)

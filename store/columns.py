@@ -73,6 +73,8 @@ class Entry(NamedTuple):
 class Where:
     """Which memories a reading is about. Times are in Unix seconds, ``before`` excluded; ``None`` is any.
 
+    ``without`` leaves out those of one purpose.
+
     Raises ``ValueError`` for a time that is no number.
     """
 
@@ -81,6 +83,7 @@ class Where:
     source: str | None = None
     after: float | None = None
     before: float | None = None
+    without: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("after", "before"):
@@ -95,7 +98,8 @@ class Where:
         """Whether the record is one of these."""
         words = all(getattr(self, name) in (None, getattr(entry, name)) for name in _WORDS)
         after = self.after is None or entry.time >= self.after
-        return words and after and (self.before is None or entry.time < self.before)
+        others = self.without is None or entry.purpose != self.without
+        return words and others and after and (self.before is None or entry.time < self.before)
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -230,6 +234,8 @@ class Columns:
             if word is not None:
                 known = self.words[name]
                 wanted &= (self._codes[name] == known.index(word)) if word in known else False
+        if where.without is not None and where.without in self.words["purpose"]:
+            wanted &= self._codes["purpose"] != self.words["purpose"].index(where.without)
         if where.after is not None:
             wanted &= self.times >= where.after
         if where.before is not None:

@@ -20,7 +20,7 @@ _WORDS = {
     "svd32": "SVD-32, centralised",
     "ease": "EASE, centralised",
 }
-_GROUPS = {None: "all", "not_in_this_context": "without what was had in this context", "new_items": "new to the user"}
+_GROUPS = {None: "all", "not_in_this_context": "not had in this context", "new_items": "new to the user"}
 
 
 @click.command(name="choice")
@@ -101,11 +101,8 @@ def print_choices(results: Mapping[str, Any], console: "Console") -> None:
     table.add_column("Method")
     for heading in ("Acc@1", "Acc@5", "MRR", "HR@10 (95% interval)", "NDCG@10"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for group, words in _GROUPS.items():
-        its = {name: (one if group is None else one[group]) for name, one in results["methods"].items()}
-        rows = next((one["rows"] for one in its.values() if one), 0)
-        if not rows:
-            continue
+    for words, its in _groups(results["methods"]):
+        rows = next(iter(its.values()))["rows"]
         table.add_section()
         table.add_row(f"[bold]{words}: {rows} row{'s' * (rows > 1)}[/bold]")
         for name, one in its.items():
@@ -123,3 +120,18 @@ def print_choices(results: Mapping[str, Any], console: "Console") -> None:
     console.print(
         f"{users} users measured, {results['devices']} devices, {items} items, {results['seeds']} draws of 99."
     )
+
+
+def _groups(methods: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The kinds of rows with each method's figures; a kind with the same figures as all rows shares their lines."""
+    whole = {name: {key: value for key, value in one.items() if key not in _GROUPS} for name, one in methods.items()}
+    groups, same = [], [_GROUPS[None]]
+    for group, words in _GROUPS.items():
+        its = {name: one[group] for name, one in methods.items()} if group else whole
+        if group is None or not all(its.values()):
+            continue
+        if its == whole:
+            same.append(words)
+        else:
+            groups.append((words, its))
+    return [("; ".join(same), whole), *groups]

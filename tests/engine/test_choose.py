@@ -278,3 +278,13 @@ def test_starts_of_one_seed_are_equal() -> None:
     items = Catalogue.from_names(FILMS)
     assert ChoiceModel.start(items, factors=3).to_bytes() == ChoiceModel.start(items, factors=3).to_bytes()
     assert ChoiceModel.start(items, factors=3, seed=1).to_bytes() != ChoiceModel.start(items, factors=3).to_bytes()
+
+
+def test_search_leaves_choices_out_unless_they_are_asked_for(filled: Device) -> None:
+    note = filled.remember("home insurance runs out in may")
+    assert [found.id for found in filled.search("home", k=9)] == [note]
+    for by in ("meaning", "words"):
+        assert [found.id for found in filled.search("home", k=9, by=by)] == [note]
+    assert len(filled.search("home", k=9, purpose=CHOICE)) == 7
+    # What is to be forgotten is looked for everywhere.
+    assert len(filled.find_to_erase("home", k=9)) == 8

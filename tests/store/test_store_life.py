@@ -198,3 +198,23 @@ def test_derived_records_in_a_ring_are_all_forgotten(memory: EncryptedStore) -> 
     assert receipt is not None
     assert receipt.ids == (a, b)
     assert memory.count() == 0
+
+
+@pytest.mark.parametrize("padding", [0, 1_010])
+def test_readings_without_a_purpose_leave_out_what_has_it(memory: EncryptedStore, padding: int) -> None:
+    records = [Record(text="apple", time=-5.0, scope="filler", purpose="audit") for _ in range(padding)]
+    records += [Record(text="apple", **row) for row in ROWS]  # type: ignore[arg-type]
+    memory.add_many(records, np.ones((len(records), 4), dtype=np.float32))
+    for without, scope in (("audit", None), ("audit", "work"), ("none", "work")):
+        where = Where(without=without, scope=scope)
+        wanted = {
+            padding + at + 1
+            for at, row in enumerate(ROWS)
+            if row["purpose"] != without and scope in (None, row["scope"])
+        }
+        assert set(memory.vectors(where)[0]) == wanted
+        assert {id for id, _ in memory.search(np.ones(4, dtype=np.float32), 2_000, where=where)} == wanted
+        assert {id for id, _ in memory.search_text("apples", 2_000, where=where)} == wanted
+        assert memory.count(where) == len(wanted)
+    memory.erase(Where(without="audit"))
+    assert {stored.record.purpose for stored in memory.iter()} == {"audit"}

@@ -1,0 +1,94 @@
+"""Transcripts of `tacit evaluate choice`: its table, its JSON, and what it says of files it cannot measure."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+METRICS = {"accuracy", "accuracy_at_5", "mrr", "hit_rate_at_10", "ndcg_at_10"}
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    """Four people who each open their own two apps by the time of day, 24 times; one app is not in the list."""
+    rng = random.Random(0)
+    lines = []
+    for user in range(4):
+        for number in range(24):
+            when = rng.choice(("morning", "evening"))
+            item = f"app {(user + (when == 'evening') * 3) % 6}" if rng.random() < 0.9 else f"app {rng.randrange(7)}"
+            lines.append({"user": f"u{user}", "ts": number, "item": item, "value": 1.0, "context": {"when": when}})
+    file = tmp_path / "apps.jsonl"
+    file.write_text("".join(json.dumps(line | {"split": "train"}) + "\n" for line in lines))
+    (tmp_path / "apps_items.jsonl").write_text("".join(json.dumps({"item": f"app {n}"}) + "\n" for n in range(6)))
+    return file
+
+
+def test_json_has_the_promised_figures(tacit: Call, events: Path, tmp_path: Path) -> None:
+    ran = tacit(["evaluate", "choice", events, "--json", "--factors", 3, "--seeds", 2, "--out", tmp_path / "out"])
+    assert ran.code == 0, ran.err
+    result = json.loads(ran.out)
+    assert set(result["methods"]) == {"personalized", "most_frequent", "own_context", "popularity"}
+    for figures in result["methods"].values():
+        assert set(figures) >= METRICS
+        assert all(0 <= figures[name] <= 1 for name in METRICS)
+    assert (result["users"], result["rows"], result["items"], result["seeds"]) == (4, 4, 7, 2)
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == result
+
+
+def test_table_names_methods_and_kinds_of_rows(tacit: Call, events: Path) -> None:
+    ran = tacit(["evaluate", "choice", events, "--methods", "all", "--factors", 3, "--seeds", 1])
+    assert ran.code == 0, ran.err
+    for words in ("apps.jsonl", "Personalized, by rounds", "SVD-32, centralised", "EASE", "all: 4 rows", "HR@10"):
+        assert words in ran.out
+    assert "4 users measured, 4 devices, 7 items, 1 draws of 99." in ran.out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no rows"),
+        ('{"user": "u", "item": "a"}\nnot json\n', "Line 2 is not JSON"),
+        ('{"user": "u", "item": "a", "ts": 1, "context": {"at": 5}}\n', "Line 1: Expected a context"),
+        ('{"user": "u", "item": "a", "ts": 1}\n', "20 rows of a user are needed"),
+        ('{"user": "u", "item": "a", "ts": null}\n', "nothing tells what to measure on"),
+    ],
+)
+def test_file_that_cannot_be_measured_is_one_line(tacit: Call, tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text(content)
+    ran = tacit(["evaluate", "choice", file])
+    assert (ran.code, ran.out) == (3, "")
+    assert message in ran.err
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_missing_files_are_one_line(tacit: Call, events: Path, tmp_path: Path) -> None:
+    for args in ([tmp_path / "none.jsonl"], [events, "--items", tmp_path / "none.jsonl"]):
+        ran = tacit(["evaluate", "choice", *args])
+        assert (ran.code, ran.out) == (3, "")
+        assert "Cannot read" in ran.err
+
+
+def test_all_methods_away_from_a_checkout_are_one_line(
+    tacit: Call, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    real = importlib.import_module
+
+    def without(name: str, package: str | None = None) -> Any:
+        if name.startswith("benchmarks"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name="benchmarks")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    ran = tacit(["evaluate", "choice", events, "--methods", "all"])
+    assert ran.code == 2
+    assert "source checkout" in ran.err
