@@ -10,14 +10,14 @@ that devices learned together, from what this user chose so far. Without such a 
 ('tea', 2, 'chosen 2 times')
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine.choice_history import ChoiceHistory, Context, check_context
 from engine.choice_model import ChoiceModel
-from engine.factors import BLOCKS, context_features, features
+from engine.factors import BLOCKS, context_features, next_profile
 from engine.habits import Habits
 from engine.rescorer import Floats, Integers
 
@@ -104,20 +104,17 @@ class Chooser:
         return [self._explained(int(item), float(p[item] / total) if total > 0 else 0.0, context) for item in order]
 
     def _own_profile(self) -> Floats:
-        """The features before the next choice (4·k,), those of its context left at 0."""
+        """The profile before the next choice (3·k,)."""
         if self._model is None or self._model.weights is None:
             return np.zeros(0)
         known = self._history.known_to(self._model.items)
-        blank: Sequence[Context] = [{}] * (len(known) + 1)
-        last: Floats = features(known.items_in(self._model.items), blank, self._model.basis)[-1]
-        return last
+        return next_profile(known.items_in(self._model.items), self._model.basis, ordered=known.ordered)
 
     def _new_shares(self, context: Context, new: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Floats:
         """Shares of the items that are new to the user, as they stand where ``new`` (C,) is true."""
         scores = np.zeros(len(self._names))
         if self._model is not None and self._model.weights is not None:
-            k, z = self._model.factors, self._profile.copy()
-            z[-k:] = context_features([context], k)[0]
+            z = np.concatenate([self._profile, context_features([context], self._model.factors)[0]])
             scores[: len(self._model.items)] = self._model.weights.astype(np.float64) @ z
         # Scores are near probabilities but may be negative: softly cut at 0, which keeps their order.
         floor = 1.0 / len(scores)

@@ -155,7 +155,6 @@ def _sums(history: ChoiceHistory, model: ChoiceModel, basis: Basis, step: int) -
     size = BLOCKS * k
     if step == POWER:
         return np.concatenate([factors.power_block(items, basis).reshape(-1), np.zeros(size * (size + 1) // 2)])
-    new = factors.first_times(items)
-    z = factors.features(items, [*history.contexts, {}], basis)[new]  # (m, 4·k)
-    block = factors.target_block(items[new], z[:, step * k : (step + 1) * k], basis.shape)
+    new, z = factors.examples(items, history.contexts, basis, ordered=history.ordered)  # (m,), (m, 4·k)
+    block = factors.target_block(new, z[:, step * k : (step + 1) * k], basis.shape)
     return np.concatenate([block.reshape(-1), factors.gram(z)])

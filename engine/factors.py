@@ -4,7 +4,8 @@ First a basis Q (n items, k) is found by block power iteration: each device adds
 sum over devices is XᵀXQ, whose span converges to the first k right singular vectors of the pooled matrix X, which
 nobody holds. Then each device walks through its choices in order. Before each one that was new to its user it has
 features z (4·k): what it chose so far, projected on Q with weights that fade over 2 events, over 8 events and not at
-all, then the context, hashed, and a constant. The sums of z zᵀ and of z for each item that came give the ridge
+all, then the context, hashed, and a constant. Where nothing tells the order, what stands for "so far" is all else that
+the user chose. The sums of z zᵀ and of z for each item that came give the ridge
 regression from a history to the next new item. A device's own profile never leaves it; what it adds is one array of
 fixed length.
 
@@ -30,8 +31,8 @@ from engine.rescorer import Floats, Integers
 SPANS = (2.0, 8.0, math.inf)
 """Over how many later choices (e-fold) an earlier one fades from each part of a profile."""
 BLOCKS = len(SPANS) + 1
-RIDGE = 0.0005  # Of the events summed …
-LEAST_RIDGE = 30.0  # … and this: few people teach little beside what is popular.
+RIDGE = 100.0  # So that few people teach little beside what is popular.
+CONTEXT_RIDGE = 2000.0  # Contexts say less about new items than histories do, in more numbers.
 _NEGLIGIBLE = 1e-12
 
 
@@ -58,17 +59,50 @@ def orthonormal(columns: Floats) -> npt.NDArray[np.float32]:
 def profiles(items: Integers, basis: npt.NDArray[np.float32]) -> Floats:
     """Return the profile before each of T choices and after the last, (T + 1, 3·k), by the spans in order.
 
-    A part is Σ decayᵃ·Q[item] / √(Σ decayᵃ) over the choices so far, a being how many came since.
+    A part is Σ decayᵃ·Q[item] / √(Σ decayᵃ) over the choices so far, a being how many came since; in the part that does
+    not fade an item counts once.
     """
     k, rows = basis.shape[1], basis[items].astype(np.float64)  # (T, k)
     out = np.zeros((len(items) + 1, len(SPANS) * k))
+    first = np.zeros(len(items))
+    first[first_times(items)] = 1.0
     for block, span in enumerate(SPANS):
-        fade = math.exp(-1.0 / span)
+        fade, counts = math.exp(-1.0 / span), first if math.isinf(span) else np.ones(len(items))
         total, weight = np.zeros(k), 0.0
-        for t, row in enumerate(rows, start=1):
-            total, weight = total * fade + row, weight * fade + 1.0
+        for t, (row, count) in enumerate(zip(rows, counts, strict=True), start=1):
+            total, weight = total * fade + count * row, weight * fade + count
             out[t, block * k : (block + 1) * k] = total / math.sqrt(weight)
     return out
+
+
+def next_profile(items: Integers, basis: npt.NDArray[np.float32], *, ordered: bool) -> Floats:
+    """Return the profile (3·k,) before the choice to come; without an order each part is that of the distinct items."""
+    if ordered:
+        last: Floats = profiles(items, basis)[-1]
+        return last
+    own = np.unique(items)
+    part = basis[own].sum(axis=0, dtype=np.float64) / math.sqrt(max(len(own), 1))
+    return np.tile(part, len(SPANS))
+
+
+def examples(
+    items: Integers, contexts: Sequence[Mapping[str, str]], basis: npt.NDArray[np.float32], *, ordered: bool
+) -> tuple[Integers, Floats]:
+    """Return the items (m,) that were new to the user once, and the features (m, 4·k) before each.
+
+    Without an order, each distinct item stands against all others, in the mean of the contexts that it was chosen in.
+    """
+    where = context_features(contexts, basis.shape[1])  # (T, k)
+    if ordered:
+        new = first_times(items)
+        return items[new], np.concatenate([profiles(items, basis)[new], where[new]], axis=1)
+    own, place, times = np.unique(items, return_inverse=True, return_counts=True)
+    mean = np.zeros((len(own), basis.shape[1]))
+    np.add.at(mean, place, where)
+    mean /= np.maximum(times, 1)[:, None]
+    rows = basis[own].astype(np.float64)
+    others = (rows.sum(axis=0) - rows) / math.sqrt(max(len(own) - 1, 1))
+    return own, np.concatenate([np.tile(others, (1, len(SPANS))), mean], axis=1)
 
 
 def context_features(contexts: Sequence[Mapping[str, str]], factors: int) -> Floats:
@@ -84,11 +118,6 @@ def context_features(contexts: Sequence[Mapping[str, str]], factors: int) -> Flo
 def _bucket(key: str, value: str, buckets: int) -> int:
     named = hashlib.sha256(f"{len(key)}:{key}={value}".encode()).digest()
     return int.from_bytes(named[:8], "big") % buckets
-
-
-def features(items: Integers, contexts: Sequence[Mapping[str, str]], basis: npt.NDArray[np.float32]) -> Floats:
-    """Return the features (T + 1, 4·k) before each choice; ``contexts`` has one more, that of the choice to come."""
-    return np.concatenate([profiles(items, basis), context_features(contexts, basis.shape[1])], axis=1)
 
 
 def first_times(items: Integers) -> Integers:
@@ -120,7 +149,8 @@ def target_block(items: Integers, z: Floats, shape: tuple[int, int]) -> Floats:
 def solve(gram_sum: Floats, targets: Floats) -> npt.NDArray[np.float32]:
     """Return weights (n, F) of the ridge regression whose sums are the packed Gram matrix and targets (n, F).
 
-    The constant (the last feature) is not shrunk, so that without other evidence items stand by their popularity.
+    The last k = F/4 features are the context's. The constant (the last of all) is not shrunk, so that without other
+    evidence items stand by their popularity.
     Noise may leave the matrix with eigenvalues below 0: those count as 0. Raises `ModelError`.
     """
     if not np.isfinite(gram_sum).all() or not np.isfinite(targets).all():
@@ -131,8 +161,8 @@ def solve(gram_sum: Floats, targets: Floats) -> npt.NDArray[np.float32]:
     matrix += np.triu(matrix, 1).T
     values, vectors = np.linalg.eigh(matrix)
     matrix = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    events = max(matrix[-1, -1], _NEGLIGIBLE)
-    shrink = np.full(size, LEAST_RIDGE + RIDGE * events)
-    shrink[-1] = _NEGLIGIBLE * events
+    shrink = np.full(size, RIDGE)
+    shrink[-(size // BLOCKS) :] = CONTEXT_RIDGE
+    shrink[-1] = _NEGLIGIBLE * max(matrix[-1, -1], 1.0)
     result: npt.NDArray[np.float32] = np.linalg.solve(matrix + np.diag(shrink), targets.T).T.astype(np.float32)
     return result

@@ -17,7 +17,7 @@ from engine.chooser import Chooser
 from engine.chooses import POWER, reply_length
 from engine.device import Device
 from engine.errors import ModelError
-from engine.factors import BLOCKS, features
+from engine.factors import BLOCKS, context_features, profiles
 from engine.habits import PUBLIC_HABITS, Habits
 from store import DeviceKey, Where
 
@@ -60,7 +60,7 @@ def test_probabilities_are_the_mixture_of_repeats_and_new_items() -> None:
     for name, share in zip(history.names, habits.shares({"at": "a"}), strict=True):
         assert p[chooser.items.index(name)] == pytest.approx(habits.repeat * share)
     # Items of this user alone have no factors, so that the profile is of the others.
-    z = features(np.array([0, 3, 0]), [{"at": "a"}, {"at": "b"}, {"at": "a"}, {"at": "a"}], model.basis)[-1]
+    z = np.concatenate([profiles(np.array([0, 3, 0]), model.basis)[-1], context_features([{"at": "a"}], 3)[0]])
     assert model.weights is not None
     scores = {name: float(model.weights[place] @ z) for place, name in enumerate(FILMS)}
     soft = {name: np.log1p(np.exp(7 * score)) for name, score in scores.items() if name not in history.names}

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from engine.errors import ModelError
 from engine.factors import (
     BLOCKS,
-    LEAST_RIDGE,
+    CONTEXT_RIDGE,
     RIDGE,
     SPANS,
     context_features,
-    features,
+    examples,
     first_times,
     gram,
+    next_profile,
     orthonormal,
     power_block,
     profiles,
@@ -82,7 +83,8 @@ def test_profiles_are_the_faded_means_that_the_docstring_states(own: list[int]) 
     assert fast.shape == (len(own) + 1, len(SPANS) * FACTORS)
     for t in range(len(own) + 1):
         for block, span in enumerate(SPANS):
-            weights = [math.exp(-(t - 1 - s) / span) for s in range(t)]
+            fresh = [span < 99 or own.index(own[s]) == s for s in range(t)]
+            weights = [math.exp(-(t - 1 - s) / span) * fresh[s] for s in range(t)]
             naive = sum((w * basis[own[s]].astype(float) for s, w in enumerate(weights)), np.zeros(FACTORS))
             naive = naive / math.sqrt(sum(weights)) if t else naive
             np.testing.assert_allclose(fast[t, block * FACTORS : (block + 1) * FACTORS], naive, atol=1e-6)
@@ -110,40 +112,71 @@ def test_only_the_first_time_of_an_item_is_new() -> None:
     assert first_times(np.zeros(0, dtype=np.int64)).tolist() == []
 
 
-def test_sums_of_devices_solve_to_the_ridge_of_the_pooled_rows() -> None:
-    people = some_people(20)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_sums_of_devices_solve_to_the_ridge_of_the_pooled_rows(ordered: bool) -> None:
+    people = some_people(400)
     basis = orthonormal(np.random.default_rng(3).normal(size=(ITEMS, FACTORS)))
     size = BLOCKS * FACTORS
     packed, targets, rows, answers = np.zeros(size * (size + 1) // 2), np.zeros((ITEMS, size)), [], []
     for person, own in enumerate(people):
-        contexts = [{"day": str((person + t) % 3)} for t in range(len(own) + 1)]
-        z = features(np.array(own), contexts, basis)[:-1]
+        contexts = [{"day": str((person + t) % 3)} for t in range(len(own))]
+        new, z = examples(np.array(own), contexts, basis, ordered=ordered)
         packed += gram(z)
         for block in range(BLOCKS):
             part = slice(block * FACTORS, (block + 1) * FACTORS)
-            targets[:, part] += target_block(np.array(own), z[:, part], (ITEMS, FACTORS))
+            targets[:, part] += target_block(new, z[:, part], (ITEMS, FACTORS))
         rows.append(z)
-        answers += own
+        answers += new.tolist()
     z, y = np.concatenate(rows), np.eye(ITEMS)[answers]
-    shrink = np.full(size, LEAST_RIDGE + RIDGE * len(z))
-    shrink[-1] = 1e-12 * len(z)
+    shrink = np.array([RIDGE] * 3 * FACTORS + [CONTEXT_RIDGE] * (FACTORS - 1) + [1e-12 * len(z)])
     exact = np.linalg.solve(z.T @ z + np.diag(shrink), z.T @ y).T
     np.testing.assert_allclose(solve(packed, targets), exact, atol=1e-4)
+    assert np.abs(exact[:, : 3 * FACTORS]).max() > 0.01
+
+
+def test_in_order_an_item_stands_after_what_came_before_and_without_one_against_all_others() -> None:
+    basis = orthonormal(np.random.default_rng(3).normal(size=(ITEMS, FACTORS)))
+    own, contexts = np.array([5, 2, 5, 7]), [{"at": "a"}, {"at": "b"}, {"at": "c"}, {"at": "a"}]
+    where = context_features(contexts, FACTORS)
+    new, z = examples(own, contexts, basis, ordered=True)
+    assert new.tolist() == [5, 2, 7]
+    np.testing.assert_array_equal(z[:, : 3 * FACTORS], profiles(own, basis)[[0, 1, 3]])
+    np.testing.assert_array_equal(z[:, 3 * FACTORS :], where[[0, 1, 3]])
+    new, z = examples(own, contexts, basis, ordered=False)
+    assert new.tolist() == [2, 5, 7]
+    for row, others in zip(z, ([5, 7], [2, 7], [2, 5]), strict=True):
+        naive = basis[others].astype(float).sum(axis=0) / math.sqrt(2)
+        np.testing.assert_allclose(row[: 3 * FACTORS], np.tile(naive, 3), atol=1e-6)
+    np.testing.assert_allclose(z[1, 3 * FACTORS :], (where[0] + where[2]) / 2)
+    shuffled = examples(own[[3, 1, 2, 0]], [contexts[t] for t in (3, 1, 2, 0)], basis, ordered=False)
+    np.testing.assert_allclose(shuffled[1], z, atol=1e-12)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_history_of_no_choice_and_of_one_have_profiles(ordered: bool) -> None:
+    basis = orthonormal(np.random.default_rng(3).normal(size=(ITEMS, FACTORS)))
+    none = np.zeros(0, dtype=np.int64)
+    new, z = examples(none, [], basis, ordered=ordered)
+    assert (new.shape, z.shape) == ((0,), (0, BLOCKS * FACTORS))
+    assert not next_profile(none, basis, ordered=ordered).any()
+    new, z = examples(np.array([4]), [{}], basis, ordered=ordered)
+    assert not z[0, : 3 * FACTORS].any()
+    np.testing.assert_allclose(next_profile(np.array([4]), basis, ordered=ordered), np.tile(basis[4], 3), atol=1e-6)
 
 
 def test_weights_survive_noise_that_leaves_the_matrix_indefinite() -> None:
     rng = np.random.default_rng(4)
-    z = np.concatenate([rng.normal(size=(40, 5)), np.ones((40, 1))], axis=1)
-    targets = rng.random((7, 6))
-    noised = gram(z) + rng.normal(scale=60, size=21)
+    z = np.concatenate([rng.normal(size=(40, 7)), np.ones((40, 1))], axis=1)
+    targets = rng.random((7, 8))
+    noised = gram(z) + rng.normal(scale=60, size=36)
     assert np.isfinite(solve(noised, targets)).all()
-    assert not solve(np.zeros(21), np.zeros((7, 6))).any()
+    assert not solve(np.zeros(36), np.zeros((7, 8))).any()
 
 
 def test_few_people_teach_little_beside_what_is_popular() -> None:
     """The history's share of a score grows with the number of people who say the same."""
     rng = np.random.default_rng(6)
-    z = np.concatenate([rng.normal(size=(20, 5)), np.ones((20, 1))], axis=1)
+    z = np.concatenate([rng.normal(size=(20, 7)), np.ones((20, 1))], axis=1)
     targets = (rng.random((20, 7)) < 0.3).T.astype(float) @ z
     sizes = [np.abs(solve(gram(z) * many, targets * many)[:, :-1]).max() for many in (1, 10, 1000)]
     assert sizes == sorted(sizes)
@@ -153,15 +186,15 @@ def test_few_people_teach_little_beside_what_is_popular() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_sums_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(ModelError):
-        solve(np.full(21, bad), np.zeros((7, 6)))
+        solve(np.full(36, bad), np.zeros((7, 8)))
     with pytest.raises(ModelError):
-        solve(np.zeros(21), np.full((7, 6), bad))
+        solve(np.zeros(36), np.full((7, 8), bad))
 
 
 def test_without_other_evidence_items_stand_by_their_popularity() -> None:
     # Two devices whose first choices have no history: the constant alone tells of them.
     basis = orthonormal(np.random.default_rng(5).normal(size=(ITEMS, FACTORS)))
-    z = features(np.zeros(0, dtype=np.int64), [{}], basis)
+    _, z = examples(np.array([4]), [{}], basis, ordered=True)
     targets = np.zeros((ITEMS, BLOCKS * FACTORS))
     for item, times in ((4, 3), (7, 1)):
         targets[item] += times * z[0]

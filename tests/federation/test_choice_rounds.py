@@ -16,7 +16,7 @@ from engine.choice_history import CHOICE, ChoiceHistory
 from engine.choice_model import ChoiceModel
 from engine.chooses import POWER, reply_length
 from engine.errors import ModelError
-from engine.factors import BLOCKS, features, first_times, gram, orthonormal, power_block, solve, target_block
+from engine.factors import BLOCKS, examples, gram, orthonormal, power_block, solve, target_block
 from engine.habits import PUBLIC_HABITS, device_statistics, newton_step
 from federation.agent import Agent, DevicePool
 from federation.choice_data import ChoiceRow, ChoiceSplit
@@ -121,9 +121,9 @@ def centralised(split: list[ChoiceSplit], start: ChoiceModel, *, power_steps: in
         weights = newton_step(weights, sum(device_statistics(history, weights)[0] for history in histories))
     rows, new = [], []
     for history, own in zip(histories, items, strict=True):
-        first = first_times(own)
-        rows.append(features(own, [*history.contexts, {}], basis)[first])
-        new.append(own[first])
+        targets, before = examples(own, history.contexts, basis, ordered=history.ordered)
+        rows.append(before)
+        new.append(targets)
     z, y = np.concatenate(rows), np.concatenate(new)
     targets = target_block(y, z, (len(ITEMS), z.shape[1]))
     shares = [device_statistics(history, weights)[1][0] for history in histories]
@@ -146,7 +146,7 @@ def test_rounds_learn_what_one_place_with_all_choices_would(cinema: Cinema) -> N
     assert learned.weights is not None
     assert exact.weights is not None
     assert np.abs(exact.weights).max() > 0.05
-    np.testing.assert_allclose(learned.weights, exact.weights, atol=2e-3)
+    np.testing.assert_allclose(learned.weights, exact.weights, atol=1e-4)
     np.testing.assert_allclose(learned.habits, exact.habits, atol=1e-4)
     assert not np.allclose(learned.habits, PUBLIC_HABITS, atol=1e-3)
     assert learned.repeat_rate == pytest.approx(exact.repeat_rate, abs=1e-5)
