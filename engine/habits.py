@@ -29,13 +29,13 @@ K = 5
 """Weights that all devices share: frequency, recency, the last one, each key, the whole context."""
 STATISTICS_LENGTH = K + K * (K + 1) // 2
 PUBLIC_HABITS: Floats = np.array([1.0, 0.1, 0.0, 0.5, 0.1])
-KAPPA = 5.0  # How strongly a device's weights are held to those of all.
+KAPPA = 15.0  # How strongly a device's weights are held to those of all.
 SHARED_RIDGE = 10.0
 MOST_WEIGHT = 20.0
 MOST_STEP = 0.3
 MOST_JUDGED, MOST_SCORES = 400, 200_000
 _FADE = float(np.exp(-1 / 10))  # Of the fading share, a choice.
-_RARE, _BACK_OFF = 0.01, 1.0
+RARE, BACK_OFF = 0.01, 3.0
 _RECENT_REPEATS, _REPEAT_PRIOR = 50, 5.0
 _FIXED = 3  # Features that are there in any context.
 _UPPER = np.triu_indices(K)
@@ -78,11 +78,11 @@ class Counts:
 
     def features(self, context: Context) -> Floats:
         """Return φ (C, 3 + keys + 1 with two keys or more) for a choice in this context."""
-        share = (self.all + _RARE) / (self.all.sum() + _RARE * len(self.all))
+        share = (self.all + RARE) / (self.all.sum() + RARE * len(self.all))
         late = (self.late + share) / (self.late.sum() + 1.0)
         columns = [np.log(share), np.log(late / share), (np.arange(len(share)) == self.last).astype(np.float64)]
         for counts in self.within(context):
-            columns.append(np.log((counts + _BACK_OFF * share) / (counts.sum() + _BACK_OFF) / share))
+            columns.append(np.log((counts + BACK_OFF * share) / (counts.sum() + BACK_OFF) / share))
         return np.stack(columns, axis=1)
 
     def _groups(self, context: Context) -> list[tuple[str, ...]]:

@@ -193,7 +193,7 @@ def test_expired_choice_counts_no_more(filled: Device) -> None:
 def test_withdrawn_purpose_leaves_what_people_choose_on_the_whole(filled: Device) -> None:
     weights = np.zeros((6, BLOCKS * 3), dtype=np.float32)
     weights[FILMS.index("fargo"), -1] = 0.5
-    filled.load_choice_model(learned(weights=weights))
+    filled.load_choice_model(learned(weights=weights, repeat_rate=1.0))
     assert filled.choose({"at": "home"}, k=1)[0].item == "tea"
     filled.withdraw_purpose(CHOICE)
     best = filled.choose({"at": "home"}, k=9)

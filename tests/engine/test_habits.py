@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from engine.catalogue import Catalogue
 from engine.choice_history import ChoiceHistory, check_context, context_text
 from engine.errors import ModelError
-from engine.habits import PUBLIC_HABITS, STATISTICS_LENGTH, Counts, Habits, K, device_statistics, newton_step, walk
+from engine.habits import (
+    BACK_OFF,
+    PUBLIC_HABITS,
+    STATISTICS_LENGTH,
+    Counts,
+    Habits,
+    K,
+    device_statistics,
+    newton_step,
+    walk,
+)
 
 PLACES, DAYS = ("home", "work", "pub"), ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 choices = st.lists(
@@ -53,7 +63,7 @@ def naive_features(
         row.append(float(bool(past) and past[-1][0] == name))
         for group in [[key] for key in keys] + ([keys] if len(keys) > 1 else []):
             here = [item for item, its in past if all(its.get(key, "") == context.get(key, "") for key in group)]
-            row.append(math.log((here.count(name) + share) / (len(here) + 1) / share))
+            row.append(math.log((here.count(name) + BACK_OFF * share) / (len(here) + BACK_OFF) / share))
         rows.append(row)
     return np.array(rows)
 
