@@ -18,7 +18,7 @@ from engine.rescorer import Integers
 from store import StoredRecord
 
 CHOICE = "choice"
-MOST_KEYS = 16
+MOST_KEYS = 64
 Context = Mapping[str, str]
 
 

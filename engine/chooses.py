@@ -114,8 +114,8 @@ class Chooses(Participant):
             model = self._kept.choice_model()
             if model is None:
                 raise ModelError("This device has no list of items to choose from: load a model of choices first.")
-            if basis.shape[:1] != (len(model.items),) or basis.ndim != 2 or not np.isfinite(basis).all():
-                raise ModelError(f"Expected finite factors of {len(model.items)} items, got shape {basis.shape}.")
+            if basis.shape != model.basis.shape or not np.isfinite(basis).all():
+                raise ModelError(f"Expected finite factors of shape {model.basis.shape}, got {basis.shape}.")
             if step not in range(POWER, BLOCKS):
                 raise ModelError(f"Expected step={step} from {POWER} to {BLOCKS - 1}.")
             history = self._choices().known_to(model.items)

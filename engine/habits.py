@@ -33,7 +33,7 @@ KAPPA = 15.0  # How strongly a device's weights are held to those of all.
 SHARED_RIDGE = 10.0
 MOST_WEIGHT = 20.0
 MOST_STEP = 0.3
-MOST_JUDGED, MOST_SCORES = 400, 200_000
+MOST_JUDGED, MOST_SCORES = 400, 2_000_000
 _FADE = float(np.exp(-1 / 10))  # Of the fading share, a choice.
 RARE, BACK_OFF = 0.01, 3.0
 _RECENT_REPEATS, _REPEAT_PRIOR = 50, 5.0
@@ -106,7 +106,8 @@ def walk(history: ChoiceHistory) -> Walk:
     keys = tuple(sorted({key for context in history.contexts for key in context}))
     counts, total = Counts(len(history.names), keys), len(history)
     repeats = _repeats(history)
-    judged = set(np.flatnonzero(repeats)[-_most_judged(history) :].tolist())
+    width = _FIXED + len(keys) + (len(keys) > 1)
+    judged = set(np.flatnonzero(repeats)[-_most_judged(len(history.names) * width) :].tolist())
     rows: list[Floats] = []
     events = list(zip(history.y.tolist(), history.contexts, strict=True))
     if not history.ordered:
@@ -123,7 +124,6 @@ def walk(history: ChoiceHistory) -> Walk:
             rows.append(counts.features(context))
         counts.add(item, context)
         counts.follow(item)
-    width = _FIXED + len(keys) + (len(keys) > 1)
     phi = np.array(rows).reshape(len(rows), len(history.names), width)
     return Walk(counts=counts, judged=Judged(phi=phi, y=history.y[sorted(judged)]), repeats=repeats[:total])
 
@@ -138,8 +138,9 @@ def _repeats(history: ChoiceHistory) -> npt.NDArray[np.bool_]:
     return repeats
 
 
-def _most_judged(history: ChoiceHistory) -> int:
-    return max(1, min(MOST_JUDGED, MOST_SCORES // max(len(history.names), 1)))
+def _most_judged(numbers: int) -> int:
+    """How many choices are judged where each takes so many numbers."""
+    return max(1, min(MOST_JUDGED, MOST_SCORES // max(numbers, 1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -239,7 +239,7 @@ def test_equal_contexts_have_one_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "context", [None, [], "home", {"a": 1}, {"a": None}, {1: "a"}, {"a": {"b": "c"}}, {str(n): "" for n in range(17)}]
+    "context", [None, [], "home", {"a": 1}, {"a": None}, {1: "a"}, {"a": {"b": "c"}}, {str(n): "" for n in range(65)}]
 )
 def test_context_that_is_no_flat_object_of_strings_is_refused(context: Any) -> None:
     with pytest.raises(ValueError, match="Expected"):
