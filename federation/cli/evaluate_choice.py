@@ -11,17 +11,6 @@ from federation.cli.simulate import called
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WORDS = {
-    "personalized": "Personalized, by rounds",
-    "most_frequent": "The user's most frequent",
-    "own_context": "Own frequency × own context",
-    "popularity": "Popularity",
-    "item_knn": "Item neighbours, centralised",
-    "svd32": "SVD-32, centralised",
-    "ease": "EASE, centralised",
-}
-_GROUPS = {None: "all", "not_in_this_context": "not had in this context", "new_items": "new to the user"}
-
 
 @click.command(name="choice")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -37,7 +26,7 @@ _GROUPS = {None: "all", "not_in_this_context": "not had in this context", "new_i
 @click.option(
     "--factors", type=click.IntRange(2, 256), default=32, show_default=True, help="Numbers that stand for an item."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for results.json.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results.json and report.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results for a program.")
 def choice(
     file: Path,
@@ -84,11 +73,11 @@ def choice(
 def _write(results: Mapping[str, Any], out: Path) -> None:
     import json
 
-    from engine.checkpoint import write_atomically
+    from federation.report.choice import write_choice_report
+    from federation.report.results import write_file
 
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False).encode())
-    click.echo(f"Results: {out / 'results.json'}", err=True)
+    write_file(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    click.echo(f"Report: {write_choice_report(results, out)}", err=True)
 
 
 def print_choices(results: Mapping[str, Any], console: "Console") -> None:
@@ -96,19 +85,21 @@ def print_choices(results: Mapping[str, Any], console: "Console") -> None:
     from rich import box
     from rich.table import Table
 
+    from federation.report.choice import CHOICE_METHODS, choice_groups
+
     console.print(f"{results['title']}\n{results['mode']}", style="bold", markup=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Method")
     for heading in ("Acc@1", "Acc@5", "MRR", "HR@10 (95% interval)", "NDCG@10"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for words, its in _groups(results["methods"]):
+    for words, its in choice_groups(results["methods"]):
         rows = next(iter(its.values()))["rows"]
         table.add_section()
         table.add_row(f"[bold]{words}: {rows} row{'s' * (rows > 1)}[/bold]")
         for name, one in its.items():
             low, high = one["hit_rate_interval"]
             table.add_row(
-                _WORDS[name],
+                CHOICE_METHODS[name],
                 f"{one['accuracy']:.3f}",
                 f"{one['accuracy_at_5']:.3f}",
                 f"{one['mrr']:.3f}",
@@ -120,18 +111,3 @@ def print_choices(results: Mapping[str, Any], console: "Console") -> None:
     console.print(
         f"{users} users measured, {results['devices']} devices, {items} items, {results['seeds']} draws of 99."
     )
-
-
-def _groups(methods: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The kinds of rows with each method's figures; a kind with the same figures as all rows shares their lines."""
-    whole = {name: {key: value for key, value in one.items() if key not in _GROUPS} for name, one in methods.items()}
-    groups, same = [], [_GROUPS[None]]
-    for group, words in _GROUPS.items():
-        its = {name: one[group] for name, one in methods.items()} if group else whole
-        if group is None or not all(its.values()):
-            continue
-        if its == whole:
-            same.append(words)
-        else:
-            groups.append((words, its))
-    return [("; ".join(same), whole), *groups]

@@ -34,12 +34,17 @@ def render(results: Mapping[str, Any]) -> str:
     title = plain(results["title"])
     if results["generated"] and GENERATED not in title:
         title = f"{title} ({GENERATED})"
+    return framed(title, body)
+
+
+def framed(title: str, body: str) -> str:
+    """Return a whole page of this title around HTML."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>Tacit: {escape(title)}</title>\n<style>{CSS}</style>\n</head>\n"
+        f"<title>Tacit: {escape(plain(title))}</title>\n<style>{CSS}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 

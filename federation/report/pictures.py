@@ -200,6 +200,11 @@ _SMALL = 9.5
 _SHORT = {"personal": "Personalized", "local": "Local only", "most_frequent": "Most frequent"}
 
 
+def picture(title: str, text: str, draw: Draw) -> Picture:
+    """Return a picture of real data that ``draw`` puts on the axes, for both looks of the page."""
+    return _picture(title, text, draw, generated=False)
+
+
 def _picture(title: str, text: str, draw: Draw, *, generated: bool, right: float = 0.97) -> Picture:
     if generated:
         title, text = f"{title} ({GENERATED})", f"{text} Data: {GENERATED}."

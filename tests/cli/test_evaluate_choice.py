@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from federation.report.choice import render_choices
+
 Call = Callable[..., Any]
 METRICS = {"accuracy", "accuracy_at_5", "mrr", "hit_rate_at_10", "ndcg_at_10"}
 
@@ -40,6 +42,29 @@ def test_json_has_the_promised_figures(tacit: Call, events: Path, tmp_path: Path
         assert all(0 <= figures[name] <= 1 for name in METRICS)
     assert (result["users"], result["rows"], result["items"], result["seeds"]) == (4, 4, 7, 2)
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == result
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"Report: {tmp_path / 'out' / 'report.html'}" in ran.err
+    for words in (
+        "apps.jsonl",
+        "Personalized, by rounds",
+        f"{result['methods']['personalized']['mrr']:.3f}",
+        "data:image/png",
+    ):
+        assert words in page
+    assert "<script" not in page
+
+
+def test_page_escapes_what_came_from_data_and_is_the_same_for_the_same_results() -> None:
+    figures = dict.fromkeys(METRICS, 0.5) | {"hit_rate_interval": [0.4, 0.6], "rows": 3}
+    methods = {"popularity": figures | {"new_items": None, "not_in_this_context": figures | {"rows": 2}}}
+    results = {"title": "<b>&", "mode": "open", "command": "tacit", "version": "0", "methods": methods}
+    results |= {"users": 3, "devices": 3, "items": 9, "seeds": 5}
+    page = render_choices(results)
+    assert page == render_choices(results)
+    assert "<b>&" not in page
+    assert "All: 3 rows" in page
+    assert "Not had in this context: 2 rows" in page
+    assert "New to the user" not in page
 
 
 def test_table_names_methods_and_kinds_of_rows(tacit: Call, events: Path) -> None:
