@@ -3,7 +3,7 @@
 >>> request = ChoiceRequest(run="1", basis=np.eye(3, 2, dtype=np.float32), items="ab", step=-1, server_round=1,
 ...                         weights=np.zeros(5), mode="open", clip_norm=1.0)
 >>> request.length
-51
+64
 """
 
 import json

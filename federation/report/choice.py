@@ -54,7 +54,7 @@ def render_choices(results: Mapping[str, Any]) -> str:
 
 
 def choice_groups(methods: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The kinds of rows with each method's figures; a kind with the same figures as all rows shares their lines."""
+    """The kinds of rows with each method's figures; a kind whose figures show no difference shares the lines of all."""
     whole = {
         name: {key: value for key, value in one.items() if key not in CHOICE_GROUPS} for name, one in methods.items()
     }
@@ -63,11 +63,15 @@ def choice_groups(methods: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]
         its = whole if group == WHOLE else {name: one[group] for name, one in methods.items()}
         if group == WHOLE or not all(its.values()):
             continue
-        if its == whole:
+        if _shown(its) == _shown(whole):
             same.append(words)
         else:
             groups.append((words, its))
     return [("; ".join(same), whole), *groups]
+
+
+def _shown(methods: Mapping[str, Any]) -> list[list[str]]:
+    return [[str(one["rows"]), *(f"{one[column]:.3f}" for column in COLUMNS)] for one in methods.values()]
 
 
 def hit_rates(methods: Mapping[str, Any]) -> Picture:

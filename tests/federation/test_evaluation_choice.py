@@ -179,7 +179,7 @@ def test_habits_in_context_are_found_by_rounds_and_no_plain_method_is_better(tim
     assert result["devices"] == result["users"] == 12
     if not timed:
         assert methods["personalized"]["accuracy"] > methods["most_frequent"]["accuracy"] + 0.1
-        assert methods["personalized"]["mrr"] > methods["own_context"]["mrr"] - 0.02
+        assert methods["personalized"]["mrr"] >= methods["own_context"]["mrr"]
         assert methods["popularity"]["accuracy"] < methods["personalized"]["accuracy"] - 0.3
     for one in methods.values():
         low, high = one["hit_rate_interval"]
