@@ -61,7 +61,11 @@ def choice(
         progress=progress,
     )
     if out is not None:
-        _write(results, out)
+        from federation.report import write_results
+        from federation.report.choice import write_choice_report
+
+        write_results(results, out)
+        click.echo(f"Report: {write_choice_report(results, out)}", err=True)
     if as_json:
         print_json(results)
         return
@@ -70,22 +74,13 @@ def choice(
     print_choices(results, Console())
 
 
-def _write(results: Mapping[str, Any], out: Path) -> None:
-    import json
-
-    from federation.report.choice import write_choice_report
-    from federation.report.results import write_file
-
-    write_file(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    click.echo(f"Report: {write_choice_report(results, out)}", err=True)
-
-
 def print_choices(results: Mapping[str, Any], console: "Console") -> None:
     """Print accuracy at 1 and 5, MRR, hit rate and NDCG of each method, over all rows and over those of two kinds."""
     from rich import box
     from rich.table import Table
 
-    from federation.report.choice import CHOICE_METHODS, choice_groups
+    from federation.report.choice import choice_groups
+    from federation.report.results import CHOICE_METHODS
 
     console.print(f"{results['title']}\n{results['mode']}", style="bold", markup=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))

@@ -10,10 +10,13 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the results for a program.")
 def command(folder: Path, as_json: bool) -> None:
     """Write report.html in DIR anew from its results.json, and print the table."""
+    from federation.cli.evaluate_choice import print_choices
     from federation.report import load_results, print_methods, write_report
+    from federation.report.choice import write_choice_report
+    from federation.report.results import is_choice
 
     results = load_results(folder)
-    page = write_report(results, folder)
+    page = write_choice_report(results, folder) if is_choice(results) else write_report(results, folder)
     if as_json:
         from federation.cli.console import print_json
 
@@ -21,5 +24,6 @@ def command(folder: Path, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    print_methods(results, Console())
+    show = print_choices if is_choice(results) else print_methods
+    show(results, Console())
     click.echo(f"\nReport: {page}")

@@ -8,17 +8,8 @@ from typing import Any
 from federation.report import parts
 from federation.report.page import FILE_NAME, framed
 from federation.report.pictures import Picture, picture
-from federation.report.results import write_file
+from federation.report.results import CHOICE_METHODS, check_results, write_file
 
-CHOICE_METHODS = {
-    "personalized": "Personalized, by rounds",
-    "most_frequent": "The user's most frequent",
-    "own_context": "Own frequency × own context",
-    "popularity": "Popularity",
-    "item_knn": "Item neighbours, centralised",
-    "svd32": "SVD-32, centralised",
-    "ease": "EASE, centralised",
-}
 WHOLE = "all"
 CHOICE_GROUPS = {WHOLE: "all", "not_in_this_context": "not had in this context", "new_items": "new to the user"}
 COLUMNS = {
@@ -36,7 +27,8 @@ def write_choice_report(results: Mapping[str, Any], folder: Path) -> Path:
 
 
 def render_choices(results: Mapping[str, Any]) -> str:
-    """Return the page; the same results give the same bytes."""
+    """Return the page; the same results give the same bytes. Raises `DataError` if they are malformed."""
+    check_results(results)
     sections = []
     for words, methods in choice_groups(results["methods"]):
         rows = next(iter(methods.values()))["rows"]

@@ -68,7 +68,9 @@ def check_results(results: object, *, name: str = FILE_NAME) -> None:
         _object(results, "the whole")
         assert isinstance(results, Mapping)
         _COMMON(results, "")
-        if is_evaluation(results):
+        if is_choice(results):
+            _CHOICE(results, "")
+        elif is_evaluation(results):
             _EVALUATION(results, "")
         else:
             _RUN(results, "")
@@ -77,6 +79,11 @@ def check_results(results: object, *, name: str = FILE_NAME) -> None:
                 raise _Malformed("expected no 'examples' unless 'generated' is true, since they quote what people said")
     except _Malformed as error:
         raise DataError(f"{name}: {error}.") from None
+
+
+def is_choice(results: Mapping[str, Any]) -> bool:
+    """Tell an evaluation of choices, which has a page and a table of its own."""
+    return results.get("kind") == "choice"
 
 
 def is_evaluation(results: Mapping[str, Any]) -> bool:
@@ -227,4 +234,50 @@ _RUN = _fields(
 _ALPHA = _maybe(_number(0, what="a number from 0 or null"))
 _EVALUATION = _fields(
     {"blocks": _many(_fields({"alpha": _ALPHA} | _BLOCK, {"bytes": _BYTES}), least=1)}, {"bytes": _BYTES}
+)
+CHOICE_METRICS = ("accuracy", "accuracy_at_5", "mrr", "hit_rate_at_10", "ndcg_at_10")
+_CHOICE_FIGURES = dict.fromkeys(CHOICE_METRICS, _SHARE) | {
+    "interval": _many(_SHARE, size=2),
+    "hit_rate_interval": _many(_SHARE, size=2),
+    "rows": _whole,
+}
+_CHOICE_METHOD = _fields(
+    {
+        **_CHOICE_FIGURES,
+        "new_items": _maybe(_fields(_CHOICE_FIGURES)),
+        "not_in_this_context": _maybe(_fields(_CHOICE_FIGURES)),
+    }
+)
+CHOICE_METHODS = {
+    "personalized": "Personalized, by rounds",
+    "most_frequent": "The user's most frequent",
+    "own_context": "Own frequency × own context",
+    "popularity": "Popularity",
+    "item_knn": "Item neighbours, centralised",
+    "svd32": "SVD-32, centralised",
+    "ease": "EASE, centralised",
+}
+
+
+def _choice_methods(value: object, where: str) -> None:
+    _object(value, where)
+    assert isinstance(value, Mapping)
+    for name, figures in value.items():
+        if name not in CHOICE_METHODS:
+            raise _Malformed(f"expected a method that this release knows in {where!r}, got another")
+        _CHOICE_METHOD(figures, _place(where, name))
+    if "personalized" not in value:
+        raise _Malformed(f"expected {_place(where, 'personalized')!r}, which is missing")
+
+
+_CHOICE = _fields(
+    {
+        "methods": _choice_methods,
+        "users": _whole,
+        "rows": _whole,
+        "devices": _whole,
+        "items": _whole,
+        "seeds": _whole,
+        "bytes": _BYTES,
+    }
 )

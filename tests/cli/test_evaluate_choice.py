@@ -16,6 +16,24 @@ Call = Callable[..., Any]
 METRICS = {"accuracy", "accuracy_at_5", "mrr", "hit_rate_at_10", "ndcg_at_10"}
 
 
+FIGURES = dict.fromkeys(sorted(METRICS), 0.5) | {"interval": [0.4, 0.6], "hit_rate_interval": [0.4, 0.6], "rows": 3}
+RESULTS: dict[str, Any] = {
+    "kind": "choice",
+    "title": "<b>&",
+    "generated": False,
+    "mode": "open",
+    "command": "tacit",
+    "version": "0",
+    "methods": {"personalized": FIGURES | {"new_items": None, "not_in_this_context": FIGURES | {"rows": 2}}},
+    "users": 3,
+    "devices": 3,
+    "items": 9,
+    "rows": 3,
+    "seeds": 5,
+    "bytes": {"sent_per_device": 1.0, "received_per_device": 1.0},
+}
+
+
 @pytest.fixture
 def events(tmp_path: Path) -> Path:
     """Four people who each open their own two apps by the time of day, 24 times; one app is not in the list."""
@@ -52,13 +70,33 @@ def test_json_has_the_promised_figures(tacit: Call, events: Path, tmp_path: Path
     ):
         assert words in page
     assert "<script" not in page
+    again = tacit(["report", tmp_path / "out"])
+    assert again.code == 0, again.err
+    assert "Personalized, by rounds" in again.out
+    assert (tmp_path / "out" / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"users": -1}, "expected a whole number from 0 in 'users'"),
+        ({"methods": {}}, "expected 'methods.personalized', which is missing"),
+        ({"methods": {"magic": {}}}, "expected a method that this release knows"),
+        ({"methods": {"personalized": {"accuracy": 2}}}, "a share from 0 to 1 in 'methods.personalized.accuracy'"),
+    ],
+)
+def test_malformed_results_of_choices_are_one_line(
+    tacit: Call, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS | change))
+    ran = tacit(["report", tmp_path])
+    assert (ran.code, ran.out) == (3, "")
+    assert message in ran.err
+    assert len(ran.err.strip().splitlines()) == 1
 
 
 def test_page_escapes_what_came_from_data_and_is_the_same_for_the_same_results() -> None:
-    figures = dict.fromkeys(METRICS, 0.5) | {"hit_rate_interval": [0.4, 0.6], "rows": 3}
-    methods = {"popularity": figures | {"new_items": None, "not_in_this_context": figures | {"rows": 2}}}
-    results = {"title": "<b>&", "mode": "open", "command": "tacit", "version": "0", "methods": methods}
-    results |= {"users": 3, "devices": 3, "items": 9, "seeds": 5}
+    results = RESULTS
     page = render_choices(results)
     assert page == render_choices(results)
     assert "<b>&" not in page
