@@ -16,10 +16,13 @@ from federation.config import RunSettings
 from federation.dataset import Row
 from federation.errors import ConfigError
 from federation.experiment import Experiment, Outcome, Progress, no_progress, run_experiment, warm
-from federation.results import figures, header, traffic
-from federation.splits import has_users, split_rows
+from federation.fleet import Measured
+from federation.methods import baselines_module, with_baselines
+from federation.results import figures, header, traffic, versus_best
+from federation.splits import has_users, late_users, split_rows
 
 ALPHAS = (0.05, 0.3, 1.0, 5.0)
+_AT_THE_TOP = ("methods", "gain", "users", "rows", "versus_best_baseline", "unseen")
 
 
 def evaluate_routing(
@@ -32,29 +35,43 @@ def evaluate_routing(
     alphas: Sequence[float],
     encoder: CachedEncoder,
     command: str,
+    baselines: Sequence[str] = (),
+    unseen: float | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Return the results with ``methods`` and ``gain`` in each block, and at the top where there is one block.
 
-    ``settings`` are those of `RunSettings` that hold for all seeds. Raises `ConfigError` for an α where rows name
-    users, and `DataError` for rows that no device could be measured on.
+    ``settings`` are those of `RunSettings` that hold for all seeds; ``baselines`` names methods of
+    `federation.methods` to run beside ours. With ``unseen`` that share of the devices, drawn by the seed, joins after
+    the last round, and each block has their figures apart. Raises `ConfigError` for an α where rows name users,
+    and `DataError` for rows that no device could be measured on.
     """
     named = has_users(rows)
     if named and alphas:
         raise ConfigError("These rows name users: each user is a device, so --alpha does not apply.")
+    if baselines:
+        baselines_module()  # Where it is missing, say so before the rounds.
     warm(encoder, list(dict.fromkeys(row.text for row in rows)), progress)
     blocks = []
     for alpha in [None] if named else list(alphas or ALPHAS):
-        outcomes = []
+        outcomes, chosen = [], []
         for seed in range(seeds):
             split = split_rows(rows, seed=seed, devices=devices, alpha=alpha)
-            experiment = Experiment.of(split, title=title)
+            late = frozenset() if unseen is None else late_users(split, share=unseen, seed=seed)
+            experiment = Experiment.of(split, title=title, late=late)
             shown = _titled(progress, f"{'' if alpha is None else f'α={alpha:g}, '}seed {seed}")
-            outcomes.append(_run(experiment, settings | {"seed": seed}, encoder, shown))
-        blocks.append(_block(alpha, outcomes))
+            outcome = _run(experiment, settings | {"seed": seed}, encoder, shown)
+            if baselines:
+                rounds = RunSettings(**settings).rounds
+                outcome, how = with_baselines(
+                    outcome, experiment, baselines, encoder=encoder, rounds=rounds, seed=seed, progress=shown
+                )
+                chosen.append(how)
+            outcomes.append(outcome)
+        blocks.append(_block(alpha, outcomes, baselines) | ({"chosen": chosen} if chosen else {}))
     result = header(title, command) | {"kind": "evaluation", "blocks": blocks}
     if len(blocks) == 1:
-        result |= {name: blocks[0][name] for name in ("methods", "gain", "users", "rows")}
+        result |= {name: blocks[0][name] for name in _AT_THE_TOP if name in blocks[0]}
     return result
 
 
@@ -64,14 +81,23 @@ def _run(experiment: Experiment, settings: dict[str, Any], encoder: CachedEncode
         return run_experiment(experiment, whole, Path(folder) / "run", encoder, progress)
 
 
-def _block(alpha: float | None, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _block(alpha: float | None, outcomes: Sequence[Outcome], baselines: Sequence[str]) -> dict[str, Any]:
     measured = [
         # A dealt device of one seed is not the same device in another: only real users pool.
         one if alpha is None else dataclasses.replace(one, user=f"{one.user}, seed {seed}")
         for seed, outcome in enumerate(outcomes)
         for one in outcome.measured
     ]
-    return {"alpha": alpha, "bytes": traffic(outcomes)} | figures(measured, seed=0)
+    present, late = [one for one in measured if not one.late], [one for one in measured if one.late]
+    block = {"alpha": alpha, "bytes": traffic(outcomes)} | _figures(present, baselines)
+    return block | ({"unseen": _figures(late, baselines)} if late else {})
+
+
+def _figures(measured: Sequence[Measured], baselines: Sequence[str]) -> dict[str, Any]:
+    found = figures(measured, seed=0)
+    if baselines:
+        found["versus_best_baseline"] = versus_best(measured, found["methods"], baselines, seed=0)
+    return found
 
 
 def _titled(progress: Progress, name: str) -> Progress:

@@ -46,21 +46,25 @@ def no_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """Rows split over devices, the labels all of them know, and what to call it."""
+    """Rows split over devices, the labels all of them know, what to call it, and who joins after the rounds."""
 
     title: str
     generated: bool
     split: Split
     catalogue: Catalogue
+    late: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, split: Split, *, title: str, generated: bool = False) -> "Experiment":
+    def of(
+        cls, split: Split, *, title: str, generated: bool = False, late: frozenset[str] = frozenset()
+    ) -> "Experiment":
         """Make an experiment; public labels are the built-in services for generated people, or else those that at
-        least two users have. Raises `DataError` if no device has rows to measure on."""
+        least two users of the rounds have. Raises `DataError` if no device has rows to measure on."""
         if not any(test for _, _, test in split):
             raise DataError("No user has rows to measure on: users with fewer than 20 rows only train. Give more rows.")
-        catalogue = Catalogue.builtin() if generated else Catalogue.from_names(public_labels(split), title=title)
-        return cls(title=title, generated=generated, split=split, catalogue=catalogue)
+        seen = [part for part in split if part[0] not in late]
+        catalogue = Catalogue.builtin() if generated else Catalogue.from_names(public_labels(seen), title=title)
+        return cls(title=title, generated=generated, split=split, catalogue=catalogue, late=late)
 
     @property
     def texts(self) -> list[str]:
@@ -73,6 +77,8 @@ class Experiment:
         digest = hashlib.sha256(self.catalogue.to_json().encode())
         for user, train, test in self.split:
             digest.update(repr((user, train, test)).encode())
+        if self.late:
+            digest.update(repr(sorted(self.late)).encode())
         return digest.hexdigest()
 
 
@@ -112,9 +118,8 @@ def run_experiment(
 def _run(
     experiment: Experiment, settings: RunSettings, folder: Path, encoder: CachedEncoder, progress: Progress
 ) -> Outcome:
-    people = members(experiment.split)
-    if settings.cohort > len(people):
-        settings = dataclasses.replace(settings, cohort=len(people))
+    people = members(experiment.split, late=experiment.late)
+    settings = dataclasses.replace(settings, cohort=min(settings.cohort, sum(not member.late for member in people)))
     settings, start = _prepare(experiment, settings, folder, encoder)
     warm(encoder, experiment.texts, progress)
     fleet = Fleet(folder, people, start=start, encoder=encoder)
@@ -179,7 +184,7 @@ def _rounds(
             on_reply=tick,
             on_traffic=history.traffic,
         )
-        run_rounds(settings, [member.name for member in fleet.people], pool, watch=watch)
+        run_rounds(settings, [member.name for member in fleet.people if not member.late], pool, watch=watch)
     model = Checkpoint.load(fleet.folder / CHECKPOINT_FILE)
     if model.round != settings.all_rounds:
         raise FederationError(f"Only {model.round} of {settings.all_rounds} rounds completed.")

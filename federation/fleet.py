@@ -7,7 +7,7 @@ owner of all devices; no device sends a figure.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,13 @@ from store import DeviceKey, FileSecret, StoreError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One device of a fleet: its folder's name, its user, and that user's rows."""
+    """A device of a fleet: its folder's name, its user, that user's rows, and whether it joins after the rounds."""
 
     name: str
     user: str
     train: tuple[Row, ...]
     test: tuple[Row, ...]
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +44,18 @@ class Measured:
     user: str
     memories: int
     by_method: dict[str, tuple[int, ...]]
+    late: bool = False
 
 
-def members(split: Sequence[tuple[str, Sequence[Row], Sequence[Row]]]) -> list[Member]:
-    """Name the devices of (user, train rows, test rows) in order; raise `DataError` if there are fewer than two."""
+def members(split: Sequence[tuple[str, Sequence[Row], Sequence[Row]]], *, late: Collection[str] = ()) -> list[Member]:
+    """Name the devices of (user, train rows, test rows) in order; raise `DataError` if there are fewer than two.
+
+    Those of the ``late`` users join after the rounds.
+    """
     if len(split) < 2:
         raise DataError(f"Expected rows of at least 2 users or devices, got {len(split)}.")
     return [
-        Member(name=f"device-{number:04d}", user=user, train=tuple(train), test=tuple(test))
+        Member(name=f"device-{number:04d}", user=user, train=tuple(train), test=tuple(test), late=user in late)
         for number, (user, train, test) in enumerate(split, start=1)
     ]
 
@@ -136,6 +141,7 @@ def measure_device(device: Device, member: Member) -> Measured:
     return Measured(
         user=member.user,
         memories=len(member.train),
+        late=member.late,
         by_method={
             "most_frequent": most_frequent_ranks(member),
             "global": evaluation.global_ranks,

@@ -71,6 +71,11 @@ def mrr(ranks: Ranks) -> float:
     return math.fsum(1 / rank for rank in ranks if rank > 0) / _count(ranks)
 
 
+def accuracy_at(ranks: Ranks, k: int) -> float:
+    """Return the share of ranks (n,) from 1 to ``k``; raise `ValueError` if there is none."""
+    return sum(0 < rank <= k for rank in ranks) / _count(ranks)
+
+
 def worst_tenth(per_user_accuracies: Sequence[float]) -> float:
     """Return the mean over the ⌊n/10⌋ users with the lowest accuracy, at least one user."""
     if not per_user_accuracies:
@@ -116,12 +121,17 @@ def accuracy_interval(
 def method_summary(
     ranks_per_user: Sequence[Ranks], *, rng: np.random.Generator, draws: int = 2000
 ) -> dict[str, float | list[float]]:
-    """Return ``{"accuracy", "mrr", "interval": [low, high]}`` of one method; one sequence of ranks a user."""
+    """Return ``{"accuracy", "accuracy_at_5", "mrr", "interval": [low, high]}`` of one method.
+
+    One sequence of ranks a user.
+    """
     hits = [[rank == 1 for rank in ranks] for ranks in ranks_per_user]
     mean, low, high = accuracy_interval(hits, rng=rng, draws=draws)
+    every = [rank for ranks in ranks_per_user for rank in ranks]
     return {
         "accuracy": mean,
-        "mrr": mrr([rank for ranks in ranks_per_user for rank in ranks]),
+        "accuracy_at_5": accuracy_at(every, 5),
+        "mrr": mrr(every),
         "interval": [low, high],
     }
 
@@ -142,18 +152,17 @@ def routing_result(
     # All methods see the same resampled users: intervals compare, and a further method changes none of the others.
     seed = int(rng.integers(2**63))
 
-    def summary(ranks: Sequence[Ranks]) -> dict[str, float | list[float]]:
-        return method_summary(ranks, rng=np.random.default_rng(seed), draws=draws)
-
     def beside_global(users: Sequence[UserRanks]) -> dict[str, float | list[float]]:
         """Of the ranks that stand in the users' ``personal``."""
-        return summary([one.personal for one in users]) | {
+        ranks = [one.personal for one in users]
+        return method_summary(ranks, rng=np.random.default_rng(seed), draws=draws) | {
             "hurt": hurt(users),
             "hurt_significant": hurt_significant(users),
             "worst_tenth": worst_tenth([accuracy(one.personal) for one in users]),
         }
 
-    methods = {"global": summary([one.baseline for one in pooled]), "personal": beside_global(pooled)}
+    shared = [replace(one, personal=one.baseline) for one in pooled]
+    methods = {"global": beside_global(shared), "personal": beside_global(pooled)}
     for name, ranks_of in (extra or {}).items():
         if name in methods:
             raise ValueError(f"Expected a further method's name, got {name!r}, which the users' own ranks give.")

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy as np
 from federation.config import MODE_NOTICE, RunSettings
 from federation.experiment import Experiment, Outcome
 from federation.fleet import Measured
-from federation.metrics import UserRanks, device_results, routing_result
+from federation.metrics import UserRanks, device_results, gain_interval, routing_result
 
-_FURTHER = ("most_frequent", "local", "cautious")
+_OWN = ("global", "personal")
 
 
 def figures(measured: Sequence[Measured], *, seed: int) -> dict[str, Any]:
@@ -21,13 +21,28 @@ def figures(measured: Sequence[Measured], *, seed: int) -> dict[str, Any]:
         UserRanks(user=one.user, baseline=one.by_method["global"], personal=one.by_method["personal"])
         for one in measured
     ]
-    extra: dict[str, dict[str, list[int]]] = {name: defaultdict(list) for name in _FURTHER}
+    further = [name for name in measured[0].by_method if name not in _OWN] if measured else []
+    extra: dict[str, dict[str, list[int]]] = {name: defaultdict(list) for name in further}
     for one in measured:
-        for name in _FURTHER:
+        for name in further:
             extra[name][one.user].extend(one.by_method[name])
     memories = {one.user: one.memories for one in measured}
     result = routing_result(users, rng=np.random.default_rng(seed), extra=extra)
     return result | {"devices": device_results(users, memories=memories)}
+
+
+def versus_best(
+    measured: Sequence[Measured], methods: Mapping[str, Mapping[str, float]], names: Sequence[str], *, seed: int
+) -> dict[str, Any]:
+    """Return the gain in accuracy of the personal model over the most accurate of the methods ``names``.
+
+    With its 95% interval, paired, by bootstrap over users: ``{"name", "accuracy": [mean, low, high]}``.
+    """
+    best = max(names, key=lambda name: methods[name]["accuracy"])
+    pairs = [
+        UserRanks(user=one.user, baseline=one.by_method[best], personal=one.by_method["personal"]) for one in measured
+    ]
+    return {"name": best, "accuracy": list(gain_interval(pairs, rng=np.random.default_rng(seed)))}
 
 
 def header(title: str, command: str, *, generated: bool = False) -> dict[str, Any]:
@@ -44,7 +59,7 @@ def header(title: str, command: str, *, generated: bool = False) -> dict[str, An
 
 def traffic(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Return bytes of encoded messages a device, over all rounds of a run, as a mean over devices and runs."""
-    devices = sum(len(outcome.people) for outcome in outcomes)
+    devices = sum(not member.late for outcome in outcomes for member in outcome.people)
     totals = {
         name: sum(int(one[name]) for outcome in outcomes for one in outcome.history)
         for name in ("sent_bytes", "received_bytes")

@@ -98,6 +98,26 @@ def split_by_dirichlet(rows: Sequence[Row], *, devices: int, alpha: float, seed:
     return split
 
 
+def late_users(split: Split, *, share: float, seed: int) -> frozenset[str]:
+    """Draw who takes no part in rounds: this share, at least one, of those who are measured, and of the others.
+
+    Raises `ConfigError` for a share outside (0, 1), `DataError` where too few would be left for rounds.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"Expected unseen={share} to be between 0 and 1, as 0.2 is.")
+    rng = random.Random(f"unseen:{seed}")
+    measured = [user for user, _, test in split if test]
+    others = [user for user, _, test in split if not test]
+    late = rng.sample(measured, max(1, round(share * len(measured)))) if measured else []
+    late += rng.sample(others, round(share * len(others)))
+    if len(measured) < 2 or len(split) - len(late) < 2 or not set(measured) - set(late):
+        raise DataError(
+            f"Of {len(split)} devices, {len(measured)} with test rows, unseen={share:g} leaves too few for rounds. "
+            "Give more rows or a smaller share."
+        )
+    return frozenset(late)
+
+
 def public_labels(split: Split) -> list[str]:
     """Return, sorted, the labels that at least two users have in their train rows: the others stay private."""
     owners: dict[str, set[str]] = defaultdict(set)

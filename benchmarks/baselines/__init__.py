@@ -1,1 +1,1 @@
-"""What Tacit is compared with: one short file a method, each after its paper."""
+"""Published methods that personalization and choice are measured against, one short file for each."""

@@ -21,6 +21,15 @@ def command() -> None:
     "--alpha", "alphas", type=float, multiple=True, help="Dirichlet α, repeatable.  [default: 0.05, 0.3, 1 and 5]"
 )
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="How many splits to pool.")
+@click.option(
+    "--methods",
+    multiple=True,
+    default=("ours",),
+    show_default="ours",
+    help="Run these published methods beside ours, repeatable or a comma list: "
+    "local, most_frequent, fedavg, fedavg_finetuned, fedrep, ditto, knn_per, or all.",
+)
+@click.option("--unseen", type=float, help="Share of devices that join after the rounds, with figures of their own.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.json and report.html.")
 @run_options
 def routing(
@@ -28,6 +37,8 @@ def routing(
     devices: int | None,
     alphas: tuple[float, ...],
     seeds: int,
+    methods: tuple[str, ...],
+    unseen: float | None,
     out: Path | None,
     encoder_name: str | None,
     as_json: bool,
@@ -39,14 +50,19 @@ def routing(
     Rows that name users: 70% of each user's rows train, users with fewer than 20 rows only train. Rows without: one
     block for each Dirichlet α, with an 80/20 split in each device. The global model sees all train rows through
     federated rounds, one device a user; labels that one user alone has stay private.
+
+    With --methods, published methods run beside ours on the same vectors, splits and number of rounds, each with
+    six settings tried on held-out train rows: they lie in benchmarks/baselines of a source checkout.
     """
     from engine.encoder import CachedEncoder, load_encoder
     from federation.cli.console import print_json, progress
     from federation.dataset import read_rows
     from federation.evaluation import evaluate_routing
+    from federation.methods import chosen_baselines
 
     if cohort is not None:
         raise click.UsageError("The protocol invites all devices to each round: leave --cohort out.")
+    baselines = chosen_baselines(methods)
     rows = read_rows(file)
     results = evaluate_routing(
         rows,
@@ -57,6 +73,8 @@ def routing(
         alphas=alphas,
         encoder=CachedEncoder(load_encoder(encoder_name)),
         command=called(),
+        baselines=baselines,
+        unseen=unseen,
         progress=progress,
     )
     if out is not None:

@@ -20,6 +20,7 @@ from federation.report.words import (
     points,
     share,
     size,
+    versus_sentence,
 )
 
 Results = Mapping[str, Any]
@@ -107,10 +108,12 @@ def methods_table(block: Results, results: Results, *, caption: str = "") -> str
             ]
         )
     headings = ["Method", "Accuracy, 95% interval", "MRR", "Devices signifi\u00adcantly hurt", "Sent per device"]
-    personal = block["methods"]["personal"]
+    personal, against = block["methods"]["personal"], versus_sentence(block)
+    against = f"{against}. " if against else ""
     return table(headings, rows, caption=caption, best=names.index("personal")) + (
         f'<p class="soft">Gain of the personalized over the global model: <strong>{gain_sentence(block)}</strong>, '
         f"over {count(block['users'], 'user')} and {count(block['rows'], 'test row')}, by bootstrap over users. "
+        f"{escape(against)}"
         f"Worst tenth of users: {share(personal['worst_tenth'])}. Hurt at all: {share(personal['hurt'])} of users. "
         f"{HURT}</p>"
     )

@@ -9,11 +9,12 @@ federation.errors.DataError: results.json: expected 'generated', which is missin
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from federation.errors import DataError, FederationError
+from federation.report.words import METHODS
 
 FILE_NAME = "results.json"
 
@@ -98,7 +99,10 @@ def blocks(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
         return
     for block in results["blocks"]:
         alpha = block.get("alpha")
-        yield ("users of the data" if alpha is None else f"α = {alpha:g}"), block
+        name = "users of the data" if alpha is None else f"α = {alpha:g}"
+        yield name, block
+        if "unseen" in block:
+            yield f"{name}, joined after the rounds", block["unseen"]
 
 
 class _Malformed(Exception):  # noqa: N818 - it never leaves this module.
@@ -151,6 +155,14 @@ def _whole(value: object, where: str) -> None:
         raise _expected("a whole number from 0", value, where)
 
 
+def _one_of(names: Collection[str]) -> Check:
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, str) or value not in names:
+            raise _expected(f"one of {', '.join(names)}", value, where)
+
+    return check
+
+
 def _maybe(check: Check) -> Check:
     return lambda value, where: None if value is None else check(value, where)
 
@@ -185,8 +197,16 @@ def _fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None 
 _SHARE = _number(0, 1, what="a share from 0 to 1")
 _GAIN = _number(-1, 1, what="a difference from -1 to 1")
 _SIZE = _number(0, what="a size in bytes from 0")
-_METHOD = {"accuracy": _SHARE, "mrr": _SHARE, "interval": _many(_SHARE, size=2)}
-_BESIDE_GLOBAL = {"hurt": _SHARE, "hurt_significant": _SHARE, "worst_tenth": _SHARE}
+_METHOD = {
+    "accuracy": _SHARE,
+    "accuracy_at_5": _SHARE,
+    "mrr": _SHARE,
+    "interval": _many(_SHARE, size=2),
+    "hurt": _SHARE,
+    "hurt_significant": _SHARE,
+    "worst_tenth": _SHARE,
+}
+_OWN = ("global", "personal")
 _DEVICE = {
     "device": _text,
     "memories": _whole,
@@ -199,8 +219,8 @@ _DEVICE = {
 _BYTES = _fields({"sent_per_device": _SIZE, "received_per_device": _SIZE})
 _BLOCK = {
     "methods": _fields(
-        {"global": _fields(_METHOD), "personal": _fields(_METHOD | _BESIDE_GLOBAL)},
-        {name: _fields(_METHOD | _BESIDE_GLOBAL) for name in ("most_frequent", "local", "cautious")},
+        {name: _fields(_METHOD) for name in _OWN},
+        {name: _fields(_METHOD) for name in METHODS if name not in _OWN},
     ),
     "gain": _fields({"accuracy": _many(_GAIN, size=3)}),
     "users": _whole,
@@ -232,8 +252,11 @@ _RUN = _fields(
     {"examples": _many(_fields(_EXAMPLE))},
 )
 _ALPHA = _maybe(_number(0, what="a number from 0 or null"))
+_VERSUS = {"versus_best_baseline": _fields({"name": _one_of(METHODS), "accuracy": _many(_GAIN, size=3)})}
+_UNSEEN = {"unseen": _fields(_BLOCK, _VERSUS)}
 _EVALUATION = _fields(
-    {"blocks": _many(_fields({"alpha": _ALPHA} | _BLOCK, {"bytes": _BYTES}), least=1)}, {"bytes": _BYTES}
+    {"blocks": _many(_fields({"alpha": _ALPHA} | _BLOCK, {"bytes": _BYTES} | _VERSUS | _UNSEEN), least=1)},
+    {"bytes": _BYTES},
 )
 CHOICE_METRICS = ("accuracy", "accuracy_at_5", "mrr", "hit_rate_at_10", "ndcg_at_10")
 _CHOICE_FIGURES = dict.fromkeys(CHOICE_METRICS, _SHARE) | {

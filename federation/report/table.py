@@ -51,6 +51,12 @@ def print_methods(results: Mapping[str, Any], console: "Console") -> None:
             )
         mean, low, high = block["gain"]["accuracy"]
         table.add_row(fit("Gain, in points"), fit(f"{points(mean)} ({points(low)}…{points(high)})"))
+        if "versus_best_baseline" in block:
+            best = block["versus_best_baseline"]
+            mean, low, high = best["accuracy"]
+            table.add_row(
+                fit(f"Personalized − {METHODS[best['name']]}"), fit(f"{points(mean)} ({points(low)}…{points(high)})")
+            )
     console.print(table)
     if not is_evaluation(results):
         console.print(fit(_counts(results) + "."))

@@ -12,11 +12,17 @@ METHODS = {
     "most_frequent": "The user's most frequent label",
     "global": "Global model",
     "local": "Local only",
+    "fedavg": "FedAvg",
+    "knn_per": "kNN-Per",
+    "fedrep": "FedRep",
+    "fedavg_finetuned": "FedAvg, fine-tuned",
+    "ditto": "Ditto",
     "cautious": "Personalized, cautious",
     "personal": "Personalized",
 }
 _JOINERS = "\u200c\u200d"  # Persian words and many emoji need them.
 _USES_ROUNDS = ("global", "cautious", "personal")
+_STAYS = ("most_frequent", "local")
 WHAT_LEFT = (
     "Each reply to the server held one float32 array of fixed length (the flattened global model plus the device's "
     "clipped change; in the last rounds the clipped statistics by which devices learn how to personalize) and the "
@@ -65,17 +71,30 @@ def method_rows(
 ) -> Iterator[tuple[str, Mapping[str, Any], float | None]]:
     """Yield the methods that a block has, in the order of `METHODS`: name, figures, bytes sent per device.
 
-    The methods that stay on the device send nothing.
+    The methods that stay on the device send nothing; of published ones that use rounds it is not measured. The
+    global model, which the others are held against, hurts nobody by definition, so it has no such figure.
     """
     for name in METHODS:
         if name in block["methods"]:
-            yield name, block["methods"][name], sent_per_device if name in _USES_ROUNDS else 0
+            figures = dict(block["methods"][name])
+            if name == "global":
+                figures.pop("hurt_significant", None)
+            sends = sent_per_device if name in _USES_ROUNDS else 0 if name in _STAYS else None
+            yield name, figures, sends
 
 
 def bytes_of(block: Mapping[str, Any], results: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the bytes that a block states, else those of the whole results, else nothing."""
     found: Mapping[str, Any] = block.get("bytes") or results.get("bytes") or {}
     return found
+
+
+def versus_sentence(block: Mapping[str, Any]) -> str:
+    """Say how the personalized model stands to the best of the published methods; nothing where none was run."""
+    if "versus_best_baseline" not in block:
+        return ""
+    name, (mean, low, high) = block["versus_best_baseline"]["name"], block["versus_best_baseline"]["accuracy"]
+    return f"Personalized minus {METHODS[name]}: {points(mean)} points (95% interval {points(low)} to {points(high)})"
 
 
 def gain_sentence(block: Mapping[str, Any]) -> str:

@@ -132,9 +132,11 @@ def test_routing_result_figures_agree_with_each_other_and_are_json(users: list[U
     result = routing_result(users, rng=rng(), extra=extra, draws=50)
     methods = result["methods"]
     assert list(methods) == ["global", "personal", "local"]
-    assert set(methods["global"]) == {"accuracy", "mrr", "interval"}
-    beside_global = {"hurt", "hurt_significant", "worst_tenth"}
-    assert set(methods["local"]) == set(methods["personal"]) == set(methods["global"]) | beside_global
+    figures = {"accuracy", "accuracy_at_5", "mrr", "interval", "hurt", "hurt_significant", "worst_tenth"}
+    assert set(methods["local"]) == set(methods["personal"]) == set(methods["global"]) == figures
+    assert methods["global"]["hurt"] == methods["global"]["hurt_significant"] == 0
+    for one in methods.values():
+        assert one["accuracy"] <= one["accuracy_at_5"] <= 1
     assert methods["local"] == methods["personal"]
     difference = methods["personal"]["accuracy"] - methods["global"]["accuracy"]
     assert result["gain"]["accuracy"][0] == pytest.approx(difference)

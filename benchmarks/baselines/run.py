@@ -1,0 +1,81 @@
+"""Runs the methods by name on one split: settings chosen on held-out train rows, then a fit on all of them.
+
+Every method tries as many settings, `BUDGET`, and keeps those with the highest mean reciprocal rank on the rows that
+devices held out of training; the methods that build on FedAvg take its model as it was chosen for itself. No test row
+is looked at before the last fit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.baselines import ditto, fedavg, fedavg_finetuned, fedrep, knn_per, local, most_frequent
+from benchmarks.baselines.common import Array, Client
+from benchmarks.baselines.problem import Config, Problem, with_held_out
+
+Fit = Callable[..., list[Array]]
+METHODS: dict[str, tuple[Fit, tuple[Config, ...]]] = {
+    "local": (local.fit, local.GRID),
+    "most_frequent": (most_frequent.fit, most_frequent.GRID),
+    "fedavg": (fedavg.fit, fedavg.GRID),
+    "fedavg_finetuned": (fedavg_finetuned.fit, fedavg_finetuned.GRID),
+    "fedrep": (fedrep.fit, fedrep.GRID),
+    "ditto": (ditto.fit, ditto.GRID),
+    "knn_per": (knn_per.fit, knn_per.GRID),
+}
+BUDGET = 6
+_ON_FEDAVG = ("fedavg", "fedavg_finetuned", "ditto", "knn_per")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A method's ranks of each device's true labels (from 1; 0 is "not ranked"), and the settings that it chose."""
+
+    ranks: list[tuple[int, ...]]
+    chosen: Config
+
+
+def run_baselines(
+    clients: Sequence[Client], *, names: Sequence[str], rounds: int, seed: int, tick: Callable[[], None] = lambda: None
+) -> dict[str, Fitted]:
+    """Return what each named method does on these devices, ticking once a method; the same for the same seed."""
+    problem = with_held_out(clients, rounds=rounds, seed=seed)
+    assert problem.held is not None
+    found: dict[str, Fitted] = {}
+    wanted = [name for name in METHODS if name in names or (name == "fedavg" and set(names) & set(_ON_FEDAVG))]
+    for name in sorted(wanted, key=lambda name: name != "fedavg"):  # FedAvg first: others build on its models.
+        fit, grid = METHODS[name]
+        chosen = choose(problem.held, fit, grid)
+        if name == "fedavg":
+            fit(problem.held, **chosen)  # What was tried last is not what was chosen.
+        found[name] = Fitted(ranks=ranks(clients, fit(problem, **chosen)), chosen=chosen)
+        tick()
+    return {name: found[name] for name in METHODS if name in names}
+
+
+def choose(held: Problem, fit: Fit, grid: Sequence[Config]) -> Config:
+    """Return the settings with the highest mean reciprocal rank on the held-out rows, the first of equals."""
+    if len(grid) == 1:
+        return grid[0]
+    marks = [_mean_reciprocal(ranks(held.clients, fit(held, **config))) for config in grid]
+    return grid[int(np.argmax(marks))]
+
+
+def ranks(clients: Sequence[Client], scores: Sequence[Array]) -> list[tuple[int, ...]]:
+    """Return each device's ranks of its true labels, ties counted against them; 0 for a label without a column."""
+    return [
+        tuple(_rank(row, int(label)) for row, label in zip(s, one.truth, strict=True))
+        for one, s in zip(clients, scores, strict=True)
+    ]
+
+
+def _rank(row: Array, label: int) -> int:
+    if not 0 <= label < len(row) or row[label] == -np.inf:
+        return 0
+    return int((row >= row[label]).sum())
+
+
+def _mean_reciprocal(ranks_of: Sequence[tuple[int, ...]]) -> float:
+    found = [1 / rank if rank else 0.0 for ranks in ranks_of for rank in ranks]
+    return float(np.mean(found)) if found else 0.0
