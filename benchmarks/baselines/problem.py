@@ -37,7 +37,10 @@ class Problem:
 def with_held_out(clients: Sequence[Client], *, rounds: int, seed: int) -> Problem:
     """Return the problem, and within it the one that settings are chosen on: no test row is in the latter."""
     rng = np.random.default_rng([seed, 1])
-    held = Problem(clients=[_held_out(one, rng) for one in clients], rounds=rounds, seed=seed)
+    # Those that join late come last, so that they change nothing for the others.
+    order = sorted(range(len(clients)), key=lambda place: clients[place].late)
+    parts = {place: _held_out(clients[place], rng) for place in order}
+    held = Problem(clients=[parts[place] for place in range(len(clients))], rounds=rounds, seed=seed)
     return Problem(clients=clients, rounds=rounds, seed=seed, held=held)
 
 

@@ -55,10 +55,16 @@ def run_baselines(
 
 
 def choose(held: Problem, fit: Fit, grid: Sequence[Config]) -> Config:
-    """Return the settings with the highest mean reciprocal rank on the held-out rows, the first of equals."""
+    """Return the settings with the highest mean reciprocal rank on the rows held out on devices of the rounds.
+
+    The first of equals.
+    """
     if len(grid) == 1:
         return grid[0]
-    marks = [_mean_reciprocal(ranks(held.clients, fit(held, **config))) for config in grid]
+    marks = []
+    for config in grid:
+        found = ranks(held.clients, fit(held, **config))
+        marks.append(_mean_reciprocal([its for its, one in zip(found, held.clients, strict=True) if not one.late]))
     return grid[int(np.argmax(marks))]
 
 

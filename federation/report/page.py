@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from federation.report import parts
-from federation.report.pictures import accuracy_by_round, bytes_per_round, gain_by_alpha, gain_per_device
+from federation.report.pictures import (
+    accuracy_by_method,
+    accuracy_by_round,
+    bytes_per_round,
+    gain_by_alpha,
+    gain_per_device,
+)
 from federation.report.results import blocks, check_results, is_evaluation, write_file
 from federation.report.style import CSS
 from federation.report.words import GENERATED, count, plain
@@ -73,16 +79,19 @@ def _run(results: Mapping[str, Any]) -> str:
 def _evaluation(results: Mapping[str, Any]) -> str:
     generated, all_blocks = results["generated"], list(blocks(results))
     several = len(all_blocks) > 1
+    # Devices that joined after the rounds stand in a block of their own, without an α.
+    in_rounds = [(name, block) for name, block in all_blocks if "alpha" in block]
     sections = []
     for name, block in all_blocks:
         sections += [
             f"<h2>{escape(name.replace('users of', 'Users of'))}</h2>",
             parts.methods_table(block, results),
+            parts.figure(accuracy_by_method(block, generated=generated, name=name if several else "")),
             parts.figure(gain_per_device(block["devices"], generated=generated, name=name if several else "")),
             parts.devices_table(block["devices"]),
         ]
-    if several:
-        overview = parts.figure(gain_by_alpha(all_blocks, generated=generated))
+    if len(in_rounds) > 1:
+        overview = parts.figure(gain_by_alpha(in_rounds, generated=generated))
     else:
         overview = parts.tiles(all_blocks[0][1], results)
     return "\n".join(

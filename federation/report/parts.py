@@ -93,7 +93,7 @@ def table(
 
 
 def methods_table(block: Results, results: Results, *, caption: str = "") -> str:
-    """Return the methods with accuracy, interval, MRR, share significantly hurt and bytes sent, and what they mean."""
+    """Return the methods with accuracy, interval, MRR, shares hurt, worst tenth and bytes sent, and what they mean."""
     rows, names = [], []
     for name, figures, sent in method_rows(block, bytes_of(block, results).get("sent_per_device")):
         low, high = figures["interval"]
@@ -103,18 +103,20 @@ def methods_table(block: Results, results: Results, *, caption: str = "") -> str
                 escape(METHODS[name]),
                 f"{share(figures['accuracy'])} <small>{100 * low:.1f}–{100 * high:.1f}</small>",
                 f"{figures['mrr']:.3f}",
+                share(figures.get("hurt")),
                 share(figures.get("hurt_significant")),
+                share(figures["worst_tenth"]),
                 size(sent),
             ]
         )
-    headings = ["Method", "Accuracy, 95% interval", "MRR", "Devices signifi\u00adcantly hurt", "Sent per device"]
-    personal, against = block["methods"]["personal"], versus_sentence(block)
+    hurt = ["Hurt", "Signifi\u00adcantly"]
+    headings = ["Method", "Accuracy, 95% interval", "MRR", *hurt, "Worst tenth", "Sent per device"]
+    against = versus_sentence(block)
     against = f"{against}. " if against else ""
     return table(headings, rows, caption=caption, best=names.index("personal")) + (
         f'<p class="soft">Gain of the personalized over the global model: <strong>{gain_sentence(block)}</strong>, '
         f"over {count(block['users'], 'user')} and {count(block['rows'], 'test row')}, by bootstrap over users. "
         f"{escape(against)}"
-        f"Worst tenth of users: {share(personal['worst_tenth'])}. Hurt at all: {share(personal['hurt'])} of users. "
         f"{HURT}</p>"
     )
 

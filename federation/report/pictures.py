@@ -193,11 +193,38 @@ def gain_by_alpha(blocks: Sequence[tuple[str, Mapping[str, Any]]], *, generated:
     return _picture("Gain by α", text + ".", draw, generated=generated)
 
 
+def accuracy_by_method(block: Mapping[str, Any], *, generated: bool, name: str = "") -> Picture | None:
+    """Draw each method's accuracy with its interval, the best above; None where no published method was run."""
+    if "versus_best_baseline" not in block:
+        return None
+    found = [(method, block["methods"][method]) for method in METHODS if method in block["methods"]]
+    found.sort(key=lambda one: one[1]["accuracy"])
+    own = ("global", "cautious", "personal")
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        for place, (method, figures) in enumerate(found):
+            low, high = (100 * value for value in figures["interval"])
+            colour, dash = (theme.blue, "-") if method in own else (theme.orange, (0, (3, 1)))
+            axes.plot([low, high], [place, place], color=colour, linestyle=dash, linewidth=2.2)
+            axes.plot([100 * figures["accuracy"]], [place], color=colour, marker="o", markersize=6, linestyle="")
+        axes.set_yticks(range(len(found)), [_LABELS.get(method, METHODS[method]) for method, _ in found])
+        axes.set_ylim(-0.7, len(found) - 0.3)
+        axes.grid(axis="x", color=theme.faint, linewidth=0.7)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("accuracy on test rows, %, with its 95% interval over users", color=theme.ink)
+
+    text = "Ours solid, published methods dashed: "
+    text += "; ".join(f"{METHODS[method]} {share(figures['accuracy'])}" for method, figures in reversed(found)) + "."
+    title = f"Accuracy by method, {name}" if name else "Accuracy by method"
+    return _picture(title, text, draw, generated=generated, left=0.27)
+
+
 _SIZE_INCHES = (5.6, 3.3)
 _DPI = 170
 _TEXT = 10.5
 _SMALL = 9.5
 _SHORT = {"personal": "Personalized", "local": "Local only", "most_frequent": "Most frequent"}
+_LABELS = {"most_frequent": "Most frequent label", "cautious": "Ours, cautious", "personal": "Ours"}
 
 
 def picture(title: str, text: str, draw: Draw) -> Picture:
@@ -205,14 +232,14 @@ def picture(title: str, text: str, draw: Draw) -> Picture:
     return _picture(title, text, draw, generated=False)
 
 
-def _picture(title: str, text: str, draw: Draw, *, generated: bool, right: float = 0.97) -> Picture:
+def _picture(title: str, text: str, draw: Draw, *, generated: bool, left: float = 0.11, right: float = 0.97) -> Picture:
     if generated:
         title, text = f"{title} ({GENERATED})", f"{text} Data: {GENERATED}."
-    light, dark = (_png(title, draw, theme, right=right) for theme in (LIGHT, DARK))
+    light, dark = (_png(title, draw, theme, left=left, right=right) for theme in (LIGHT, DARK))
     return Picture(title=title, text=text, light=light, dark=dark)
 
 
-def _png(title: str, draw: Draw, theme: Theme, *, right: float) -> bytes:
+def _png(title: str, draw: Draw, theme: Theme, *, left: float, right: float) -> bytes:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -222,7 +249,7 @@ def _png(title: str, draw: Draw, theme: Theme, *, right: float) -> bytes:
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, facecolor=theme.paper)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=theme.paper)
-    figure.subplots_adjust(left=0.11, right=right, top=0.88, bottom=0.16)
+    figure.subplots_adjust(left=left, right=right, top=0.88, bottom=0.16)
     figure.suptitle(title, x=0.02, y=0.97, ha="left", va="top", fontsize=_TEXT, color=theme.ink, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.faint)

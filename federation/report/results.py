@@ -102,7 +102,7 @@ def blocks(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
         name = "users of the data" if alpha is None else f"α = {alpha:g}"
         yield name, block
         if "unseen" in block:
-            yield f"{name}, joined after the rounds", block["unseen"]
+            yield f"{name}, joined late", block["unseen"]
 
 
 class _Malformed(Exception):  # noqa: N818 - it never leaves this module.

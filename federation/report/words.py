@@ -28,7 +28,10 @@ WHAT_LEFT = (
     "clipped change; in the last rounds the clipped statistics by which devices learn how to personalize) and the "
     "constant weight 1, and nothing else: no text, no label of the user's own, no accuracy."
 )
-HURT = "Significantly hurt: the paired z of the personalized against the global model lies below −1.64."
+HURT = (
+    "Hurt: the share of devices less accurate than by the global model; significantly, where the paired z lies below "
+    "−1.64. Worst tenth: the mean accuracy over the tenth of devices that fare worst."
+)
 
 
 def share(value: float | None) -> str:
@@ -78,7 +81,7 @@ def method_rows(
         if name in block["methods"]:
             figures = dict(block["methods"][name])
             if name == "global":
-                figures.pop("hurt_significant", None)
+                figures = {key: value for key, value in figures.items() if not key.startswith("hurt")}
             sends = sent_per_device if name in _USES_ROUNDS else 0 if name in _STAYS else None
             yield name, figures, sends
 

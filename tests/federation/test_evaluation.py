@@ -35,8 +35,10 @@ def nameless(rows: list[Row]) -> list[Row]:
 
 def check_block(block: dict[str, Any]) -> None:
     methods, gain = block["methods"], block["gain"]
-    assert {"accuracy", "mrr"} <= set(methods["global"])
-    assert {"accuracy", "mrr", "hurt", "hurt_significant", "worst_tenth"} <= set(methods["personal"])
+    for one in methods.values():
+        assert set(one) == {
+            "accuracy", "accuracy_at_5", "mrr", "interval", "hurt", "hurt_significant", "worst_tenth"
+        }  # fmt: skip
     for name in ("global", "personal"):
         assert 0 <= methods[name]["accuracy"] <= methods[name]["mrr"] <= 1
     personal = methods["personal"]

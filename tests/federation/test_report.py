@@ -72,6 +72,15 @@ def evaluation_results(*, generated: bool = False, alphas: tuple[float | None, .
     return common(generated=generated) | {"kind": "evaluation", "blocks": blocks}
 
 
+def beside_others(results: Results) -> Results:
+    """The same evaluation with a published method in each block, and devices that joined after the rounds."""
+    for one in results["blocks"]:
+        one["methods"]["ditto"] = dict(one["methods"]["local"])
+        one["versus_best_baseline"] = {"name": "ditto", "accuracy": [0.02, -0.01, 0.05]}
+        one["unseen"] = {key: one[key] for key in ("methods", "gain", "users", "rows", "devices")}
+    return results
+
+
 class Page(HTMLParser):
     """Collects what a page holds, for the tests to judge."""
 
@@ -167,6 +176,37 @@ def test_page_devices_without_test_rows_are_listed_and_not_drawn() -> None:
     counts = re.search(r"(\d+) better \(solid\), (\d+) worse \(hatched\), (\d+) the same", page.text)
     assert counts is not None
     assert sum(map(int, counts.groups())) == 6
+
+
+def test_published_methods_stand_in_table_and_picture_and_the_best_beside_ours() -> None:
+    results = beside_others(evaluation_results(alphas=(None,)))
+    check_results(results)
+    page, output = Page(render(results)), printed(results)
+    assert "Personalized minus Ditto: +2.0 points (95% interval −1.0 to +5.0)" in page.text
+    assert "Personalized − Ditto" in output
+    assert "+2.0 (−1.0…+5.0)" in output
+    assert max(map(len, output.splitlines())) <= 80
+    [alt] = [alt for alt in page.values("img", "alt") if alt.startswith("Accuracy by method")]
+    assert f"Ditto {share(results['blocks'][0]['methods']['ditto']['accuracy'])}" in alt
+    # Nobody is hurt by the model that the others are held against, so no share is shown for it.
+    [line] = [line for line in output.splitlines() if line.startswith("Global model")][:1]
+    assert line.split()[-2] == "–"
+
+
+def test_devices_that_joined_late_have_a_section_of_their_own_and_no_place_among_the_alphas() -> None:
+    page = Page(render(beside_others(evaluation_results(alphas=(0.05, 5.0)))))
+    for name in ("α = 0.05", "α = 5"):
+        assert f"{name}, joined late" in page.text
+    [gains] = [alt for alt in page.values("img", "alt") if alt.startswith("Gain by α")]
+    assert "joined" not in gains
+
+
+@pytest.mark.parametrize("name", ["sgd", 3, None, ["ditto"]])
+def test_a_best_method_that_there_is_not_is_named(name: object) -> None:
+    results = beside_others(evaluation_results())
+    results["blocks"][0]["versus_best_baseline"]["name"] = name
+    with pytest.raises(DataError, match=r"one of .*ditto.* in 'blocks\[0\]\.versus_best_baseline\.name'"):
+        check_results(results)
 
 
 # --- generated data says so
