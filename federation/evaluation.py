@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,33 +53,50 @@ def evaluate_routing(
     if baselines:
         baselines_module()  # Where it is missing, say so before the rounds.
     warm(encoder, list(dict.fromkeys(row.text for row in rows)), progress)
+    plan = _Plan(settings=settings, encoder=encoder, baselines=baselines, progress=progress)
     blocks = []
     for alpha in [None] if named else list(alphas or ALPHAS):
-        outcomes, chosen = [], []
+        runs = []
         for seed in range(seeds):
             split = split_rows(rows, seed=seed, devices=devices, alpha=alpha)
             late = frozenset() if unseen is None else late_users(split, share=unseen, seed=seed)
-            experiment = Experiment.of(split, title=title, late=late)
-            shown = _titled(progress, f"{'' if alpha is None else f'α={alpha:g}, '}seed {seed}")
-            outcome = _run(experiment, settings | {"seed": seed}, encoder, shown)
-            if baselines:
-                rounds = RunSettings(**settings).rounds
-                outcome, how = with_baselines(
-                    outcome, experiment, baselines, encoder=encoder, rounds=rounds, seed=seed, progress=shown
-                )
-                chosen.append(how)
-            outcomes.append(outcome)
-        blocks.append(_block(alpha, outcomes, baselines) | ({"chosen": chosen} if chosen else {}))
+            name = f"{'' if alpha is None else f'α={alpha:g}, '}seed {seed}"
+            runs.append(plan.run(Experiment.of(split, title=title, late=late), seed=seed, name=name))
+        blocks.append(_block(alpha, [outcome for outcome, _ in runs], baselines))
+        if baselines:
+            blocks[-1]["chosen"] = [chosen for _, chosen in runs]
     result = header(title, command) | {"kind": "evaluation", "blocks": blocks}
     if len(blocks) == 1:
         result |= {name: blocks[0][name] for name in _AT_THE_TOP if name in blocks[0]}
     return result
 
 
-def _run(experiment: Experiment, settings: dict[str, Any], encoder: CachedEncoder, progress: Progress) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="tacit-") as folder:
-        whole = RunSettings(cohort=len(experiment.split), **settings)
-        return run_experiment(experiment, whole, Path(folder) / "run", encoder, progress)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What holds for all splits."""
+
+    settings: dict[str, Any]
+    encoder: CachedEncoder
+    baselines: Sequence[str]
+    progress: Progress
+
+    def run(self, experiment: Experiment, *, seed: int, name: str) -> tuple[Outcome, dict[str, Any]]:
+        """Return the outcome on one split, published methods included, and the settings that these chose."""
+        settings = RunSettings(cohort=len(experiment.split), seed=seed, **self.settings)
+        shown = _titled(self.progress, name)
+        with tempfile.TemporaryDirectory(prefix="tacit-") as folder:
+            outcome = run_experiment(experiment, settings, Path(folder) / "run", self.encoder, shown)
+        if not self.baselines:
+            return outcome, {}
+        return with_baselines(
+            outcome,
+            experiment,
+            self.baselines,
+            encoder=self.encoder,
+            rounds=settings.rounds,
+            seed=seed,
+            progress=shown,
+        )
 
 
 def _block(alpha: float | None, outcomes: Sequence[Outcome], baselines: Sequence[str]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def routing(
     six settings tried on held-out train rows: they lie in benchmarks/baselines of a source checkout.
     """
     from engine.encoder import CachedEncoder, load_encoder
-    from federation.cli.console import print_json, progress
+    from federation.cli.console import progress
     from federation.dataset import read_rows
     from federation.evaluation import evaluate_routing
     from federation.methods import chosen_baselines
@@ -77,17 +77,20 @@ def routing(
         unseen=unseen,
         progress=progress,
     )
-    if out is not None:
-        from federation.report import write_report, write_results
+    _show(results, out, as_json=as_json)
 
+
+def _show(results: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+    from federation.cli.console import print_json
+    from federation.report import print_methods, write_report, write_results
+
+    if out is not None:
         write_results(results, out)
         click.echo(f"Report: {write_report(results, out)}", err=True)
     if as_json:
         print_json(results)
         return
     from rich.console import Console
-
-    from federation.report import print_methods
 
     print_methods(results, Console())
 

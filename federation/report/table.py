@@ -1,6 +1,6 @@
 """The methods as a table for the terminal, readable at 80 columns and without colour."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from federation.report.results import blocks, check_results, is_evaluation
@@ -49,18 +49,19 @@ def print_methods(results: Mapping[str, Any], console: "Console") -> None:
                 fit(share(figures.get("hurt_significant"))),
                 fit(size(sent)),
             )
-        mean, low, high = block["gain"]["accuracy"]
-        table.add_row(fit("Gain, in points"), fit(f"{points(mean)} ({points(low)}…{points(high)})"))
-        if "versus_best_baseline" in block:
-            best = block["versus_best_baseline"]
-            mean, low, high = best["accuracy"]
-            table.add_row(
-                fit(f"Personalized − {METHODS[best['name']]}"), fit(f"{points(mean)} ({points(low)}…{points(high)})")
-            )
+        for what, (mean, low, high) in _differences(block):
+            table.add_row(fit(what), fit(f"{points(mean)} ({points(low)}…{points(high)})"))
     console.print(table)
     if not is_evaluation(results):
         console.print(fit(_counts(results) + "."))
     console.print(fit("* share of devices whose paired z against the global model lies below −1.64"))
+
+
+def _differences(block: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[float]]]:
+    yield "Gain, in points", block["gain"]["accuracy"]
+    if "versus_best_baseline" in block:
+        best = block["versus_best_baseline"]
+        yield f"Personalized − {METHODS[best['name']]}", best["accuracy"]
 
 
 def _heading(results: Mapping[str, Any]) -> list[str]:
