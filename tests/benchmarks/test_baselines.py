@@ -245,6 +245,20 @@ def test_rows_held_out_are_train_rows_and_train_no_more() -> None:
         assert not kept & asked
 
 
+def test_what_is_chosen_is_the_best_on_held_out_rows_and_its_models_stay() -> None:
+    held = with_held_out(town(2, (14, 3, 20, 12), late=False), rounds=ROUNDS, seed=4).held
+    assert held is not None
+    chosen = run.choose(held, fedavg.fit, fedavg.GRID)
+    tables, marks = held.tables, []
+    for config in fedavg.GRID:
+        ranks = [rank for its in run.ranks(held.clients, fedavg.fit(held, **config)) for rank in its]
+        marks.append(sum(1 / rank for rank in ranks if rank) / len(ranks))
+    assert len(set(marks)) > 1
+    assert chosen == fedavg.GRID[marks.index(max(marks))]
+    fedavg.fit(held, **chosen)
+    close(tables, held.tables)
+
+
 def test_every_method_tries_as_many_settings_and_repeats() -> None:
     clients = town(2, (14, 3, 20, 12))
     first, again = (run.run_baselines(clients, names=list(run.METHODS), rounds=ROUNDS, seed=4) for _ in range(2))
