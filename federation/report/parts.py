@@ -109,7 +109,7 @@ def methods_table(block: Results, results: Results, *, caption: str = "") -> str
                 size(sent),
             ]
         )
-    hurt = ["Hurt", "Signifi\u00adcantly"]
+    hurt = ["Hurt", "Hurt, signifi\u00adcantly"]
     headings = ["Method", "Accuracy, 95% interval", "MRR", *hurt, "Worst tenth", "Sent per device"]
     against = versus_sentence(block)
     against = f"{against}. " if against else ""
