@@ -4,17 +4,20 @@ Texts become vectors by the device's encoder and lie sealed in its store; consen
 """
 
 import contextlib
+import math
 import time as clock
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.account import Account
 from engine.consent import Consents
 from engine.encoder import Encoder, Vectors, check_vectors
 from engine.errors import EncoderMismatchError
 from engine.kept import Kept
+from engine.recall import AROUND, MOST, recall, shared_words
 from engine.suggestion import Found, found
 from engine.text import is_unicode
+from engine.word_vectors import word_vectors
 from store import EncryptedStore, Receipt, Record, RecordMissingError, Where
 
 EVERYTHING = Where()
@@ -156,28 +159,30 @@ class MemoryKeeper:
 
     def search(
         self,
-        text: str,
+        query: str,
         k: int = 5,
         *,
         scope: str | None = None,
         purpose: str | None = None,
         source: str | None = None,
-        after: float | None = None,
-        before: float | None = None,
+        since: float | None = None,
+        until: float | None = None,
         by: str = "both",
+        now: float | None = None,
     ) -> list[Found]:
-        """Return the ``k`` memories that fit ``text`` best, best first: ``by`` "meaning", "words", or "both" together.
+        """Return the ``k`` memories that answer ``query`` best, best first, each with the reasons why it is there.
 
-        Only of this scope, purpose, source and time (Unix seconds, ``before`` excluded) if given. ``similarity`` is the
-        cosine of the vectors, by which "meaning" alone sorts. Raises `ConsentError` if consent to ``purpose`` was
-        withdrawn.
+        ``by`` "meaning" sorts by the cosine alone, which is each one's ``similarity``, "words" by BM25 alone, and
+        "both" ranks what the two find together by `engine.recall`; dates in words are seen from ``now`` (Unix seconds,
+        by default the clock's). Only memories of this scope, purpose, source and time (Unix seconds, ``until``
+        excluded) have a part in that, if given. Raises `ConsentError` if consent to ``purpose`` was withdrawn.
         """
-        where = Where(scope=scope, purpose=purpose, source=source, after=after, before=before)
-        return self._search(text, k, where, by=by, purpose=purpose)
+        where = Where(scope=scope, purpose=purpose, source=source, after=since, before=until)
+        return self._search(query, k, where, by=by, purpose=purpose, now=now)
 
     def find_to_erase(self, text: str, k: int = 5, where: Where = EVERYTHING) -> list[Found]:
         """Return what `search` finds by both, to look at before it is forgotten: for that nobody's consent is asked."""
-        return self._search(text, k, where, by="both", purpose=None)
+        return self._search(text, k, where, by="both", purpose=None, now=None)
 
     def history(self, id: int) -> list[Found]:
         """Return a memory and those that it superseded, newest first; similarity is 1."""
@@ -208,28 +213,41 @@ class MemoryKeeper:
 
     # Inside
 
-    def _search(self, text: str, k: int, where: Where, *, by: str, purpose: str | None) -> list[Found]:
+    def _search(
+        self, text: str, k: int, where: Where, *, by: str, purpose: str | None, now: float | None
+    ) -> list[Found]:
         if k < 1:
             raise ValueError(f"Expected k={k} to be at least 1.")
         if by not in ("meaning", "words", "both"):
             raise ValueError(f"Expected by={by!r} to be 'meaning', 'words' or 'both'.")
+        if now is not None and not math.isfinite(now):
+            raise ValueError(f"Expected now={now} as finite Unix seconds.")
         query = self._encode([text])[0]
+        words = word_vectors(self._encoder) if by == "both" else None
         with self._lock:
             self._check_encoder_is_current()
             if purpose is not None:
                 self._consents.require(purpose)
-            if by == "meaning":
-                hits = self._store.search(query, k, where=where)
-            elif by == "words":
-                hits = self._store.search_text(text, k, where=where)
-            else:
-                hits = self._store.search_hybrid(query, text, k, where=where)
-            read = []
-            for id, _ in hits:
-                # Another process may have forgotten it meanwhile.
-                with contextlib.suppress(RecordMissingError):
-                    read.append(found(id, self._store.get(id).record, float(self._store.vector(id) @ query)))
-            return read
+            if by == "both":
+                found_by = self._store.candidates(query, text, most=max(MOST, k), around=AROUND, where=where)
+                ranked = recall(text, found_by, k, now=clock.time() if now is None else now, words=words)
+                return [
+                    found(found_by.records[at].id, found_by.records[at].record, float(found_by.products[at]), because)
+                    for at, because in ranked
+                ]
+            read = self._by_one(by, query, text, k, where)
+        reasons = shared_words(text, [one.text for one in read])
+        return [replace(one, because=because) for one, because in zip(read, reasons, strict=True)]
+
+    def _by_one(self, by: str, query: Vectors, text: str, k: int, where: Where) -> list[Found]:
+        """What the search by meaning or by words alone finds."""
+        store, read = self._store, []
+        hits = store.search(query, k, where=where) if by == "meaning" else store.search_text(text, k, where=where)
+        for id, _ in hits:
+            # Another process may have forgotten it meanwhile.
+            with contextlib.suppress(RecordMissingError):
+                read.append(found(id, store.get(id).record, float(store.vector(id) @ query)))
+        return read
 
     def _drop_evidence(self, ids: Iterable[int]) -> None:
         """Drop what was kept about these memories or made from them; call inside the transaction that forgets them."""

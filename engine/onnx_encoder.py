@@ -9,6 +9,7 @@ opens with either.
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import secrets
@@ -35,6 +36,7 @@ _SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 _MOST_TOKENS = 256
+_WORD_TABLE = "embeddings.word_embeddings.weight"
 _AT_ONCE = 32
 _HASH_BYTES = 32
 _LEFT_BEHIND_S = 3600.0
@@ -77,6 +79,20 @@ class OnnxEncoder:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(fill, batches))
         return check_vectors(vectors, count=len(texts), encoder=self)
+
+    def word_table(self) -> tuple[dict[str, int], Vectors]:
+        """The encoder's own vocabulary, and its vector of each piece before any context, float32 (pieces, 384).
+
+        The table is mapped from the package's file, whose hash is checked first. Raises `EncoderError`.
+        """
+        path = self._folder / "model.safetensors"
+        _checked(self._folder, path.name)
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            about = json.loads(file.read(size))[_WORD_TABLE]
+        offset, shape = 8 + size + about["data_offsets"][0], tuple(about["shape"])
+        table = np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=shape)
+        return self._parts()[0].get_vocab(), table
 
     def _parts(self) -> tuple[Any, Any]:
         with self._lock:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from engine.because import Because
 from store import Record
 
 Source = Literal["global", "personal"]
@@ -17,7 +18,7 @@ Source = Literal["global", "personal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A memory and its cosine with the query."""
+    """A memory and its cosine with the query; ``because`` is why a search found it, ``None`` where none did."""
 
     id: int
     text: str
@@ -27,6 +28,7 @@ class Found:
     purpose: str
     source: str
     similarity: float
+    because: Because | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ def _share_first(ranks: Sequence[int]) -> float:
     return sum(rank == 1 for rank in ranks) / len(ranks) if ranks else float("nan")
 
 
-def found(id: int, record: Record, similarity: float) -> Found:
+def found(id: int, record: Record, similarity: float, because: Because | None = None) -> Found:
     """Return what a stored memory looks like to a caller."""
     return Found(
         id=id,
@@ -81,6 +83,7 @@ def found(id: int, record: Record, similarity: float) -> Found:
         purpose=record.purpose,
         source=record.source,
         similarity=similarity,
+        because=because,
     )
 
 

@@ -12,6 +12,7 @@ stays closed, in older copies too. ``FORMAT.md`` gives the layout of the file.
 """
 
 from store.access import SlotInfo
+from store.candidates import Candidates
 from store.columns import Where
 from store.device_secret import DeviceSecret, FileSecret, KeychainSecret
 from store.errors import (
@@ -46,6 +47,7 @@ __all__ = [
     "AnchorFile",
     "ArchiveError",
     "BusyError",
+    "Candidates",
     "DeviceKey",
     "DeviceSecret",
     "DeviceSecretError",

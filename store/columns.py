@@ -226,6 +226,10 @@ class Columns:
         """The scope, purpose or source at a position."""
         return str(self.words[name][int(self._codes[name][at])])
 
+    def codes(self, name: str) -> npt.NDArray[np.int64]:
+        """Where the scope, purpose or source of each record stands in ``words``, (n,)."""
+        return self._codes[name].astype(np.int64)
+
     def mask(self, where: Where) -> Bools:
         """Which records ``where`` is about, (n,)."""
         wanted = np.ones(len(self), dtype=np.bool_)

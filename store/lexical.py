@@ -112,6 +112,16 @@ class LexicalIndex:
             self._tail = _Tail(self._entries)
         return self._tail
 
+    def rarity(self, terms: Iterable[int]) -> dict[int, float]:
+        """The inverse document frequency of each of ``terms``, highest for one that no document has."""
+        rows, tail = self._folded(), self._single()
+        count, wanted = rows.count + len(tail.slots), sorted(terms)
+        found = {}
+        for term, (docs, _) in zip(wanted, rows.postings(np.array(wanted, dtype=np.uint64)), strict=True):
+            having = len(docs) + len(tail.postings(term)[0])
+            found[term] = float(np.log1p((count - having + 0.5) / (having + 0.5)))
+        return found
+
     def scored(self, terms: Mapping[int, int]) -> Scored:
         """The BM25 scores of all documents; ``terms`` is as from ``terms_of``, each counts as often as it occurs."""
         rows, tail = self._folded(), self._single()

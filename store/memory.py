@@ -35,22 +35,22 @@ from store.device_secret import DeviceSecret
 from store.errors import RecordMissingError
 from store.forgetting import all_entries, entries_of, expired, reached
 from store.keys import Unlock
-from store.open_store import AcceptRollback, OpenStore
+from store.open_store import AcceptRollback
 from store.opening import open_core
 from store.readable import current, ids_of, where_slots
 from store.receipts import Receipt
 from store.records import Record, StoredRecord, require_records
 from store.search import DEFAULT_CACHE_BYTES
+from store.searched import EVERYTHING, SearchedStore
 from store.terms import clear_cache
 from store.vectors import Vectors, as_matrix, as_vector, check_dimension
 from store.witness import Witness
 
 _PAGE_ROWS = 256
 _MOST_PENDING = 256
-EVERYTHING = Where()
 
 
-class EncryptedStore(OpenStore):
+class EncryptedStore(SearchedStore):
     """A store that is open. Made by :meth:`create` or :meth:`open`; threads may share it.
 
     Ids are never given twice. A memory's version is 1 when added and grows by one with each change.
@@ -317,54 +317,7 @@ class EncryptedStore(OpenStore):
         work.what += ids
         work.reason = reason if not work.what or reason != "purge" else work.reason
 
-    # Search
-
-    def search(self, vector: Vectors, k: int, *, where: Where = EVERYTHING) -> list[tuple[int, float]]:
-        """The ids of the ``k`` vectors with the highest inner product with ``vector`` (d,), and the products.
-
-        Best first, equal products by lower id. Exact below 20,000 records, from there on the best of the candidates
-        that the codes name. The first search opens the index.
-        """
-        k = _checked_k(k)
-        with self._core.snapshot() as view:
-            query = as_vector(vector, view.head.dimension)
-            allowed, few = where_slots(self._core, where, self._core.clock())
-            return self._as_ids(self._search.by_vector(query, k, allowed, few))
-
-    def search_text(self, text: str, k: int, *, where: Where = EVERYTHING) -> list[tuple[int, float]]:
-        """The ids of the ``k`` records that match the words of ``text`` best (BM25), and their scores, best first."""
-        k = _checked_k(k)
-        with self._core.snapshot():
-            allowed, _ = where_slots(self._core, where, self._core.clock())
-            slots, scores = self._search.by_words(text, k, allowed)
-            return self._as_ids(list(zip(slots.tolist(), scores.tolist(), strict=True)))
-
-    def search_hybrid(
-        self, vector: Vectors, text: str, k: int, *, where: Where = EVERYTHING, weight: float = 0.5
-    ) -> list[tuple[int, float]]:
-        """The ids of the ``k`` best by meaning and words together, and their fused scores, best first.
-
-        ``weight`` from 0 to 1 is the share of the embedding search.
-        """
-        k = _checked_k(k)
-        with self._core.snapshot() as view:
-            query = as_vector(vector, view.head.dimension)
-            allowed, few = where_slots(self._core, where, self._core.clock())
-            return self._as_ids(self._search.by_both(query, text, k, allowed, few, weight))
-
-    def warm(self) -> None:
-        """Load the embedding index, so that the first search finds it in memory."""
-        with self._core.snapshot():
-            self._search.embedding()
-
     # Inside
-
-    def _as_ids(self, hits: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        """Hits by id in place of slot; equal scores by lower id."""
-        id_of = self._search.id_of
-        named = [(-score, id_of(slot)) for slot, score in hits]
-        named.sort()
-        return [(id, -score) for score, id in named]
 
     def _entry(self, id: int) -> Entry:
         """The entry of the record with this id. Raises ``RecordMissingError``."""
@@ -376,13 +329,6 @@ class EncryptedStore(OpenStore):
     def _current(self, where: Where) -> list[Entry]:
         """The entries of the records that may be read, by id."""
         return entries_of(self._core, current(self._core, where, self._core.clock()))
-
-
-def _checked_k(k: int) -> int:
-    number = operator.index(k)
-    if number < 1:
-        raise ValueError(f"Expected k={k} to be at least 1.")
-    return number
 
 
 def _number(id: int) -> int:

@@ -12,19 +12,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from store.candidates import NOBODY, Candidates, with_neighbours
 from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
-from store.core import Core, View
+from store.columns import Where
+from store.core import Core
 from store.crypto import tampered
+from store.follower import Follower
+from store.forgetting import entries_of
 from store.fusion import fuse
-from store.head import SEGMENT_ROWS, Head
+from store.head import SEGMENT_ROWS
 from store.index import ExactIndex
-from store.lexical import LexicalIndex
+from store.lexical import LexicalIndex, Scored
 from store.opened import OpenedVectors
 from store.quantizer import Codes
 from store.ranges import outside
-from store.readable import ids_of
+from store.readable import ids_of, where_slots
 from store.rows import Rows
-from store.segment_table import NO_SEGMENTS, SegmentRef, slots_of
+from store.segment_table import SegmentRef, slots_of
 from store.terms import clear_cache, terms_of
 from store.vectors import Vectors
 
@@ -36,36 +40,6 @@ _AT_ONCE = 16  # Segments, so that their codes stay in the processor's cache.
 Slots = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Hits = list[tuple[int, float]]
-Offsets = npt.NDArray[np.uint16]
-
-
-class Follower:
-    """Which segments and tail rows an index holds, so that it can be brought to another commit by difference."""
-
-    def __init__(self) -> None:
-        self.segments = NO_SEGMENTS
-        self.offsets: dict[int, Offsets] = {}  # Which slots of each it holds, counted from the segment's first.
-        self.tail: dict[int, bytes] = {}
-        self._at: tuple[Head | None, object] = (None, None)
-
-    def is_at(self, view: View) -> bool:
-        """Whether ``view`` was reached: every change of it puts another head or manifest in place."""
-        return self._at[0] is view.head and self._at[1] is view.manifest
-
-    def arrived(self, view: View) -> None:
-        """Note that the index holds what ``view`` does."""
-        self._at = (view.head, view.manifest)
-        self.segments = view.manifest.segments
-
-    def changes(self, core: Core) -> tuple[list[int], list[SegmentRef], list[int], list[int]]:
-        """Segments that are gone or changed, segments to load, tail slots that are gone, tail slots to load."""
-        view = core.view
-        stale, fresh = view.manifest.segments.changes_since(self.segments)
-        if self._at[0] is not None and self._at[0].tail_digest == view.head.tail_digest:
-            return stale, fresh, [], []
-        gone = [slot for slot, its in self.tail.items() if slot not in view.tail or view.tail[slot].mark != its]
-        new = [slot for slot, entry in view.tail.items() if self.tail.get(slot) != entry.mark]
-        return stale, fresh, gone, new
 
 
 class Searcher:
@@ -339,14 +313,39 @@ class Searcher:
         weight: float,
     ) -> Hits:
         """The ``k`` best of both searches, fused; ``weight`` is the embedding's share."""
-        most = max(_FUSED, k)
-        dense = np.array([slot for slot, _ in self.by_vector(query, most, allowed, few)], dtype=np.int64)
-        scored = self.lexical().scored(terms_of(text))
-        words, _ = scored.best(most, allowed)
-        slots = np.union1d(dense, words).astype(np.int64)
+        slots, scored = self._of_both(query, text, max(_FUSED, k), allowed, few)
         if not len(slots):
             return []
         return fuse((slots, self.score(query, slots)), (slots, scored.of(slots)), k, weight)
+
+    def _of_both(
+        self, query: Vectors, text: str, most: int, allowed: Callable[[Slots], Bools] | None, few: Slots | None
+    ) -> tuple[Slots, Scored]:
+        """The slots (n,), ascending, that are among the ``most`` best of either search, and all BM25 scores."""
+        dense = np.array([slot for slot, _ in self.by_vector(query, most, allowed, few)], dtype=np.int64)
+        scored = self.lexical().scored(terms_of(text))
+        words, _ = scored.best(most, allowed)
+        return np.union1d(dense, words).astype(np.int64), scored
+
+    def candidates(self, query: Vectors, text: str, most: int, around: int, where: Where, now: float) -> Candidates:
+        """The ``most`` best of both searches, fused, with up to ``around`` neighbours of each on both sides."""
+        core = self._core
+        slots, scored = self._of_both(query, text, max(_FUSED, most), *where_slots(core, where, now))
+        if not len(slots):
+            return NOBODY
+        best = fuse((slots, self.score(query, slots)), (slots, scored.of(slots)), most)
+        found = np.array([slot for slot, _ in best], dtype=np.int64)
+        slots, before = with_neighbours(core, where, now, found, around)
+        entries = entries_of(core, slots)
+        at = {entry.slot: stored for entry, stored in zip(entries, self._rows.records(entries), strict=True)}
+        return Candidates(
+            records=tuple(at[slot] for slot in slots.tolist()),
+            products=self.score(query, slots).astype(np.float64),
+            words=scored.of(slots),
+            found=np.isin(slots, found),
+            before=before,
+            rarity=self.lexical().rarity(terms_of(text)),
+        )
 
     def lexical(self) -> LexicalIndex:
         """The lexical index at the present commit."""

@@ -81,8 +81,8 @@ class _Vocabulary:
         self._keys = np.zeros(_PLACES, dtype=np.int64)  # A word's is ~hash(word), never 0: no hash is -1 in Python.
         self._terms: Hashes = np.zeros(_PLACES, dtype=np.uint64)  # Function words have 0.
 
-    def terms(self, words: Sequence[bytes]) -> Hashes:
-        """The hashes (n,) of those words that are terms, in their order."""
+    def hashes(self, words: Sequence[bytes]) -> Hashes:
+        """The hashes (n,) of the words' terms, 0 for those that are none."""
         keys = ~np.fromiter(map(hash, words), dtype=np.int64, count=len(words))
         places = keys & (_PLACES - 1)
         strange = (self._keys.take(places) != keys).nonzero()[0]
@@ -91,7 +91,7 @@ class _Vocabulary:
         hashes: Hashes = self._terms.take(places)
         for row in unknown.tolist():  # Only now: a new word may take the place of another one of these.
             hashes[row] = self._learnt(words[row], keys[row])
-        return hashes[hashes > 0]
+        return hashes
 
     def known(self) -> int:
         """How many words are kept."""
@@ -123,6 +123,18 @@ def entry_of(text: str) -> bytes:
     """The terms of a record's ``text``, as :func:`encode_terms` lays them out."""
     hashes, counts = _counted(_words(text, characters=True))
     return hashes.astype("<u8", copy=False).tobytes() + counts.tobytes()
+
+
+def words_of(texts: Sequence[str]) -> tuple[list[bytes], Hashes, npt.NDArray[np.int64]]:
+    """The words of all ``texts``, one text after the other: each in UTF-8 (n,), its term's hash (n,), sizes.
+
+    A function word has hash 0. Sizes (len(texts),) say how many words each text has.
+    """
+    parts = [_words(text, characters=False) for text in texts]
+    words = [word for part in parts for word in part]
+    sizes = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
+    with _lock:
+        return words, _vocabulary.hashes(words), sizes
 
 
 def clear_cache() -> None:
@@ -157,7 +169,8 @@ def decode_terms(data: bytes) -> dict[int, int]:
 def _counted(words: Sequence[bytes]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
     """The terms of ``words``: hashes (t,), ascending, and how often each occurs (t,)."""
     with _lock:
-        hashes = _vocabulary.terms(words)
+        hashes = _vocabulary.hashes(words)
+    hashes = hashes[hashes > 0]
     if not len(hashes):
         return hashes, np.zeros(0, dtype=np.uint8)
     hashes.sort()

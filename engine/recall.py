@@ -1,0 +1,58 @@
+"""Recall: ranking what a search found by a small linear model, and saying of each why it is there.
+
+A candidate's score is w · φ, φ standing in ``recall_features.py`` and w in ``recall_weights.py``. The candidates are
+those of the store's fused search with what was kept just before and after each (``store/candidates.py``); only
+memories that the reading may answer have a part in any score. The same call gives the same order on every machine.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.because import Because
+from engine.recall_features import FEATURES, Features, features_of
+from engine.recall_weights import WEIGHTS
+from engine.word_match import match_words
+from engine.word_vectors import WordVectors
+from store import Candidates
+
+Floats = npt.NDArray[np.float64]
+MOST = 40
+AROUND = 2
+
+
+def rank(features: Features, weights: Mapping[str, float] = WEIGHTS) -> npt.NDArray[np.int64]:
+    """The candidates' indices (n,), best first, equal scores in the order in which they were kept."""
+    scores = features.matrix @ np.array([weights.get(name, 0.0) for name in FEATURES])
+    return np.argsort(-scores, kind="stable")
+
+
+def recall(
+    text: str, candidates: Candidates, k: int, *, now: float, words: WordVectors | None
+) -> list[tuple[int, Because]]:
+    """The indices of the ``k`` best candidates, best first, each with its reasons. ``now`` is in Unix seconds."""
+    if not len(candidates):
+        return []
+    features = features_of(text, candidates, now=now, words=words)
+    return [(at, explain(features, at)) for at in rank(features)[:k].tolist()]
+
+
+def explain(features: Features, at: int) -> Because:
+    """Why candidate ``at`` is there."""
+    return Because(
+        words=tuple(features.exact_words(at)),
+        like=tuple(features.similar_words(at)),
+        dates=tuple(features.dates(at)),
+        speaker=features.speakers[at] if features.named[at] else None,
+        neighbour=features.neighbour(at),
+    )
+
+
+def shared_words(text: str, memories: Sequence[str]) -> list[Because]:
+    """The reasons of a search by meaning or by words alone: which words of ``text`` each of ``memories`` has."""
+    match = match_words(text, memories, None)
+    return [
+        Because(words=tuple(word for word, exact in zip(match.question, column, strict=True) if exact))
+        for column in match.exact.T
+    ]

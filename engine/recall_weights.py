@@ -1,0 +1,3 @@
+"""Shipped weights."""
+
+WEIGHTS = {"meaning": 1.0, "words": 1.0}
