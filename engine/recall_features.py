@@ -30,31 +30,22 @@ from store.terms import words_of
 FEATURES = (
     "meaning",  # Cosine, standardised.
     "words",  # BM25, standardised.
-    "coverage",  # Share of the question's words that it has, softly; names of speakers left out. 0 to 1.
-    "coverage_window",  # The same of itself, two memories before and one after.
-    "coverage_session",  # The same of all candidates of its session.
-    "has_word",  # Share of the question's words that it has exactly. 0 to 1.
-    "has_word_window",  # The same of the window.
-    "soft",  # Coverage, standardised.
-    "soft_window",  # Coverage of the window, standardised.
-    "meaning_before",  # The features of neighbours, 0 where there is none.
+    "soft",  # Share of the question's words that it has, softly, names of speakers left out; standardised.
+    "soft_window",  # The same of itself, two memories before and one after together; standardised.
+    "has_word_window",  # The share of the question's words that these have exactly, 0 to 1.
+    "soft_session",  # The share of the question's words that its session has softly, 0 to 1.
+    "meaning_before",  # Meaning of the memory before and after, 0 where there is none.
     "meaning_after",
-    "meaning_before_2",
-    "meaning_after_2",
-    "soft_before",
-    "soft_after",
-    "answers",  # Its predecessor ends with a question: that one's coverage, standardised.
-    "session_best",  # The highest and the mean of the three highest of meaning + words + coverage in its session.
-    "session_mean",
+    "answers",  # Where the memory before is a question: that one's soft share, standardised.
+    "session_best",  # The highest mean of meaning, words and soft in its session.
     "speaker",  # Whether the one speaker named in the question said it.
     "asks",  # Whether it is a question itself.
     "length",  # Logarithm of its number of words, less that of 20.
-    "tells_when",  # The question asks when, and it has a date expression.
-    "has_date",  # Or what looks like one.
+    "tells_when",  # The question asks when, and it has what looks like a date.
     "tells_number",  # The question asks how many or how long, and it has a number.
     "kept_then",  # It was kept on a day that the question names.
     "kept_soon_after",  # Falls from 1 to 1/e in a week after those days.
-    "tells_of_then",  # How well a date in it fits one in the question.
+    "tells_of_then",  # How well a date in it fits one in the question, 0 to 1.
 )
 SESSION_GAP_S = 3600.0
 _SOON_DAYS = 7.0
@@ -158,7 +149,8 @@ def features_of(text: str, candidates: Candidates, *, now: float, words: WordVec
 def standard(values: Floats) -> Floats:
     """``values`` (n,) less their mean, over their standard deviation; 0 where they hardly differ."""
     spread = float(values.std())
-    return (values - values.mean()) / spread if spread > 1e-9 else np.zeros_like(values)
+    result: Floats = (values - values.mean()) / spread if spread > 1e-9 else np.zeros_like(values)
+    return result
 
 
 def sessions_of(records: Sequence[Record]) -> Slots:
@@ -196,70 +188,54 @@ def _of_words(
     """The features of meaning and words, of the candidates themselves, of their neighbours and their sessions."""
     total = float(rarity.sum())
     share = rarity / total if total else rarity  # (q,)
-    coverage, exact = share @ match.soft, share @ match.exact
-    window = share @ _window(match.soft, before)
-    meaning, words, soft = standard(candidates.products), standard(candidates.words), standard(coverage)
-    best, mean = _best_of(meaning + words + soft, sessions)
+    meaning, words = standard(candidates.products), standard(candidates.words)
+    soft = standard(share @ match.soft)
     return {
         "meaning": meaning,
         "words": words,
-        "coverage": coverage,
-        "coverage_window": window,
-        "coverage_session": share @ _whole(match.soft, sessions),
-        "has_word": exact,
-        "has_word_window": share @ _window(match.exact.astype(np.float64), before),
         "soft": soft,
-        "soft_window": standard(window),
+        "soft_window": standard(share @ _window(match.soft, before)),
+        "has_word_window": share @ _window(match.exact.astype(np.float64), before),
+        "soft_session": _best_of(match.soft, sessions).T @ share,
         "meaning_before": _shifted(meaning, before),
         "meaning_after": _followed(meaning, before),
-        "meaning_before_2": _shifted(_shifted(meaning, before), before),
-        "meaning_after_2": _followed(_followed(meaning, before), before),
-        "soft_before": _shifted(soft, before),
-        "soft_after": _followed(soft, before),
-        "session_best": best,
-        "session_mean": mean,
+        "session_best": _best_of((meaning + words + soft)[None] / 3, sessions)[0],
     }
 
 
 def _window(matched: Floats, before: Slots) -> Floats:
-    """The maxima (q, n) over two candidates before, itself and one after."""
+    """The maxima (q, n) of ``matched`` (q, n) over two candidates before, itself and one after."""
     if not len(matched):
         return matched
-    shifted = np.array([_shifted(row, before) for row in matched])
-    after = np.array([_followed(row, before) for row in matched])
-    again = np.array([_shifted(row, before) for row in shifted])
-    return np.maximum(np.maximum(matched, shifted), np.maximum(again, after))
+    # A last column for those that have no neighbour.
+    padded = np.concatenate([matched, np.zeros((len(matched), 1))], axis=1)
+    none = matched.shape[1]
+    last = np.where(before == NONE, none, before)
+    second = np.append(last, none)[last]
+    following = np.full(none + 1, none)
+    following[last] = np.arange(none)
+    best: Floats = np.maximum(np.maximum(matched, padded[:, last]), padded[:, second])
+    return np.maximum(best, padded[:, following[:none]])
 
 
-def _whole(matched: Floats, sessions: Slots) -> Floats:
-    """The maxima (q, n) over all candidates of each one's session."""
-    best = np.zeros((len(matched), int(sessions.max()) + 1))
-    for row, its in zip(best, matched, strict=True):
-        np.maximum.at(row, sessions, its)
-    result: Floats = best[:, sessions]
-    return result
-
-
-def _best_of(scores: Floats, sessions: Slots) -> tuple[Floats, Floats]:
-    """The best score (n,) in each one's session, and the mean of its three best (n,), over 3: three were added."""
-    best, mean = np.zeros_like(scores), np.zeros_like(scores)
-    for number in range(int(sessions.max()) + 1):
-        its = sessions == number
-        top = np.sort(scores[its])[::-1][:3] / 3
-        best[its], mean[its] = top[0], top.mean()
-    return best, mean
+def _best_of(scores: Floats, sessions: Slots) -> Floats:
+    """The maxima (q, n) of scores (q, n) over each candidate's session."""
+    order = np.argsort(sessions, kind="stable")
+    starts = np.searchsorted(sessions[order], np.arange(int(sessions.max()) + 1))
+    if not len(scores):
+        return scores
+    best: Floats = np.maximum.reduceat(scores[:, order], starts, axis=1)[:, sessions]
+    return best
 
 
 def _of_texts(question: str, texts: Sequence[str], asks: Bools) -> dict[str, Floats]:
-    has_date = np.array([float(may_have_dates(its)) for its in texts])
     none = np.zeros(len(texts))
-    number = np.array([float(bool(_NUMBER.search(its))) for its in texts]) if _HOW_MANY.search(question) else none
+    when, number = _WHEN.search(question), _HOW_MANY.search(question)
     return {
         "asks": asks.astype(np.float64),
         "length": np.array([math.log((1 + len(its.split())) / 21) for its in texts]),
-        "tells_when": has_date if _WHEN.search(question) else none,
-        "has_date": has_date,
-        "tells_number": number,
+        "tells_when": np.array([float(may_have_dates(its)) for its in texts]) if when else none,
+        "tells_number": np.array([float(bool(_NUMBER.search(its))) for its in texts]) if number else none,
     }
 
 

@@ -86,7 +86,8 @@ def parse_row(line_text: str, *, line: int) -> Row:
         raise DataError(f"Line {line}: {error}") from None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Give the lines that are not blank with their numbers, from 1; raise `DataError` if they cannot be read."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, text in enumerate(file, start=1):
@@ -101,7 +102,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def read_rows(path: Path) -> list[Row]:
     """Read a whole file; raise `DataError` for a missing, empty or malformed one, the line named."""
     rows: list[Row] = []
-    for number, text in _lines(path):
+    for number, text in lines_of(path):
         try:
             rows.append(parse_row(text, line=number))
         except DataError as error:

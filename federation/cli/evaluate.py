@@ -6,12 +6,16 @@ from typing import Any
 import click
 
 from federation.cli.evaluate_choice import choice
+from federation.cli.evaluate_memory import memory
 from federation.cli.simulate import called, run_options
 
 
 @click.group(name="evaluate")
 def command() -> None:
     """Measure personalization on a data file: the global model against the personal one, with intervals."""
+
+
+command.add_command(memory)
 
 
 @command.command()
