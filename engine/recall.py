@@ -20,6 +20,8 @@ from store import Candidates
 Floats = npt.NDArray[np.float64]
 MOST = 40
 AROUND = 2
+FUSION = {"meaning": 0.5, "soft": 0.5}
+"""Plain fusion of standardised scores, for comparison: no date, neighbour or speaker counts."""
 
 
 def rank(features: Features, weights: Mapping[str, float] = WEIGHTS) -> npt.NDArray[np.int64]:

@@ -215,7 +215,8 @@ def _window(matched: Floats, before: Slots) -> Floats:
     following = np.full(none + 1, none)
     following[last] = np.arange(none)
     best: Floats = np.maximum(np.maximum(matched, padded[:, last]), padded[:, second])
-    return np.maximum(best, padded[:, following[:none]])
+    best = np.maximum(best, padded[:, following[:none]])
+    return best
 
 
 def _best_of(scores: Floats, sessions: Slots) -> Floats:

@@ -3,7 +3,8 @@
 Each conversation is kept as a device keeps it, sealed in a store of its own, each turn a memory "speaker: text", and
 searched by the shipped code alone. Methods:
 
-- ``bm25``, ``embedding``: the store's search by words and by meaning; ``fusion``, the two fused, without a re-ranker;
+- ``bm25``, ``embedding``: the store's search by words and by meaning; ``fusion_bm25``: the two fused, by the store;
+- ``fusion``: meaning and soft words fused in equal shares, without a re-ranker;
 - ``hybrid_shipped``: candidates, features and weights as `Device.search` has them;
 - ``hybrid``: the same with weights fitted on the other conversations of the file (leave one conversation out), drawn
   towards the shipped ones; where there is one conversation only, the shipped ones.
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.encoder import Encoder
-from engine.recall import AROUND, MOST, rank
+from engine.recall import AROUND, FUSION, MOST, rank
 from engine.recall_features import FEATURES, Features, features_of
 from engine.recall_fit import RankedList, fit_weights
 from engine.recall_weights import WEIGHTS
@@ -35,7 +36,7 @@ from federation.experiment import Progress, no_progress
 from federation.results import header
 from store import DeviceKey, EncryptedStore, FileSecret, MemoryWitness, Record
 
-METHODS = ("bm25", "embedding", "fusion", "hybrid_shipped", "hybrid")
+METHODS = ("bm25", "embedding", "fusion_bm25", "fusion", "hybrid_shipped", "hybrid")
 FIGURES = ("recall_at_5", "recall_at_10", "hit_at_5", "hit_at_10", "mrr")
 RANKED = 100
 _PART = 64
@@ -158,7 +159,8 @@ def _asked(
         ranked={
             "bm25": [id for id, _ in store.search_text(question.text, RANKED)],
             "embedding": [id for id, _ in store.search(vector, RANKED)],
-            "fusion": [id for id, _ in store.search_hybrid(vector, question.text, RANKED)],
+            "fusion_bm25": [id for id, _ in store.search_hybrid(vector, question.text, RANKED)],
+            "fusion": ids[rank(features, FUSION)][:RANKED].tolist(),
             "hybrid_shipped": ids[rank(features)][:RANKED].tolist(),
         },
         ids=ids,

@@ -1,16 +1,16 @@
 """The commands of `tacit device` that take memories out of a device as a whole, or away: export, import, erase."""
 
-import math
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from federation.cli.console import print_json
 from federation.cli.device_shared import (
+    SECONDS,
     WordsType,
     ask_about,
     json_option,
@@ -25,22 +25,6 @@ from federation.cli.unlock import Unlocking, unlock_options
 if TYPE_CHECKING:
     from engine.device import Device
     from store import Where
-
-
-class SecondsType(click.types.FloatParamType):
-    """A moment in Unix seconds: a number, since none is before or after what is no number."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the moment."""
-        seconds = float(super().convert(value, param, ctx))
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is no number.", param, ctx)
-        return seconds
-
-
-SECONDS = SecondsType()
 
 
 @click.command(name="export")
@@ -115,8 +99,8 @@ def import_(
 @click.option("--scope", type=WordsType(), help="Only of this scope.")
 @click.option("--purpose", type=WordsType(), help="Only of this purpose.")
 @click.option("--source", type=WordsType(), help="Only of this source.")
-@click.option("--after", type=SECONDS, metavar="SECONDS", help="Only from this Unix time on.")
-@click.option("--before", type=SECONDS, metavar="SECONDS", help="Only before this Unix time.")
+@click.option("--since", type=SECONDS, metavar="SECONDS", help="Only from this Unix time on.")
+@click.option("--until", type=SECONDS, metavar="SECONDS", help="Only before this Unix time.")
 @click.option("--expired", is_flag=True, help="The memories whose time is over.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -129,8 +113,8 @@ def erase(
     scope: str | None,
     purpose: str | None,
     source: str | None,
-    after: float | None,
-    before: float | None,
+    since: float | None,
+    until: float | None,
     expired: bool,
     yes: bool,
     as_json: bool,
@@ -143,11 +127,11 @@ def erase(
     """
     from store import Where
 
-    where = Where(scope=scope, purpose=purpose, source=source, after=after, before=before)
+    where = Where(scope=scope, purpose=purpose, source=source, after=since, before=until)
     if [bool(ids), expired, query is not None or not where.is_all()].count(True) != 1:
         raise click.UsageError(
-            "Say what to erase: --id or --expired alone, or some of --query, --scope, --purpose, --source, --after and "
-            "--before."
+            "Say what to erase: --id or --expired alone, or some of --query, --scope, --purpose, --source, --since and "
+            "--until."
         )
     if not yes and not (sys.stdin is not None and sys.stdin.isatty()):
         raise click.UsageError("Erasing cannot be undone: add --yes where nobody can be asked.")

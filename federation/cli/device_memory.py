@@ -11,6 +11,7 @@ import click
 
 from federation.cli.console import print_json
 from federation.cli.device_shared import (
+    SECONDS,
     WordsType,
     ask_about,
     json_option,
@@ -103,22 +104,42 @@ def remember(
 @click.option("-k", type=click.IntRange(1), default=5, show_default=True, help="How many memories.")
 @click.option("--scope", type=WordsType(), help="Only of this scope.")
 @click.option("--purpose", type=WordsType(), help="Only of this purpose.")
+@click.option("--source", type=WordsType(), help="Only of this source.")
+@click.option("--since", type=SECONDS, metavar="SECONDS", help="Only from this Unix time on.")
+@click.option("--until", type=SECONDS, metavar="SECONDS", help="Only before this Unix time.")
+@click.option("--by", type=click.Choice(["both", "meaning", "words"]), default="both", show_default=True, help="How.")
 @json_option
 @unlock_options
 def search(
-    path: Path, text: str, k: int, scope: str | None, purpose: str | None, as_json: bool, unlocking: Unlocking
+    path: Path,
+    text: str,
+    k: int,
+    scope: str | None,
+    purpose: str | None,
+    source: str | None,
+    since: float | None,
+    until: float | None,
+    by: str,
+    as_json: bool,
+    unlocking: Unlocking,
 ) -> None:
-    """Find the memories of the device at PATH that fit TEXT best in meaning and words together, best first."""
+    """Find the memories of the device at PATH that answer TEXT best, best first, and say why each is there.
+
+    Words and meaning count, dates in words ("last Friday", "in May 2023"), who is named as having said it, and what was
+    kept just before and after.
+    """
     with opened(path, unlocking) as device:
-        memories = device.search(text, k, scope=scope, purpose=purpose)
+        memories = device.search(text, k, scope=scope, purpose=purpose, source=source, since=since, until=until, by=by)
     if as_json:
         print_json({"memories": [memory_as_json(memory) for memory in memories]})
         return
     if not memories:
         click.echo("No memory found.")
         return
-    rows = [(str(m.id), m.text, m.label or "", f"{m.similarity:.2f}", when(m.time)) for m in memories]
-    print_table(("id", "text", "label", "cosine", "time"), rows, right=("id", "cosine"))
+    rows = [
+        (str(m.id), m.text, m.label or "", f"{m.similarity:.2f}", when(m.time), str(m.because or "")) for m in memories
+    ]
+    print_table(("id", "text", "label", "cosine", "time", "why"), rows, right=("id", "cosine"))
 
 
 @click.command()

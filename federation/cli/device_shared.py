@@ -1,7 +1,9 @@
 """What the commands of `tacit device` share: their arguments, opening a device, and what they print."""
 
 import contextlib
+import dataclasses
 import datetime
+import math
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,22 @@ if TYPE_CHECKING:
     from store import EncryptedStore
 
 GENERATED = "generated population"
+
+
+class SecondsType(click.types.FloatParamType):
+    """A moment in Unix seconds: a number, since none is before or after what is no number."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the moment."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return seconds
+
+
+SECONDS = SecondsType()
 
 
 class WordsType(click.types.StringParamType):
@@ -145,7 +163,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 def memory_as_json(memory: "Found", *, similarity: bool = True) -> dict[str, Any]:
     """Return a memory for a program; times are Unix seconds."""
     fields = {name: getattr(memory, name) for name in ("id", "text", "label", "time", "scope", "purpose", "source")}
-    return fields | ({"similarity": round(memory.similarity, 6)} if similarity else {})
+    fields |= {"similarity": round(memory.similarity, 6)} if similarity else {}
+    return fields if memory.because is None else fields | {"because": dataclasses.asdict(memory.because)}
 
 
 def when(time_s: float) -> str:

@@ -5,14 +5,6 @@ from typing import Any
 
 import click
 
-NAMES = {
-    "bm25": "Words (BM25)",
-    "embedding": "Meaning (embedding)",
-    "fusion": "Both, fused",
-    "hybrid_shipped": "Hybrid, shipped weights",
-    "hybrid": "Hybrid",
-}
-
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -52,19 +44,23 @@ def memory(file: Path, most: int | None, encoder_name: str | None, out: Path | N
 def print_methods(results: dict[str, Any]) -> None:
     """Print the figures of each method as a table."""
     from federation.cli.device_shared import plural, print_table
+    from federation.report.memory import NAMES
 
-    heads = ("R@5 (95% interval)", "R@10 (95% interval)", "hit@5", "hit@10", "MRR")
+    heads = ("R@5 (95%)", "R@10 (95%)", "hit@5", "hit@10", "MRR")
     rows = []
     for name, shown in NAMES.items():
         its = results["methods"][name]
         cells = []
         for figure in ("recall_at_5", "recall_at_10"):
             low, high = its["intervals"][figure]
-            cells.append(f"{its[figure]:.3f} ({low:.3f} to {high:.3f})")
+            cells.append(f"{its[figure]:.3f} ({low:.2f}–{high:.2f})")
         rows.append((shown, *cells, *(f"{its[figure]:.3f}" for figure in ("hit_at_5", "hit_at_10", "mrr"))))
     click.echo(
         f"{results['title']}: {plural(results['conversations'], 'conversation')}, "
         f"{plural(results['memories'], 'memory')}, {plural(results['questions'], 'question')}"
     )
     print_table(("method", *heads), rows, right=heads)
-    click.echo(f"R@k is the mean share of a question's evidence; hybrid's weights are {results['weights']['hybrid']}.")
+    click.echo(
+        "R@k: mean share of a question's evidence. Fusion: meaning and soft words, equal shares, no re-ranker.\n"
+        f"The weights of hybrid are {results['weights']['hybrid']}."
+    )

@@ -227,6 +227,32 @@ _SHORT = {"personal": "Personalized", "local": "Local only", "most_frequent": "M
 _LABELS = {"most_frequent": "Most frequent label", "cautious": "Ours, cautious", "personal": "Ours"}
 
 
+def found_by_method(methods: Mapping[str, tuple[str, float, float, float]]) -> Picture:
+    """Draw the share of evidence among the first 5 of each way of searching, with its interval.
+
+    ``methods`` gives a name to show, the share and its interval's ends.
+    """
+    rows = list(methods.values())[::-1]
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        values = [100 * value for _, value, _, _ in rows]
+        ends = [
+            [100 * (value - low) for _, value, low, _ in rows],
+            [100 * (high - value) for _, value, _, high in rows],
+        ]
+        axes.barh(range(len(rows)), values, height=0.6, color=theme.blue, linewidth=0)
+        axes.errorbar(
+            values, range(len(rows)), xerr=[below, above], fmt="none", ecolor=theme.ink, elinewidth=1.2, capsize=3
+        )
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("evidence among the first 5, %", color=theme.ink)
+        axes.figure.subplots_adjust(left=0.3)
+
+    text = "; ".join(f"{name} {share(value)}" for name, value, _, _ in rows[::-1]) + "."
+    return _picture("Evidence among the first 5", text, draw, generated=False)
+
+
 def picture(title: str, text: str, draw: Draw) -> Picture:
     """Return a picture of real data that ``draw`` puts on the axes, for both looks of the page."""
     return _picture(title, text, draw, generated=False)

@@ -60,10 +60,10 @@ def phone(home: Path, encoder: Encoder) -> Opens:
         (["--purpose", "notes"], [4]),
         (["--source", "mail"], [4]),
         (["--source", "user", "--scope", "default"], [1, 2]),
-        (["--before", "1700000000"], [4]),
-        (["--after", "1700000000", "--before", "1700000001"], [3]),
-        (["--after", "1700000000.5"], [1, 2]),
-        (["--before", "inf"], [1, 2, 3, 4]),
+        (["--until", "1700000000"], [4]),
+        (["--since", "1700000000", "--until", "1700000001"], [3]),
+        (["--since", "1700000000.5"], [1, 2]),
+        (["--until", "inf"], [1, 2, 3, 4]),
         (["--scope", "nowhere"], []),
         (["--expired"], []),
     ],
@@ -129,8 +129,8 @@ def test_erasing_for_a_purpose_needs_no_consent_to_it(device: Call, phone: Opens
         (["--id", "3", "--id", "1"], f"     3  {DEAR}\n     1  two salads to the office please\n", "2 memories"),
         (["--query", "where is the spare key", "-k", "1"], f"     3  {DEAR}\n", "1 memory"),
         (["--scope", "home"], "", "1 memory"),
-        (["--after", "1700000001"], "", "2 memories"),
-        (["--source", "user", "--before", "inf"], "", "3 memories"),
+        (["--since", "1700000001"], "", "2 memories"),
+        (["--source", "user", "--until", "inf"], "", "3 memories"),
     ],
 )
 def test_erase_says_how_many_asks_and_takes_no_for_an_answer(
@@ -156,7 +156,7 @@ def test_erase_where_nobody_can_be_asked_needs_yes(device: Call, one_line: Call)
 
 @pytest.mark.parametrize("more", [[], ["--yes"]])
 @pytest.mark.parametrize(
-    "args", [["--scope", "nowhere"], ["--before", "0"], ["--expired"], ["--query", "key", "--scope", "nowhere"]]
+    "args", [["--scope", "nowhere"], ["--until", "0"], ["--expired"], ["--query", "key", "--scope", "nowhere"]]
 )
 def test_erase_says_without_asking_that_nothing_fits(device: Call, args: list[str], more: list[str]) -> None:
     assert device("forget", "2", "--yes").code == 0
@@ -233,17 +233,17 @@ def test_what_is_listed_cannot_steer_the_terminal(device: Call, phone: Opens) ->
         ["--id", "1", "--scope", "home"],
         ["--id", "1", "--purpose", "personalization"],
         ["--id", "1", "--source", "user"],
-        ["--id", "1", "--after", "0"],
-        ["--id", "1", "--before", "inf"],
+        ["--id", "1", "--since", "0"],
+        ["--id", "1", "--until", "inf"],
         ["--id", "1", "--expired"],
         ["--query", "salad", "--expired"],
         ["--expired", "--scope", "home"],
         ["--query", " "],
         ["--query", "x", "-k", "0"],
         ["--scope", ""],
-        ["--before", "yesterday"],
-        ["--before", "nan"],
-        ["--after", "nan"],
+        ["--until", "yesterday"],
+        ["--until", "nan"],
+        ["--since", "nan"],
         ["--colour", "red"],
     ],
 )
