@@ -215,8 +215,8 @@ def _window(matched: Floats, before: Slots) -> Floats:
     following = np.full(none + 1, none)
     following[last] = np.arange(none)
     best: Floats = np.maximum(np.maximum(matched, padded[:, last]), padded[:, second])
-    best = np.maximum(best, padded[:, following[:none]])
-    return best
+    after: Floats = padded[:, following[:none]]
+    return np.maximum(best, after, out=best)
 
 
 def _best_of(scores: Floats, sessions: Slots) -> Floats:

@@ -236,14 +236,9 @@ def found_by_method(methods: Mapping[str, tuple[str, float, float, float]]) -> P
 
     def draw(axes: Axes, theme: Theme) -> None:
         values = [100 * value for _, value, _, _ in rows]
-        ends = [
-            [100 * (value - low) for _, value, low, _ in rows],
-            [100 * (high - value) for _, value, _, high in rows],
-        ]
+        margins = [[100 * (one[1] - one[2]) for one in rows], [100 * (one[3] - one[1]) for one in rows]]
         axes.barh(range(len(rows)), values, height=0.6, color=theme.blue, linewidth=0)
-        axes.errorbar(
-            values, range(len(rows)), xerr=[below, above], fmt="none", ecolor=theme.ink, elinewidth=1.2, capsize=3
-        )
+        axes.errorbar(values, range(len(rows)), xerr=margins, fmt="none", ecolor=theme.ink, capsize=3)
         axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
         axes.set_xlim(0, 100)
         axes.set_xlabel("evidence among the first 5, %", color=theme.ink)
