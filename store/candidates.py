@@ -1,8 +1,9 @@
 """What a question might be answered by: the best of both searches, and what was kept just before and after each.
 
 Only records that the reading may answer are here, as candidates and as neighbours alike: what ``Where`` leaves out,
-what is superseded, forgotten or past its time has no part in any number. Neighbours are of the same scope and stand at
-most ``REACH`` places apart in the order in which records were kept or last changed.
+what is superseded, forgotten or past its time is neither, and lends no score to another. How rare a word is, BM25 takes
+from the whole store. Neighbours are of the same scope and stand at most ``REACH`` places apart in the order in which
+records were kept or last changed.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ from typing import Any
 import click
 
 
+_HYBRID = {"shipped": "as shipped", "fitted on the other conversations": "fitted on the other conversations"}
+
+
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--conversations", "most", type=click.IntRange(1), metavar="N", help="Only the first N.  [default: all]")
@@ -61,6 +64,7 @@ def print_methods(results: dict[str, Any]) -> None:
     )
     print_table(("method", *heads), rows, right=heads)
     click.echo(
-        "R@k: mean share of a question's evidence. Fusion: meaning and soft words, equal shares, no re-ranker.\n"
-        f"The weights of hybrid are {results['weights']['hybrid']}."
+        "R@k: mean share of a question's evidence. BM25 fusion, soft fusion: plain sums,\n"
+        "no re-ranker. Shipped: the search of a device. Hybrid: the same with weights\n"
+        f"{_HYBRID[results['weights']['hybrid']]}."
     )

@@ -16,9 +16,9 @@ from federation.report.words import count
 NAMES = {
     "bm25": "BM25",
     "embedding": "embedding",
-    "fusion_bm25": "BM25, embedding",
-    "fusion": "fusion",
-    "hybrid_shipped": "hybrid, shipped",
+    "fusion_bm25": "BM25 fusion",
+    "fusion": "soft fusion",
+    "hybrid_shipped": "shipped",
     "hybrid": "hybrid",
 }
 _HEADS = {"recall_at_5": "R@5", "recall_at_10": "R@10", "hit_at_5": "hit@5", "hit_at_10": "hit@10", "mrr": "MRR"}
