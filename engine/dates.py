@@ -13,7 +13,7 @@ those of its ISO dates. The expressions are those of TIMEX3's kinds DATE and rel
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -73,19 +73,20 @@ def days_in(text: str, today: date) -> list[DayRange]:
 
     Ranges outside the years 1 to 9999 are left out.
     """
-    if not may_have_dates(text):
-        return []
+    had = _words_of(text)
     found = []
-    for pattern, resolve in _RULES:
-        matches = list(pattern.finditer(text))
+    for rule in _RULES:
+        if rule.words.isdisjoint(had):
+            continue
+        matches = list(rule.pattern.finditer(text))
         for match in matches:
             try:
-                first, last = resolve(match, today)
+                first, last = rule.resolve(match, today)
                 found.append(DayRange(first=first, last=last, words=match.group().strip()))
             except (ValueError, OverflowError):
                 continue
         # What one rule has read, no later rule reads again.
-        text = pattern.sub(_blank, text) if matches else text
+        text = rule.pattern.sub(_blank, text) if matches else text
     return found
 
 
@@ -95,8 +96,12 @@ def _blank(match: re.Match[str]) -> str:
 
 def may_have_dates(text: str) -> bool:
     """Whether ``text`` has a word or a number that dates are told by: quick, and never wrong where it says no."""
-    words = _TOKEN.findall(text.lower())
-    return not _KEYS.isdisjoint(words) or any(word[0] in "12" for word in words)
+    return not _KEYS.isdisjoint(_words_of(text))
+
+
+def _words_of(text: str) -> set[str]:
+    """The words of ``text`` in small letters, and "0" where it has a number that may be a year."""
+    return {word if word[0] not in "12" else "0" for word in _TOKEN.findall(text.lower())}
 
 
 def _exact(match: re.Match[str], today: date) -> tuple[date, date]:
@@ -219,33 +224,46 @@ def _year(number: int) -> tuple[date, date]:
 Resolve = Callable[[re.Match[str], date], tuple[date, date]]
 
 
-def _rule(pattern: str, resolve: Resolve, *, case: bool = False) -> tuple[re.Pattern[str], Resolve]:
-    return re.compile(pattern, 0 if case else re.IGNORECASE), resolve
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    """A pattern, what it means, and words of which a text must have one for the pattern to be tried; "0" is a year."""
+
+    pattern: re.Pattern[str]
+    resolve: Resolve
+    words: frozenset[str]
 
 
-_RULES: tuple[tuple[re.Pattern[str], Resolve], ...] = (
-    _rule(rf"\b{_DAY}\s+(?:of\s+)?{_MONTH},?\s+{_YEAR}\b", _exact),
-    _rule(rf"\b{_MONTH}\s+(?:the\s+)?{_DAY},?\s+{_YEAR}\b", _exact),
-    _rule(r"\b(?:19|20)\d\d-\d\d-\d\d\b", _iso),
-    _rule(rf"\b{_MONTH},?\s+(?:of\s+)?{_YEAR}\b", _month_of_year),
-    _rule(rf"\b{_DAY}\s+(?:of\s+)?{_MONTH}", _day_of_month),
-    _rule(rf"\b{_MONTH}\s+(?:the\s+)?{_DAY}\b", _day_of_month),
-    _rule(rf"\b{_WHICH}\s+{_MONTH}", _nearest_month),
-    _rule(rf"\b(?:in|during|since|by|until|of|early|late|mid)[\s-]+{_MONTH}", _nearest_month),
+def _rule(pattern: str, resolve: Resolve, words: Iterable[str], *, case: bool = False) -> _Rule:
+    return _Rule(pattern=re.compile(pattern, 0 if case else re.IGNORECASE), resolve=resolve, words=frozenset(words))
+
+
+_UNITS = ("day", "days", "week", "weeks", "month", "months", "year", "years")
+_PERIODS = ("week", "weekend", "month", "year")
+_NAMES = (*_DAYS, *(day + "s" for day in _DAYS))
+_NEAR = ("yesterday", "night", "tomorrow", "today", "tonight", "morning", "afternoon", "evening")
+_RULES: tuple[_Rule, ...] = (
+    _rule(rf"\b{_DAY}\s+(?:of\s+)?{_MONTH},?\s+{_YEAR}\b", _exact, _MONTH_OF),
+    _rule(rf"\b{_MONTH}\s+(?:the\s+)?{_DAY},?\s+{_YEAR}\b", _exact, _MONTH_OF),
+    _rule(r"\b(?:19|20)\d\d-\d\d-\d\d\b", _iso, ["0"]),
+    _rule(rf"\b{_MONTH},?\s+(?:of\s+)?{_YEAR}\b", _month_of_year, _MONTH_OF),
+    _rule(rf"\b{_DAY}\s+(?:of\s+)?{_MONTH}", _day_of_month, _MONTH_OF),
+    _rule(rf"\b{_MONTH}\s+(?:the\s+)?{_DAY}\b", _day_of_month, _MONTH_OF),
+    _rule(rf"\b{_WHICH}\s+{_MONTH}", _nearest_month, _MONTH_OF),
+    _rule(rf"\b(?:in|during|since|by|until|of|early|late|mid)[\s-]+{_MONTH}", _nearest_month, _MONTH_OF),
     # "may" and "march" alone are mostly verbs.
-    _rule(rf"\b(?!may\b|march\b|mar\b|sun\b|sat\b)(?i:{_MONTH})(?<=\w{{4}})", _nearest_month, case=True),
-    _rule(rf"\b(?:in|of|since|year|during|back in|summer|winter|spring|fall|autumn)\s+{_YEAR}\b", _whole_year),
-    _rule(rf"\b{_YEAR}\b", _whole_year),
-    _rule(r"\b(?:the\s+)?day\s+(?:before\s+yesterday|after\s+tomorrow)\b", _near_day),
-    _rule(r"\b(?:yesterday|last\s+night|tomorrow|today|tonight|this\s+(?:morning|afternoon|evening))\b", _near_day),
-    _rule(rf"\b{_COUNT}\s+{_UNIT}\s+(?:ago|back|earlier)\b", _ago),
-    _rule(r"\b(?P<count>the\s+other)\s+(?P<unit>day)\b", _ago),
-    _rule(rf"\bin\s+{_COUNT}\s+{_UNIT}\b", _ahead),
-    _rule(rf"\b{_WHICH}\s+(?P<period>weekend|week|month|year)\b", _which_unit),
-    _rule(rf"\b{_WHICH}\s+{_WEEKDAY}\b", _weekday),
-    _rule(rf"\b{_WEEKDAY}\b", _weekday),
+    _rule(rf"\b(?!may\b|march\b|mar\b|sun\b|sat\b)(?i:{_MONTH})(?<=\w{{4}})", _nearest_month, _MONTH_OF, case=True),
+    _rule(rf"\b(?:in|of|since|year|during|back in|summer|winter|spring|fall|autumn)\s+{_YEAR}\b", _whole_year, ["0"]),
+    _rule(rf"\b{_YEAR}\b", _whole_year, ["0"]),
+    _rule(r"\b(?:the\s+)?day\s+(?:before\s+yesterday|after\s+tomorrow)\b", _near_day, ["yesterday", "tomorrow"]),
+    _rule(
+        r"\b(?:yesterday|last\s+night|tomorrow|today|tonight|this\s+(?:morning|afternoon|evening))\b", _near_day, _NEAR
+    ),
+    _rule(rf"\b{_COUNT}\s+{_UNIT}\s+(?:ago|back|earlier)\b", _ago, _UNITS),
+    _rule(r"\b(?P<count>the\s+other)\s+(?P<unit>day)\b", _ago, ["day"]),
+    _rule(rf"\bin\s+{_COUNT}\s+{_UNIT}\b", _ahead, _UNITS),
+    _rule(rf"\b{_WHICH}\s+(?P<period>weekend|week|month|year)\b", _which_unit, _PERIODS),
+    _rule(rf"\b{_WHICH}\s+{_WEEKDAY}\b", _weekday, _NAMES),
+    _rule(rf"\b{_WEEKDAY}\b", _weekday, _NAMES),
 )
-_UNITS = {"day", "days", "week", "weeks", "weekend", "weekends", "month", "months", "year", "years"}
-_KEYS = frozenset(_MONTH_OF) | frozenset(_DAYS) | {day + "s" for day in _DAYS} | _UNITS
-_KEYS |= {"yesterday", "today", "tonight", "tomorrow", "night", "morning", "afternoon", "evening"}
+_KEYS = frozenset().union(*(rule.words for rule in _RULES))
 _TOKEN = re.compile(r"[a-z]+|(?:19|20)\d\d")

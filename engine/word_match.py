@@ -43,8 +43,11 @@ class Match:
 def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None) -> Match:
     """Match the words of ``question`` with those of ``texts``; without ``vectors`` only equal stems are alike."""
     asked, terms, _ = words_of([question])
-    kept = {term: word.decode() for word, term in reversed(list(zip(asked, terms.tolist(), strict=True))) if term}
-    wanted = np.array(sorted(kept), dtype=np.uint64)
+    kept: dict[int, str] = {}
+    for word, term in zip(asked, terms.tolist(), strict=True):
+        if term:
+            kept.setdefault(term, word.decode())
+    wanted = np.array(list(kept), dtype=np.uint64)
     words, hashes, sizes = words_of(texts)
     counts = hashes != 0  # Function words are left out.
     ends = np.concatenate([[0], np.cumsum(counts)])[np.cumsum(sizes)]
@@ -53,7 +56,7 @@ def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None
     same = wanted[:, None] == unique[None, :]  # (q, u)
     alike = same.astype(np.float32)
     if vectors is not None and len(wanted) and len(unique):
-        ours = vectors.vectors([kept[int(term)] for term in wanted])
+        ours = vectors.vectors(list(kept.values()))
         theirs = vectors.vectors([words[at].decode() for at in first.tolist()])
         alike = np.maximum(np.clip(ours @ theirs.T, 0, 0.99), alike)
     likeness = alike[:, inverse]  # (q, words)
@@ -65,7 +68,7 @@ def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None
         soft[:, full] = np.maximum.reduceat(likeness, starts[full], axis=1)
         exact = soft >= 1
     return Match(
-        question=tuple(kept[int(term)] for term in wanted),
+        question=tuple(kept.values()),
         hashes=tuple(wanted.tolist()),
         exact=exact,
         soft=soft,

@@ -26,39 +26,39 @@ class WordVectors:
     """A table of pieces of words, split as WordPiece does it: greedily, the longest piece first."""
 
     def __init__(self, places: Mapping[str, int], table: Vectors, centre: Vectors | None = None) -> None:
-        self._places, self._table = places, table
+        self._places, self._table = places, np.asarray(table)
         self._centre = np.zeros(table.shape[1], dtype=np.float32) if centre is None else centre
 
     def vectors(self, words: Sequence[str]) -> Vectors:
         """Unit vectors (n, d) of ``words``; 0 for a word that has a piece which is not in the table."""
-        pieces = [self._pieces(word) for word in words]
+        get = self._places.get
+        pieces = [(whole,) if (whole := get(word)) is not None else self._pieces(word) for word in words]
         known = [at for at, its in enumerate(pieces) if its]
         result = np.zeros((len(words), self._table.shape[1]), dtype=np.float32)
         if not known:
             return result
-        rows = np.asarray(self._table[[place for at in known for place in pieces[at]]]) - self._centre
-        sizes = np.array([len(pieces[at]) for at in known])
-        summed = np.add.reduceat(rows, np.cumsum(sizes) - sizes, axis=0)
-        length = np.linalg.norm(summed, axis=1, keepdims=True)
-        result[known] = summed / np.where(length > 0, length, 1)
+        rows = self._table[[place for at in known for place in pieces[at]]] - self._centre
+        if len(rows) > len(known):
+            sizes = np.array([len(pieces[at]) for at in known])
+            rows = np.add.reduceat(rows, np.cumsum(sizes) - sizes, axis=0)
+        length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+        result[known] = rows / np.where(length > 0, length, 1)
         return result
 
-    def _pieces(self, word: str) -> list[int]:
-        whole = self._places.get(word)
-        if whole is not None:
-            return [whole]
+    def _pieces(self, word: str) -> Sequence[int]:
         if len(word) > _LONGEST:
-            return []
+            return ()
         if not word.isascii():
             word = "".join(letter for letter in unicodedata.normalize("NFD", word) if not unicodedata.combining(letter))
-        found, start = [], 0
+        found: list[int] = []
+        start = 0
         while start < len(word):
             for end in range(len(word), start, -1):
                 place = self._places.get(word[start:end] if not start else "##" + word[start:end])
                 if place is not None:
                     break
             else:
-                return []
+                return ()
             found.append(place)
             start = end
         return found

@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from store.candidates import NOBODY, Candidates, with_neighbours
 from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
-from store.columns import Where
+from store.columns import Entry, Where
 from store.core import Core
 from store.crypto import tampered
 from store.follower import Follower
-from store.forgetting import entries_of
 from store.fusion import fuse
 from store.head import SEGMENT_ROWS
 from store.index import ExactIndex
@@ -336,16 +335,25 @@ class Searcher:
         best = fuse((slots, self.score(query, slots)), (slots, scored.of(slots)), most)
         found = np.array([slot for slot, _ in best], dtype=np.int64)
         slots, before = with_neighbours(core, where, now, found, around)
-        entries = entries_of(core, slots)
-        at = {entry.slot: stored for entry, stored in zip(entries, self._rows.records(entries), strict=True)}
         return Candidates(
-            records=tuple(at[slot] for slot in slots.tolist()),
+            records=tuple(self._rows.records([self._brief(slot) for slot in slots.tolist()])),
             products=self.score(query, slots).astype(np.float64),
             words=scored.of(slots),
             found=np.isin(slots, found),
             before=before,
             rarity=self.lexical().rarity(terms_of(text)),
         )
+
+    def _brief(self, slot: int) -> Entry:
+        """As much of the entry in ``slot`` as it takes to open the record, made quickly."""
+        entry = self._core.view.tail.get(slot)
+        if entry is not None:
+            return entry
+        columns = self._core.columns_of(slot)
+        at = columns.position(slot)
+        if at is None:
+            raise tampered("segment")
+        return Entry(slot, columns.mark(at), columns.ids.item(at), columns.versions.item(at), 0.0)
 
     def lexical(self) -> LexicalIndex:
         """The lexical index at the present commit."""

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-
 _HYBRID = {"shipped": "as shipped", "fitted on the other conversations": "fitted on the other conversations"}
 
 

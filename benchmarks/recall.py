@@ -1,0 +1,94 @@
+"""What a search of a large memory costs beyond encoding the question: `python -m benchmarks.recall`.
+
+Keeps generated requests, three to a memory so that one is as long as a turn of a conversation, with random vectors in
+a sealed store, and asks it requests that it does not hold. Prints CPU-milliseconds, median and ninetieth percentile, of
+the candidates (both searches, neighbours, opening the records) and of ranking and explaining the five best, with
+word vectors. Options: --memories, --questions, --json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from engine.encoder import load_encoder
+from engine.recall import AROUND, MOST, recall
+from engine.word_vectors import word_vectors
+from federation.population import generate
+from store import DeviceKey, EncryptedStore, FileSecret, MemoryWitness, Record
+
+BOUND_MS = 10.0
+DIMENSION = 384
+TOGETHER = 3
+Figures = dict[str, dict[str, float]]
+
+
+def unit(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Random unit vectors, float32 (count, d)."""
+    rows = rng.normal(size=(count, DIMENSION)).astype(np.float32)
+    result: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return result
+
+
+def measure(memories: int, questions: int) -> Figures:
+    """CPU-milliseconds a question, by part."""
+    requests = list({row.text for row in generate(60, seed=0).rows})
+    requests.sort()
+    drawn, rng = random.Random(0), np.random.default_rng(0)
+    words = word_vectors(load_encoder())
+    kept = [
+        Record(text=". ".join(drawn.sample(requests, TOGETHER)), time=60.0 * number + 3600.0 * (number // 20))
+        for number in range(memories)
+    ]
+    taken: dict[str, list[float]] = {"candidates": [], "ranking": [], "both": []}
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        with EncryptedStore.create(
+            home / "memory",
+            DeviceKey.generate(),
+            dimension=DIMENSION,
+            secret=FileSecret(home / "secret"),
+            witness=MemoryWitness(),
+        ) as store:
+            store.add_many(kept, unit(rng, memories))
+            asked = [(drawn.choice(requests), vector) for vector in unit(rng, questions + 1)]
+            for number, (text, vector) in enumerate(asked):
+                began = time.process_time()
+                candidates = store.candidates(vector, text, most=MOST, around=AROUND)
+                middle = time.process_time()
+                recall(text, candidates, 5, now=0.0, words=words)
+                ended = time.process_time()
+                if number:  # The first opens the indexes.
+                    taken["candidates"].append(1e3 * (middle - began))
+                    taken["ranking"].append(1e3 * (ended - middle))
+                    taken["both"].append(1e3 * (ended - began))
+    return {
+        name: {"median_ms": float(np.median(its)), "p90_ms": float(np.percentile(its, 90))}
+        for name, its in taken.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--memories", type=int, default=10_000)
+    parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    figures = measure(asked.memories, asked.questions)
+    if asked.json:
+        print(json.dumps({"memories": asked.memories, "bound_ms": BOUND_MS, **figures}))
+        return
+    print(f"{asked.memories} memories, {asked.questions} questions, CPU-milliseconds a question beyond encoding")
+    for name, its in figures.items():
+        bound = f"   (at most {BOUND_MS:g})" if name == "both" else ""
+        print(f"  {name:<12} median {its['median_ms']:5.2f}   90% {its['p90_ms']:5.2f}{bound}")
+
+
+if __name__ == "__main__":
+    main()
