@@ -128,7 +128,7 @@ def features_of(text: str, candidates: Candidates, *, now: float, words: WordVec
     none: list[DayRange] = []
     told = [days_in(its, day) if ranges and day else none for its, day in zip(texts, days, strict=True)]
     columns = _of_words(candidates, match, rarity, before, sessions_of(records))
-    asks = np.array([bool(_ASKS.search(its)) for its in texts])
+    asks = np.array(["?" in its and bool(_ASKS.search(its)) for its in texts])
     columns |= _of_texts(text, texts, asks)
     columns["answers"] = _shifted(columns["soft"] * asks, before)
     columns["speaker"] = named.astype(np.float64)

@@ -16,7 +16,7 @@ import numpy as np
 
 from store.columns import NEVER, Entry, encode_entry
 from store.core import Core
-from store.crypto import TAG_BYTES, Place, mark, open_stamp, seal, tampered
+from store.crypto import TAG_BYTES, Place, mark, open_each, open_stamp, seal, tampered
 from store.head import SEGMENT_ROWS, chained, with_bit
 from store.noise import noise_stamp
 from store.padding import count_class
@@ -223,14 +223,19 @@ class Rows:
 
     def records(self, entries: Sequence[Entry]) -> list[StoredRecord]:
         """The records behind ``entries``, in their order. Raises ``TamperedError``."""
-        sealed = self._select("record", [entry.slot for entry in entries])
-        answer = []
-        for entry in entries:
+        sealed, core = self._select("record", [entry.slot for entry in entries]), self._core
+        keys = core.keys.rows([entry.slot for entry in entries], core.view.head)
+        rows = []
+        for entry, key in zip(entries, keys, strict=True):
             stamp, record = sealed.get(entry.slot, (None, None))
-            lock = self._lock(entry.slot, entry.mark, stamp)
-            opened = decode_record(lock.open(1, "record", record))
-            answer.append(StoredRecord(id=entry.id, version=entry.version, record=opened))
-        return answer
+            if not isinstance(stamp, bytes) or mark(stamp) != entry.mark:
+                raise tampered("record")
+            rows.append((key, entry.slot, stamp, record))
+        opened = open_each(core.store_id, "row", 1, "record", rows)
+        return [
+            StoredRecord(id=entry.id, version=entry.version, record=decode_record(plain))
+            for entry, plain in zip(entries, opened, strict=True)
+        ]
 
     def vectors(self, slots: Sequence[int], marks: Sequence[bytes]) -> Vectors:
         """The vectors (n, d) in these slots, whose rows were sealed with these marks. Raises ``TamperedError``.
