@@ -17,7 +17,7 @@ section 13.3).
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ from store import DeviceKey, EncryptedStore, FileSecret, MemoryWitness, Record
 METHODS = ("bm25", "embedding", "fusion_bm25", "fusion", "hybrid_shipped", "hybrid")
 FIGURES = ("recall_at_5", "recall_at_10", "hit_at_5", "hit_at_10", "mrr")
 RANKED = 100
+PARTS = {
+    "soft words": ("soft", "soft_window", "soft_session"),
+    "neighbours": ("soft_window", "has_word_window", "meaning_before", "meaning_after", "answers"),
+    "session": ("soft_session", "session_best"),
+    "dates": ("tells_when", "kept_then", "kept_soon_after", "tells_of_then"),
+    "speaker": ("speaker",),
+    "form": ("asks", "length", "tells_number"),
+}
+"""What ``ablate`` leaves out of the hybrid, one after the other; some features are of two parts."""
 _PART = 64
 Floats = npt.NDArray[np.float64]
 
@@ -69,9 +78,13 @@ def evaluate_memory(
     title: str,
     encoder: Encoder,
     command: str,
+    ablate: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Return the results; raise `DataError` where no question has evidence."""
+    """Return the results, with ``ablate`` those without each of ``PARTS`` too.
+
+    Raises `DataError` where no question has evidence.
+    """
     conversations = [one for one in conversations if one.scored and one.memory]
     if not conversations:
         raise DataError(f"{title}: no question has evidence among memories. Give conversations whose questions do.")
@@ -82,17 +95,40 @@ def evaluate_memory(
         for one in conversations:
             asked.append(_searched(one, encoder, vectors, tick))
     weights = leave_one_out(asked, progress)
+    _rank_by(asked, weights, "hybrid")
+    results = _results(conversations, asked, weights) | header(title, command) | {"kind": "evaluation of memory"}
+    return results | {"without": _ablated(asked, progress)} if ablate else results
+
+
+def _rank_by(asked: Sequence[Sequence[Asked]], weights: Sequence[Floats], method: str) -> None:
+    """Note how ``weights`` (d,), one for each conversation, rank the candidates of its questions."""
     for its, fitted in zip(asked, weights, strict=True):
         for question in its:
             order = np.argsort(-(question.features @ fitted), kind="stable")
-            question.ranked["hybrid"] = question.ids[order][:RANKED].tolist()
-    return _results(conversations, asked, weights) | header(title, command) | {"kind": "evaluation of memory"}
+            question.ranked[method] = question.ids[order][:RANKED].tolist()
 
 
-def leave_one_out(asked: Sequence[Sequence[Asked]], progress: Progress = no_progress) -> list[Floats]:
-    """For each conversation the weights (d,) fitted on all others; the shipped ones where there are no others."""
-    prior = np.array([WEIGHTS.get(name, 0.0) for name in FEATURES])
+def _ablated(asked: Sequence[Sequence[Asked]], progress: Progress) -> dict[str, Any]:
+    """The hybrid's figures without each of ``PARTS``."""
+    found = {}
+    for part, names in PARTS.items():
+        _rank_by(asked, leave_one_out(asked, progress, without=names), "ablated")
+        found[part] = _summary([np.array([figures_of(q, "ablated") for q in its]) for its in asked])
+    return found
+
+
+def leave_one_out(
+    asked: Sequence[Sequence[Asked]], progress: Progress = no_progress, *, without: Sequence[str] = ()
+) -> list[Floats]:
+    """For each conversation the weights (d,) fitted on all others; the shipped ones where there are no others.
+
+    The features named in ``without`` have weight 0.
+    """
+    kept = np.array([name not in without for name in FEATURES], dtype=np.float64)
+    prior = kept * np.array([WEIGHTS.get(name, 0.0) for name in FEATURES])
     lists = [[one for question in its if (one := question.list()) is not None] for its in asked]
+    if without:
+        lists = [[replace(one, features=one.features * kept) for one in its] for its in lists]
     fitted = []
     with progress("fitting weights", len(asked)) as tick:
         for left_out in range(len(asked)):
@@ -180,15 +216,14 @@ def _results(
     conversations: Sequence[Conversation], asked: Sequence[Sequence[Asked]], weights: Sequence[Floats]
 ) -> dict[str, Any]:
     by_method = {name: [np.array([figures_of(q, name) for q in its]) for its in asked] for name in METHODS}
-    rng = np.random.default_rng(0)
     gain = [ours - base for ours, base in zip(by_method["hybrid"], by_method["fusion"], strict=True)]
     return {
         "conversations": len(asked),
         "memories": sum(len(one.memory) for one in conversations),
         "questions": sum(map(len, asked)),
         "evidence_missing": sum(question.missing for its in asked for question in its),
-        "methods": {name: _summary(values, rng) for name, values in by_method.items()},
-        "gain": _summary(gain, rng),
+        "methods": {name: _summary(values) for name, values in by_method.items()},
+        "gain": _summary(gain),
         "weights": {
             "hybrid": "fitted on the other conversations" if len(asked) > 1 else "shipped",
             "mean": {name: round(float(value), 4) for name, value in zip(FEATURES, np.mean(weights, 0), strict=True)},
@@ -196,8 +231,9 @@ def _results(
     }
 
 
-def _summary(values: Sequence[Floats], rng: np.random.Generator, draws: int = 2000) -> dict[str, Any]:
+def _summary(values: Sequence[Floats], draws: int = 2000) -> dict[str, Any]:
     """Each figure over all questions and its 95% interval; ``values`` are (questions, figures) by conversation."""
+    rng = np.random.default_rng(0)  # The same draws for every method.
     units = list(values) if len(values) > 1 else [row[None] for row in values[0]]
     sums, counts = np.array([unit.sum(axis=0) for unit in units]), np.array([len(unit) for unit in units])
     drawn = rng.integers(len(units), size=(draws, len(units)))

@@ -13,8 +13,11 @@ _HYBRID = {"shipped": "as shipped", "fitted on the other conversations": "fitted
 @click.option("--conversations", "most", type=click.IntRange(1), metavar="N", help="Only the first N.  [default: all]")
 @click.option("--encoder", "encoder_name", metavar="NAME", help="A folder or a hub name.  [default: all-MiniLM-L6-v2]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.json and report.html.")
+@click.option("--ablate", is_flag=True, help="Also what the hybrid finds without each of its parts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results for a program.")
-def memory(file: Path, most: int | None, encoder_name: str | None, out: Path | None, as_json: bool) -> None:
+def memory(
+    file: Path, most: int | None, encoder_name: str | None, out: Path | None, ablate: bool, as_json: bool
+) -> None:
     """Which memories answer a question: evidence found among the first 5 and 10, and MRR, by each way of searching.
 
     Each line of FILE is a conversation with questions. It is searched by itself; questions without evidence, and those
@@ -31,6 +34,7 @@ def memory(file: Path, most: int | None, encoder_name: str | None, out: Path | N
         title=file.name,
         encoder=load_encoder(encoder_name),
         command=called(),
+        ablate=ablate,
         progress=progress,
     )
     if out is not None:
@@ -50,8 +54,9 @@ def print_methods(results: dict[str, Any]) -> None:
 
     heads = ("R@5 (95%)", "R@10 (95%)", "hit@5", "hit@10", "MRR")
     rows = []
-    for name, shown in NAMES.items():
-        its = results["methods"][name]
+    methods = [(shown, results["methods"][name]) for name, shown in NAMES.items()]
+    methods += [(f"less {part}", its) for part, its in results.get("without", {}).items()]
+    for shown, its in methods:
         cells = []
         for figure in ("recall_at_5", "recall_at_10"):
             low, high = its["intervals"][figure]

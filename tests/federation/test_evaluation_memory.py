@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from engine.recall_features import FEATURES
 from engine.recall_fit import RankedList
 from federation.cli.app import cli
 from federation.conversations import parse_conversation, read_conversations, time_of
 from federation.errors import DataError
-from federation.evaluation_memory import Asked, evaluate_memory, figures_of
+from federation.evaluation_memory import PARTS, Asked, evaluate_memory, figures_of, leave_one_out
 from federation.report.memory import write_memory_report
 
 TURNS: list[dict[str, Any]] = [
@@ -69,6 +70,20 @@ def test_one_conversation_uses_the_shipped_weights(file: Path, toy: Any) -> None
     results = results_of(file, toy, 1)
     assert results["weights"]["hybrid"] == "shipped"
     assert results["methods"]["hybrid"] == results["methods"]["hybrid_shipped"]
+
+
+def test_a_part_that_is_left_out_has_no_weight(file: Path, toy: Any) -> None:
+    results = evaluate_memory(read_conversations(file), title="talks", encoder=toy, command="tacit", ablate=True)
+    assert list(results["without"]) == list(PARTS)
+    asked = [[_question(seed) for seed in range(5)], [_question(9)]]
+    weights = leave_one_out(asked, without=PARTS["dates"])
+    for its in weights:
+        assert {FEATURES[at] for at in np.flatnonzero(its == 0)} == set(PARTS["dates"])
+
+
+def _question(seed: int) -> Asked:
+    features = np.random.default_rng(seed).normal(size=(4, len(FEATURES))).astype(np.float32)
+    return Asked(evidence=frozenset({2}), missing=0, ranked={}, ids=np.arange(1, 5), features=features)
 
 
 def test_results_repeat(file: Path, toy: Any) -> None:
