@@ -123,13 +123,15 @@ class Chooses(Participant):
 
     def find_to_erase(self, text: str, k: int = 5, where: Where = EVERYTHING) -> list[Found]:
         """Return what `search` finds by both, choices included, to look at before it is forgotten."""
-        return super()._search(text, k, where, by="both", purpose=None)
+        return super()._search(text, k, where, by="both", purpose=None, now=None)
 
-    def _search(self, text: str, k: int, where: Where, *, by: str, purpose: str | None) -> list[Found]:
+    def _search(
+        self, text: str, k: int, where: Where, *, by: str, purpose: str | None, now: float | None
+    ) -> list[Found]:
         # Hundreds of choices have the same few words: they are found where they are asked for by their purpose.
         if where.purpose is None and self._kept.once("any choice", lambda: bool(self._store.count(_CHOICES))):
             where = replace(where, without=CHOICE)
-        return super()._search(text, k, where, by=by, purpose=purpose)
+        return super()._search(text, k, where, by=by, purpose=purpose, now=now)
 
     def _chooser(self) -> Chooser:
         return self._kept.once("chooser", self._new_chooser)

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.choice_history import check_context
 from engine.text import is_unicode
-from federation.dataset import _lines
+from federation.dataset import lines_of
 from federation.errors import DataError
 
 FEWEST_ROWS = 20
@@ -94,7 +94,7 @@ def _word(fields: dict[str, Any], name: str, line: int) -> str:
 
 def read_choices(path: Path) -> list[ChoiceRow]:
     """Read a whole file; raise `DataError` for a missing, empty or malformed one, the line named."""
-    rows = [_named(path, parse_choice, number, text) for number, text in _lines(path)]
+    rows = [_named(path, parse_choice, number, text) for number, text in lines_of(path)]
     if not rows:
         raise DataError(f"{path} holds no rows. Give a file with one JSON object a line.")
     return rows
@@ -112,7 +112,7 @@ def read_items(path: Path) -> dict[str, str]:
             raise DataError(f"Line {line}: expected a name in 'item' that is not empty and valid Unicode.")
         return item, fields.get("text", "")
 
-    return dict(_named(path, parse, number, text) for number, text in _lines(path))
+    return dict(_named(path, parse, number, text) for number, text in lines_of(path))
 
 
 def _named(path: Path, parse: Any, number: int, text: str) -> Any:

@@ -1,7 +1,7 @@
 """The methods beside ours: their names, and one run of them on the devices of an experiment that is done.
 
 Published methods lie in ``benchmarks/baselines`` of the source checkout and are no part of the installed package. They
-get the same vectors, splits, labels and number of rounds, with all devices of the rounds in each of them. A label that
+get the same inputs, splits, labels and number of rounds, with all devices of the rounds in each of them. A label that
 one device alone knows is out of reach for a model that all share, and in reach of what a device fits itself.
 
 >>> chosen_baselines(["ours", "ditto,fedavg"])
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.encoder import Encoder
+from engine.inputs import encode_inputs
 from federation.errors import ConfigError
 from federation.experiment import Experiment, Outcome, Progress
 from federation.fleet import Member
@@ -67,7 +68,8 @@ def with_baselines(
 ) -> tuple[Outcome, dict[str, Any]]:
     """Return the outcome with each baseline's ranks of the same rows, and the settings that each chose."""
     module = baselines_module()
-    clients = [client_of(member, experiment, encoder) for member in outcome.people]
+    dimension = outcome.model.dimension
+    clients = [client_of(member, experiment, encoder, dimension) for member in outcome.people]
     with progress("Other methods", len(names)) as tick:
         found = module.run_baselines(clients, names=names, rounds=rounds, seed=seed, tick=tick)
     places = [place for place, member in enumerate(outcome.people) if member.test]
@@ -78,8 +80,9 @@ def with_baselines(
     return replace(outcome, measured=measured), {name: found[name].chosen for name in names}
 
 
-def client_of(member: Member, experiment: Experiment, encoder: Encoder) -> "Client":
-    """Return a member's rows as a baseline sees them: vectors, and labels by number, its own after the public ones."""
+def client_of(member: Member, experiment: Experiment, encoder: Encoder, dimension: int) -> "Client":
+    """Return a member's rows as a baseline sees them: the inputs (n, dimension) of the shared model, and labels by
+    number, its own after the public ones."""
     from benchmarks.baselines.common import Client
 
     public = experiment.catalogue.labels
@@ -87,11 +90,11 @@ def client_of(member: Member, experiment: Experiment, encoder: Encoder) -> "Clie
     place = {name: number for number, name in enumerate((*experiment.catalogue.names, *own))}
     meanings = [*(label.meaning for label in public), *(name.replace("_", " ") for name in own)]
     return Client(
-        x=encoder.encode([row.text for row in member.train]),
+        x=encode_inputs([row.text for row in member.train], encoder, dimension),
         y=np.array([place[row.label] for row in member.train], dtype=np.int64),
-        queries=encoder.encode([row.text for row in member.test]),
+        queries=encode_inputs([row.text for row in member.test], encoder, dimension),
         truth=np.array([place.get(row.label, -1) for row in member.test], dtype=np.int64),
-        names=encoder.encode(meanings),
+        names=encode_inputs(meanings, encoder, dimension),
         public=len(public),
         late=member.late,
     )
