@@ -60,8 +60,7 @@ NOBODY = Candidates(
 
 def with_neighbours(core: Core, where: Where, now: float, found: Slots, around: int) -> tuple[Slots, Slots]:
     """``found`` (n,) and up to ``around`` neighbours of each a side: slots (m,), ascending, and ``before`` (m,)."""
-    reach = np.arange(-REACH, REACH + 1) if around else np.zeros(1, dtype=np.int64)
-    near = np.unique(found[:, None] + reach)
+    near = np.unique(found[:, None] + np.arange(-REACH, REACH + 1))
     slots, scopes = _readable(core, where, now, near[near > 0])
     order = np.lexsort((slots, scopes))
     slots, scopes = slots[order], scopes[order]

@@ -166,15 +166,16 @@ class EncryptedStore(SearchedStore):
         source: str | None = None,
         after: float | None = None,
         before: float | None = None,
+        without: str | None = None,
         history: bool = False,
     ) -> Iterator[StoredRecord]:
-        """The records in id order, only those of the given scope, purpose, source and time.
+        """The records in id order, only those of the given scope, purpose, source and time; see `Where`.
 
         Records that a later one superseded, or whose time is over, show with ``history`` only. Reads in pages: what is
         added or deleted meanwhile may show or not, each record is whole, and the caller may change the store between
         two of them.
         """
-        where = Where(scope=scope, purpose=purpose, source=source, after=after, before=before)
+        where = Where(scope=scope, purpose=purpose, source=source, after=after, before=before, without=without)
         last = 0
         while True:
             with self._core.snapshot():

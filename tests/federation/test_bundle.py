@@ -44,8 +44,7 @@ def test_bundle_holds_the_packages_python_files_and_nothing_else(bundle: Path, t
     assert len(names) == len(set(names))
     assert set(names) == expected | {"pyproject.toml", ".info/CONTENT"}
     assert {"federation/client_app.py", "federation/server_app.py", "federation/__init__.py"} <= set(names)
-    assert bundle.stat().st_size < 10_000_000
-    assert bundle.stat().st_size < 1_000_000  # far below Flower's limit: no data has crept in
+    assert bundle.stat().st_size < 2_000_000  # Far below Flower's limit, 10 MB: no data has crept in.
 
 
 def test_bundle_holds_the_files_as_they_stand(bundle: Path, tree: Path) -> None:

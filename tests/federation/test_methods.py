@@ -117,7 +117,7 @@ def test_clients_hold_what_the_device_holds(rows: Any, toy: Any) -> None:
     split = split_by_user(with_own_label(rows(users=4, each=24)), seed=0)
     experiment = Experiment.of(split, title="made-up", late=frozenset({split[1][0]}))
     people = members(experiment.split, late=experiment.late)
-    clients = [client_of(member, experiment, toy) for member in people]
+    clients = [client_of(member, experiment, toy, toy.dimension) for member in people]
     assert [one.late for one in clients] == [False, True, False, False]
     for member, one in zip(people, clients, strict=True):
         names = [*experiment.catalogue.names, f"place of {member.user}"]
