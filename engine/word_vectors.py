@@ -32,17 +32,21 @@ class WordVectors:
     def vectors(self, words: Sequence[str]) -> Vectors:
         """Unit vectors (n, d) of ``words``; 0 for a word that has a piece which is not in the table."""
         get = self._places.get
-        pieces = [(whole,) if (whole := get(word)) is not None else self._pieces(word) for word in words]
-        known = [at for at, its in enumerate(pieces) if its]
+        of_size: dict[int, tuple[list[int], list[Sequence[int]]]] = {}  # Words, and pieces of each, by their number.
+        for at, word in enumerate(words):
+            whole = get(word)
+            pieces = self._pieces(word) if whole is None else (whole,)
+            alike = of_size.setdefault(len(pieces), ([], []))
+            alike[0].append(at)
+            alike[1].append(pieces)
         result = np.zeros((len(words), self._table.shape[1]), dtype=np.float32)
-        if not known:
-            return result
-        rows = self._table[[place for at in known for place in pieces[at]]] - self._centre
-        if len(rows) > len(known):
-            sizes = np.array([len(pieces[at]) for at in known])
-            rows = np.add.reduceat(rows, np.cumsum(sizes) - sizes, axis=0)
-        length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
-        result[known] = rows / np.where(length > 0, length, 1)
+        for size, (places, parts) in of_size.items():
+            if size:
+                rows = self._table[np.array(parts).T].sum(axis=0) if size > 1 else self._table[np.array(parts)[:, 0]]
+                rows -= size * self._centre  # (n, d)
+                length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+                rows /= np.where(length > 0, length, 1)
+                result[places] = rows
         return result
 
     def _pieces(self, word: str) -> Sequence[int]:

@@ -51,15 +51,18 @@ class Record:
         if self.label is not None:
             _check_text("label", self.label, MAX_WORD_CHARS)
         for name in ("scope", "purpose", "source"):
-            _check_text(name, getattr(self, name), MAX_WORD_CHARS)
-            if "\0" in getattr(self, name):
+            value = getattr(self, name)
+            _check_text(name, value, MAX_WORD_CHARS)
+            if "\0" in value:
                 raise ValueError(f"Expected {name} without the character NUL.")
-        object.__setattr__(self, "time", _checked_time("time", self.time))
+        if type(self.time) is not float or not math.isfinite(self.time):
+            object.__setattr__(self, "time", _checked_time("time", self.time))
         if self.expires is not None:
             object.__setattr__(self, "expires", _checked_time("expires", self.expires))
         if self.supersedes is not None:
             _check_id("supersedes", self.supersedes)
-        object.__setattr__(self, "derived_from", tuple(self.derived_from))
+        if type(self.derived_from) is not tuple:
+            object.__setattr__(self, "derived_from", tuple(self.derived_from))
         for id in self.derived_from:
             _check_id("derived_from", id)
 
@@ -85,6 +88,8 @@ def _check_text(name: str, value: object, max_chars: int) -> None:
     if not isinstance(value, str) or not 1 <= len(value) <= max_chars:
         got = f"{len(value)} characters" if isinstance(value, str) else type(value).__name__
         raise ValueError(f"Expected {name} as text of 1 to {max_chars} characters, got {got}.")
+    if value.isascii():
+        return
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -130,7 +135,7 @@ def encode_record(record: Record) -> bytes:
 def decode_record(padded: bytes) -> Record:
     """The record in ``padded``, the reverse of :func:`encode_record`. Raises ``TamperedError``."""
     try:
-        fields = json.loads(unpad(padded))
+        fields = json.loads(str(unpad(padded), "utf-8"))
         return Record(**fields)
     except (ValueError, TypeError):
         raise TamperedError(
