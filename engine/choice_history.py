@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.catalogue import Catalogue
 from engine.rescorer import Integers
+from engine.text import is_unicode
 from store import StoredRecord
 
 CHOICE = "choice"
@@ -31,6 +32,8 @@ def check_context(context: object) -> dict[str, str]:
     for key, value in context.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise ValueError("Expected a context as a flat object of strings: write numbers and truth values as text.")
+        if not is_unicode(key) or not is_unicode(value):
+            raise ValueError("Expected a context in valid Unicode, got a lone surrogate.")
     return dict(sorted(context.items()))
 
 
@@ -41,15 +44,17 @@ def context_text(context: Context) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceHistory:
-    """T choices in order of time, then of keeping: items as places y (T,) in ``names``, and the context of each.
-
-    ``ordered`` is false where all have the same time, so that nothing is known of which came first.
-    """
+    """T choices in order of time, then of keeping: items as places y (T,) in ``names``, each one's context and time."""
 
     names: tuple[str, ...]
     y: Integers
     contexts: tuple[dict[str, str], ...]
-    ordered: bool
+    times: tuple[float, ...]
+
+    @property
+    def ordered(self) -> bool:
+        """False where all have the same time, so that nothing is known of which came first."""
+        return len(set(self.times)) > 1
 
     @classmethod
     def of(cls, choices: Iterable[tuple[str, Context, float]]) -> "ChoiceHistory":
@@ -61,7 +66,7 @@ class ChoiceHistory:
             names=names,
             y=np.array([place[item] for item, _, _ in inorder], dtype=np.int64),
             contexts=tuple(check_context(context) for _, context, _ in inorder),
-            ordered=len({time for _, _, time in inorder}) > 1,
+            times=tuple(time for _, _, time in inorder),
         )
 
     @classmethod
@@ -82,7 +87,7 @@ class ChoiceHistory:
             names=names,
             y=np.array([place[self.names[self.y[t]]] for t in kept], dtype=np.int64),
             contexts=tuple(self.contexts[t] for t in kept),
-            ordered=self.ordered,
+            times=tuple(self.times[t] for t in kept),
         )
 
     def items_in(self, items: Catalogue) -> Integers:

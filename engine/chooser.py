@@ -117,10 +117,11 @@ class Chooser:
             z = np.concatenate([self._profile, context_features([context], self._model.factors)[0]])
             scores[: len(self._model.items)] = self._model.weights.astype(np.float64) @ z
         # Scores are near probabilities but may be negative: softly cut at 0, which keeps their order.
-        floor = 1.0 / len(scores)
-        shares: Floats = np.logaddexp(0.0, scores[new] / floor)
-        total: float = shares.sum()
-        return shares / total
+        steep = scores[new] * len(scores)
+        # The logarithm of log(1 + eˣ), which for a very low x is x.
+        logs = np.where(steep > -30.0, np.log(np.logaddexp(0.0, np.maximum(steep, -30.0))), steep)
+        shares: Floats = np.exp(logs - logs.max(initial=-np.inf)) if len(logs) else logs
+        return shares / shares.sum() if len(shares) else shares
 
     def _explained(self, item: int, probability: float, context: Context) -> Choice:
         name = self._names[item]

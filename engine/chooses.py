@@ -24,10 +24,14 @@ POWER = -1
 """Names the step of a round that gives the basis; the others are the blocks 0 to 3 of the features."""
 
 
+REPEATS = 2
+"""The last numbers of an answer: the share of repeats among the latest choices, and 1; or 0 and 0 without any."""
+
+
 def reply_length(items: int, factors: int) -> int:
     """How many numbers a device gives in a round, in any step: block, Gram matrix, habits, repeats."""
     size = BLOCKS * factors
-    return items * factors + size * (size + 1) // 2 + habits.STATISTICS_LENGTH + 2
+    return items * factors + size * (size + 1) // 2 + habits.STATISTICS_LENGTH + REPEATS
 
 
 class Chooses(Participant):
@@ -104,16 +108,19 @@ class Chooses(Participant):
         with self._lock:
             self._kept.use_choice_model(model.bare())
 
-    def choice_statistics(self, basis: Basis, *, step: int, weights: Floats) -> tuple[Floats, Floats]:
+    def choice_statistics(self, basis: Basis, *, items: str, step: int, weights: Floats) -> tuple[Floats, Floats]:
         """Return what this device gives to a round: the sums of the factor model, and those of habits and repeats.
 
-        ``basis`` (n, k) is of the items of this device's model of choices; others than these count as never chosen.
+        ``basis`` (n, k) is of the items of this device's model of choices, whose list has the fingerprint ``items``;
+        others than these count as never chosen.
         ``step`` is -1 for a step of the power iteration, 0 to 3 for a block of the regression. Raises `ModelError`.
         """
         with self._lock:
             model = self._kept.choice_model()
             if model is None:
                 raise ModelError("This device has no list of items to choose from: load a model of choices first.")
+            if model.items.fingerprint != items:
+                raise ModelError("This device knows another list of items than is asked about.")
             if basis.shape != model.basis.shape or not np.isfinite(basis).all():
                 raise ModelError(f"Expected finite factors of shape {model.basis.shape}, got {basis.shape}.")
             if step not in range(POWER, BLOCKS):
@@ -129,7 +136,9 @@ class Chooses(Participant):
         self, text: str, k: int, where: Where, *, by: str, purpose: str | None, now: float | None
     ) -> list[Found]:
         # Hundreds of choices have the same few words: they are found where they are asked for by their purpose.
-        if where.purpose is None and self._kept.once("any choice", lambda: bool(self._store.count(_CHOICES))):
+        with self._lock:
+            chosen = self._kept.once("any choice", lambda: bool(self._store.count(_CHOICES)))
+        if where.purpose is None and chosen:
             where = replace(where, without=CHOICE)
         return super()._search(text, k, where, by=by, purpose=purpose, now=now)
 

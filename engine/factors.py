@@ -49,11 +49,25 @@ def orthonormal(columns: Floats) -> npt.NDArray[np.float32]:
     q, r = np.linalg.qr(columns.astype(np.float64))
     size = np.abs(np.diag(r))
     if size.min() <= _NEGLIGIBLE * max(size.max(), 1.0):
-        q, _, _ = np.linalg.svd(np.concatenate([columns, np.eye(n) * 1e-9], axis=1), full_matrices=False)
-        q = q[:, :k]
+        q = _filled(columns.astype(np.float64))
     top = q[np.abs(q).argmax(axis=0), np.arange(k)]
     result: npt.NDArray[np.float32] = (q * np.where(top < 0, -1.0, 1.0)).astype(np.float32)
     return result
+
+
+def _filled(columns: Floats) -> Floats:
+    """Orthonormal columns (n, k) that span what ``columns`` (n, k) do; unit vectors, made orthogonal, fill the rest."""
+    left, values, _ = np.linalg.svd(columns, full_matrices=False)
+    q = np.zeros_like(columns)
+    rank = int((values > _NEGLIGIBLE * max(values.max(), 1.0)).sum())
+    q[:, :rank] = left[:, :rank]
+    for column in range(rank, columns.shape[1]):
+        item = int((q**2).sum(axis=1).argmin())  # The one that the span knows least of.
+        unit = -(q @ q[item])
+        unit[item] += 1.0
+        unit -= q @ (q.T @ unit)  # Once more, for rounding.
+        q[:, column] = unit / np.linalg.norm(unit)
+    return q
 
 
 def profiles(items: Integers, basis: npt.NDArray[np.float32]) -> Floats:

@@ -24,6 +24,7 @@ from engine.encoder import Vectors
 SUBWORDS = 512
 """Floats in a vector of subwords."""
 RUNS = (2, 3, 4)
+_AT_ONCE = 1024  # Texts, so that many need little memory.
 
 _Words = npt.NDArray[np.uint64]
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -31,6 +32,11 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 def subwords(texts: Sequence[str]) -> Vectors:
     """Return unit vectors, float32 (len(texts), SUBWORDS). Raises ``ValueError`` for a lone surrogate."""
+    parts = [_subwords(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)]
+    return np.concatenate(parts) if parts else np.zeros((0, SUBWORDS), dtype=np.float32)
+
+
+def _subwords(texts: Sequence[str]) -> Vectors:
     tidy = [_tidied(text) for text in texts]
     codes = np.frombuffer("".join(tidy).encode("utf-32-le"), dtype="<u4").astype(np.uint64)
     row = np.repeat(np.arange(len(tidy)), [len(text) for text in tidy])

@@ -20,6 +20,7 @@ from engine.choice_history import check_context
 from engine.text import is_unicode
 from federation.dataset import lines_of
 from federation.errors import DataError
+from store.records import MAX_WORD_CHARS
 
 FEWEST_ROWS = 20
 TEST = "test"
@@ -39,6 +40,8 @@ class ChoiceRow:
         for name, value in (("user", self.user), ("item", self.item)):
             if not value.strip():
                 raise ValueError(f"Expected {name!r} not to be empty.")
+            if len(value) > MAX_WORD_CHARS:
+                raise ValueError(f"Expected {name!r} of at most {MAX_WORD_CHARS} characters, got {len(value)}.")
         if not all(map(is_unicode, (self.user, self.item, *self.context, *self.context.values()))):
             raise ValueError("Expected valid Unicode, got a lone surrogate.")
         if self.ts is not None and not math.isfinite(self.ts):

@@ -50,5 +50,7 @@ class ChoiceFleet(Fleet):
         with Device.create(folder, key, model=self.start, encoder=self._encoder, secret=secret) as device:
             device.allow_rounds(OPEN_MODE)
             device.load_choice_model(self._choice_model)
-            # Without a ts all have the same time, which says that nothing tells their order.
-            device.note_choices([(row.item, row.context, row.ts or 0.0) for row in self._choices[member.name]])
+            rows = self._choices[member.name]
+            # Where one has no ts all have the same time, which says that nothing tells their order.
+            told = all(row.ts is not None for row in rows)
+            device.note_choices([(row.item, row.context, (row.ts or 0.0) if told else 0.0) for row in rows])

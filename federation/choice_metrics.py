@@ -24,9 +24,9 @@ GROUPS = ("all", "new_items", "not_in_this_context")
 
 
 def rank_of(scores: Scores, true: int, among: npt.NDArray[np.int64] | None = None) -> int:
-    """Return the rank from 1 of the item ``true`` in scores (N,), among all or some others; ties count against it."""
+    """Return the rank from 1 of the item ``true`` in scores (N,), among all or some; ties and NaN count against it."""
     others = scores if among is None else scores[among]
-    return int((others >= scores[true]).sum()) + (among is not None)
+    return int((~(others < scores[true])).sum()) + (among is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Question:
 class Ranks:
     """The ranks that a method gave to the answer of one question; ``elsewhere`` is among items not had in this context.
 
-    ``elsewhere`` and ``sampled_elsewhere`` are empty where the answer itself was had in this context.
+    ``elsewhere`` is empty where the answer itself was had in this context.
     """
 
     full: int

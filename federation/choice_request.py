@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from engine.account import digest
 from engine.choice_history import CHOICE
-from engine.chooses import reply_length
+from engine.chooses import REPEATS, reply_length
 from engine.device import Device
 from federation.errors import UpdateError
 from federation.update import Floats, clip
@@ -59,10 +59,13 @@ class ChoiceRequest:
 def choice_answer(device: Device, request: ChoiceRequest) -> Floats:
     """Return the factor model's sums and those of habits, each clipped to the request's norm, as one float32 array.
 
-    Raises `UpdateError` where the device knows another list of items, and `ModelError` for a malformed request.
+    The share of repeats and the 1 beside it stay as they are: scaled down they would say another share. Raises
+    `UpdateError` where the device knows another list of items, and `ModelError` for a malformed request.
     """
     if device.choice_items != request.items:
         raise UpdateError("This device knows another list of items than the server asks about.")
-    sums, habits = device.choice_statistics(request.basis, step=request.step, weights=request.weights)
-    parts = [clip(part.astype(np.float32), request.clip_norm) for part in (sums, habits)]
-    return np.concatenate(parts)
+    sums, habits = device.choice_statistics(
+        request.basis, items=request.items, step=request.step, weights=request.weights
+    )
+    parts = [clip(part.astype(np.float32), request.clip_norm) for part in (sums, habits[:-REPEATS])]
+    return np.concatenate([*parts, habits[-REPEATS:].astype(np.float32)])

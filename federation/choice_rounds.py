@@ -20,7 +20,7 @@ import numpy as np
 
 from engine import habits
 from engine.choice_model import ChoiceModel
-from engine.chooses import POWER, reply_length
+from engine.chooses import POWER, REPEATS, reply_length
 from engine.factors import BLOCKS, orthonormal, solve
 from engine.rescorer import Floats
 from federation.config import RunSettings
@@ -53,11 +53,14 @@ def learn_choices(
         step = POWER if done < settings.rounds else done - settings.rounds
         messages = _invitations(grid, strategy, settings, model, step=step, current=done + 1)
         replies = grid.send_and_receive(messages, timeout=settings.deadline_s)
-        most = float(np.sqrt(2.0)) * settings.choice_clip * _ROUNDING  # Of two parts, each clipped for itself.
+        # Of two parts, each clipped for itself, and of two numbers that are at most 1.
+        most = float(np.sqrt(2.0 * settings.choice_clip**2 + REPEATS)) * _ROUNDING
         given = strategy.valid_arrays(done + 1, replies, length=length, most_norm=most)
         total = np.zeros(length)
         for array in given:
             total += array
+            if not 0 <= array[-2] <= array[-1] <= 1:  # No share: whoever says so has no say in the repeats.
+                total[-REPEATS:] -= array[-REPEATS:]
         model = dataclasses.replace(after_step(model, total, len(given), step=step), round=done + 1)
         keep(model)
     return model

@@ -5,7 +5,6 @@ each device ranks all items for its own user's test rows. The training does not 
 items that a choice is ranked among, so it is done once.
 """
 
-import importlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +21,9 @@ from federation.choice_metrics import Question, Ranks, Scores, answer, figures, 
 from federation.choice_plain import Scorer, counted, plain_methods, without_had
 from federation.choice_rounds import CHOICE_FILE, all_choice_rounds
 from federation.config import RunSettings
-from federation.errors import ConfigError, DataError
+from federation.errors import DataError
 from federation.experiment import Progress, no_progress
+from federation.methods import baselines_module
 from federation.results import header
 from federation.simulation import Watch, run_rounds
 
@@ -76,13 +76,8 @@ def evaluate_choice(
 
 
 def learned_methods() -> dict[str, Any]:
-    """Return the makers of the centralised methods, which lie beside the packages in a source checkout."""
-    try:
-        return {name: importlib.import_module(f"benchmarks.baselines.choice_{name}").scorer for name in LEARNED}
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != "benchmarks":
-            raise
-        raise ConfigError("--methods all needs benchmarks/: run it from a source checkout of Tacit.") from None
+    """Return the makers of the centralised methods; raise `ConfigError` outside a source checkout."""
+    return {name: baselines_module(f"choice_{name}").scorer for name in LEARNED}
 
 
 def _learned(make: Any, split: Sequence[ChoiceSplit], places: Mapping[str, int]) -> Scorer:

@@ -40,13 +40,13 @@ def chosen_baselines(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in BASELINES if name in names or ALL in names)
 
 
-def baselines_module() -> Any:
-    """Return ``benchmarks.baselines.run``; raise `ConfigError` outside a source checkout."""
+def baselines_module(name: str = "run") -> Any:
+    """Return this module of ``benchmarks.baselines``; raise `ConfigError` outside a source checkout."""
     try:
         if (_CHECKOUT / "benchmarks" / "baselines").is_dir() and str(_CHECKOUT) not in sys.path:
             # Last, so that it shadows nothing: an installed command has its own folder first, not the checkout.
             sys.path.append(str(_CHECKOUT))
-        return importlib.import_module("benchmarks.baselines.run")
+        return importlib.import_module(f"benchmarks.baselines.{name}")
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("benchmarks"):
             raise

@@ -218,25 +218,64 @@ def test_memory_of_that_purpose_without_an_item_or_a_context_is_no_choice(filled
 def test_items_that_the_list_lacks_say_nothing_and_the_length_is_fixed(filled: Device, step: int) -> None:
     model = learned()
     filled.load_choice_model(model)
-    with_private = filled.choice_statistics(model.basis, step=step, weights=PUBLIC_HABITS)
+    with_private = filled.choice_statistics(
+        model.basis, items=model.items.fingerprint, step=step, weights=PUBLIC_HABITS
+    )
     sums, habits = with_private
     assert len(sums) + len(habits) == reply_length(len(FILMS), 3)
     block = sums[: len(FILMS) * 3].reshape(len(FILMS), 3)
     assert not block[1:].any()  # Of alien alone.
     filled.erase(Where(purpose=CHOICE))
     filled.note_choice("alien", {"at": "home"}, time=6.0)
-    alone = filled.choice_statistics(model.basis, step=step, weights=PUBLIC_HABITS)
+    alone = filled.choice_statistics(model.basis, items=model.items.fingerprint, step=step, weights=PUBLIC_HABITS)
     np.testing.assert_array_equal(np.concatenate(with_private), np.concatenate(alone))
+
+
+@pytest.mark.parametrize("step", range(POWER, BLOCKS))
+def test_when_an_item_that_the_list_lacks_was_chosen_says_nothing(device: Device, step: int) -> None:
+    model = learned()
+    device.load_choice_model(model)
+    device.note_choices([(item, {}, 5.0) for item in ("alien", "dune", "alien")])  # Nothing tells their order.
+    terms = {"items": model.items.fingerprint, "step": step, "weights": PUBLIC_HABITS}
+    before = np.concatenate(device.choice_statistics(model.basis, **terms))
+    device.note_choice("of my own", {}, time=6.0)
+    np.testing.assert_array_equal(np.concatenate(device.choice_statistics(model.basis, **terms)), before)
+
+
+def test_statistics_are_of_the_list_that_is_asked_about_alone(filled: Device) -> None:
+    asked, other = learned(), learned((*FILMS[:-1], "another"))
+    filled.load_choice_model(other)
+    with pytest.raises(ModelError, match="another list"):
+        filled.choice_statistics(asked.basis, items=asked.items.fingerprint, step=0, weights=PUBLIC_HABITS)
+
+
+def test_items_far_below_zero_keep_their_order_and_stay_finite() -> None:
+    names = tuple(f"film {n:04d}" for n in range(2000))
+    weights = np.zeros((len(names), BLOCKS * 3), dtype=np.float32)
+    weights[:, -1] = -0.5 - np.arange(len(names)) / 1e4
+    chooser = Chooser.of(ChoiceHistory.of([("film 1999", {}, 0.0)]), learned(names, weights=weights))
+    p = chooser.probabilities({})
+    assert np.isfinite(p).all()
+    assert p.sum() == pytest.approx(1.0)
+    assert [one.item for one in chooser.best({}, k=3, among=names[:10])] == list(names[:3])
+
+
+def test_a_lone_surrogate_inside_a_context_is_no_context(filled: Device) -> None:
+    before = filled.choose(k=9)
+    filled.remember('{"a":"\\ud800"}', label="alien", purpose=CHOICE)
+    assert filled.choose(k=9) == before
+    with pytest.raises(ValueError, match="surrogate"):
+        filled.note_choice("alien", {"a": "\ud800"})
 
 
 def test_statistics_need_the_list_and_a_whole_request(filled: Device) -> None:
     model = learned()
     with pytest.raises(ModelError, match="load a model"):
-        filled.choice_statistics(model.basis, step=0, weights=PUBLIC_HABITS)
+        filled.choice_statistics(model.basis, items=model.items.fingerprint, step=0, weights=PUBLIC_HABITS)
     filled.load_choice_model(model)
     for basis, step in ((model.basis[:3], 0), (model.basis * np.nan, 0), (model.basis, 4), (model.basis, -2)):
         with pytest.raises(ModelError):
-            filled.choice_statistics(basis, step=step, weights=PUBLIC_HABITS)
+            filled.choice_statistics(basis, items=model.items.fingerprint, step=step, weights=PUBLIC_HABITS)
 
 
 # The model on disk.

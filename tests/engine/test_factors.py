@@ -201,3 +201,13 @@ def test_without_other_evidence_items_stand_by_their_popularity() -> None:
     scores = solve(gram(np.repeat(z, 4, axis=0)), targets) @ z[0]
     np.testing.assert_allclose(scores[[4, 7]], [0.75, 0.25], atol=1e-5)
     assert np.abs(np.delete(scores, [4, 7])).max() < 1e-9
+
+
+@pytest.mark.parametrize(("n", "rank"), [(3, 0), (3, 1), (8, 2), (500, 20)])
+def test_columns_that_span_less_are_filled_up_orthonormally(n: int, rank: int) -> None:
+    k = min(n, 32)
+    rng = np.random.default_rng(n)
+    columns = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, k))
+    basis = orthonormal(columns).astype(np.float64)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(k), atol=1e-5)
+    np.testing.assert_allclose(basis @ (basis.T @ columns), columns, atol=1e-4 * max(1.0, np.abs(columns).max()))

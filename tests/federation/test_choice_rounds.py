@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from federation.agent import Agent, DevicePool
 from federation.choice_data import ChoiceRow, ChoiceSplit
 from federation.choice_fleet import ChoiceFleet
 from federation.choice_request import ChoiceRequest
-from federation.choice_rounds import CHOICE_FILE, CHOICE_MESSAGE, all_choice_rounds, check_start
+from federation.choice_rounds import CHOICE_FILE, CHOICE_MESSAGE, all_choice_rounds, check_start, learn_choices
 from federation.config import RunSettings
 from federation.errors import CheckpointError, RoundError, UpdateError
 from federation.simulation import RoundTraffic, Watch, run_rounds
@@ -185,9 +186,31 @@ def test_sums_leave_clipped_in_two_parts_of_fixed_length(cinema: Cinema, agent: 
     assert whole.shape == small.shape == (reply_length(len(ITEMS), FACTORS),)
     assert small.dtype == np.float32
     cut = len(whole) - 22
-    for part in (slice(None, cut), slice(cut, None)):
+    assert small[-2:].tolist() == whole[-2:].tolist()  # Scaled down, another share would stand there.
+    assert whole[-1] == 1
+    for part in (slice(None, cut), slice(cut, -2)):
         assert l2_norm(whole[part]) > 0.5 >= l2_norm(small[part])
         np.testing.assert_allclose(small[part] / l2_norm(small[part]), whole[part] / l2_norm(whole[part]), atol=1e-5)
+
+
+@pytest.mark.parametrize("lie", [(-99.0, 1.0), (2.0, 1.0), (0.5, 3.0), (1.0, 0.0)])
+def test_a_share_of_repeats_that_is_none_has_no_say(lie: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    start = ChoiceModel.start(Catalogue.from_names(ITEMS), factors=FACTORS, seed=0)
+    honest = np.zeros(reply_length(len(ITEMS), FACTORS))
+    honest[-2:] = 1.0, 1.0
+    liar = honest.copy()
+    liar[-2:] = lie
+
+    class Still:
+        def valid_arrays(self, *_: object, **__: object) -> list[np.ndarray]:
+            return [honest, honest, liar]
+
+    monkeypatch.setattr("federation.choice_rounds._invitations", lambda *_, **__: [])
+    grid = SimpleNamespace(send_and_receive=lambda *_, **__: [])
+    kept: list[ChoiceModel] = []
+    settings = RunSettings(rounds=1, cohort=3, min_replies=1)
+    learn_choices(grid, Still(), settings, start, kept.append)  # type: ignore[arg-type]
+    assert kept[0].repeat_rate == pytest.approx(3 / 4)  # Two honest ones, and the two that stand for nobody.
 
 
 def test_ledger_has_the_sums_under_their_purpose_and_the_same_request_the_same_answer(

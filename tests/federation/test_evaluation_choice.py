@@ -294,3 +294,9 @@ def test_one_user_and_items_of_one_user_alone_are_no_data() -> None:
         evaluate([row("a", f"i{n}", float(n)) for n in range(25)])
     with pytest.raises(DataError, match="nothing to learn together"):
         evaluate([row(user, f"{user} {n}", float(n)) for user in "ab" for n in range(25)])
+
+
+def test_nan_counts_against_us() -> None:
+    assert rank_of(np.array([np.nan, 0.5]), 0) == 2
+    assert rank_of(np.array([np.nan, 0.5]), 0, np.array([1])) == 2
+    assert rank_of(np.array([0.5, np.nan, 0.1]), 0) == 2
