@@ -68,10 +68,11 @@ def day_of(time: float) -> date | None:
         return None
 
 
-def days_in(text: str, today: date) -> list[DayRange]:
+def days_in(text: str, today: date, *, asked: bool = False) -> list[DayRange]:
     """The ranges of days that ``text`` names, as seen from ``today``, in the order of :data:`_RULES`.
 
-    Ranges outside the years 1 to 9999 are left out.
+    What is ``asked`` about is mostly past: a day or month without a year that would lie ahead means the one before as
+    well. Ranges outside the years 1 to 9999 are left out.
     """
     had = _words_of(text)
     found = []
@@ -83,11 +84,27 @@ def days_in(text: str, today: date) -> list[DayRange]:
             try:
                 first, last = rule.resolve(match, today)
                 found.append(DayRange(first=first, last=last, words=match.group().strip()))
+                if asked and rule.resolve in (_day_of_month, _nearest_month) and first > today:
+                    found += _year_before(match, first, last)
             except (ValueError, OverflowError):
                 continue
         # What one rule has read, no later rule reads again.
         text = rule.pattern.sub(_blank, text) if matches else text
     return found
+
+
+def _year_before(match: re.Match[str], first: date, last: date) -> list[DayRange]:
+    """A day or a month a year earlier; none for the 29th of February, and where the text says "next"."""
+    if (match.groupdict().get("which") or "").lower() in ("next", "coming"):
+        return []
+    words = match.group().strip()
+    if first != last:
+        first, last = _whole_month(first.year * 12 + first.month - 13)
+        return [DayRange(first=first, last=last, words=words)]
+    if first.day > _length(first.year - 1, first.month):
+        return []
+    day = first.replace(year=first.year - 1)
+    return [DayRange(first=day, last=day, words=words)]
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -234,7 +251,9 @@ class _Rule:
 
 
 def _rule(pattern: str, resolve: Resolve, words: Iterable[str], *, case: bool = False) -> _Rule:
-    return _Rule(pattern=re.compile(pattern, 0 if case else re.IGNORECASE), resolve=resolve, words=frozenset(words))
+    # ASCII, or "ı" and "ſ" would match "i" and "s" and be in no table.
+    flags = re.ASCII if case else re.ASCII | re.IGNORECASE
+    return _Rule(pattern=re.compile(pattern, flags), resolve=resolve, words=frozenset(words))
 
 
 _UNITS = ("day", "days", "week", "weeks", "month", "months", "year", "years")

@@ -175,7 +175,8 @@ class MemoryKeeper:
         ``by`` "meaning" sorts by the cosine alone, which is each one's ``similarity``, "words" by BM25 alone, and
         "both" ranks what the two find together by `engine.recall`; dates in words are seen from ``now`` (Unix seconds,
         by default the clock's). Only memories of this scope, purpose, source and time (Unix seconds, ``until``
-        excluded) have a part in that, if given. Raises `ConsentError` if consent to ``purpose`` was withdrawn.
+        excluded) are found or lend a neighbour their score, if given; how rare a word is, the whole store says. Raises
+        `ConsentError` if consent to ``purpose`` was withdrawn.
         """
         where = Where(scope=scope, purpose=purpose, source=source, after=since, before=until)
         return self._search(query, k, where, by=by, purpose=purpose, now=now)
@@ -236,8 +237,9 @@ class MemoryKeeper:
                     for at, because in ranked
                 ]
             read = self._by_one(by, query, text, k, where)
-        reasons = shared_words(text, [one.text for one in read])
-        return [replace(one, because=because) for one, because in zip(read, reasons, strict=True)]
+            # Under the lock, since a forget drops the words that were seen before it.
+            reasons = shared_words(text, [one.text for one in read])
+            return [replace(one, because=because) for one, because in zip(read, reasons, strict=True)]
 
     def _by_one(self, by: str, query: Vectors, text: str, k: int, where: Where) -> list[Found]:
         """What the search by meaning or by words alone finds."""

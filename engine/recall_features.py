@@ -6,13 +6,14 @@ a memory as the memory's most similar word is like it (the maximum similarity of
 section 3, over word vectors instead of contextual ones), weighted by how rare the word is in this user's memory. Dates
 are ranges of days: the question's as seen from now, the memory's as seen from its own time.
 
-A memory's speaker is its source, or what stands before its first colon ("Ada: I baked bread"); it counts where the
-question names it.
+A memory's speaker is what stands before its first colon ("Ada: I baked bread") if that is one capitalised word or
+stands before several, or else its source, unless that is "user" or "feedback"; it counts where the question names it.
 """
 
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -49,6 +50,9 @@ FEATURES = (
 )
 SESSION_GAP_S = 3600.0
 _SOON_DAYS = 7.0
+_ROUNDING = 1e-5
+_END_CHARS = 200  # In which a question mark ends a text: looking for one takes their square.
+_NOBODY = frozenset({"user", "feedback"})  # Sources that say nothing of who spoke.
 _SIMILAR = 0.5  # From here on a similar word is shown as a reason.
 _SPEAKER = re.compile(r"\s*([^\W\d_][^:\n]{0,40}?)\s*:\s")
 _ASKS = re.compile(r"\?[^\w.!?]*(?:\[[^\]]*\]\s*)?$")
@@ -123,12 +127,13 @@ def features_of(text: str, candidates: Candidates, *, now: float, words: WordVec
     named, names = _named(match.hashes, speakers)
     rarity = np.array([0.0 if term in names else candidates.rarity.get(term, 0.0) for term in match.hashes])
     today = day_of(now)
-    ranges = days_in(text, today) if today is not None else []
+    ranges = days_in(text, today, asked=True) if today is not None else []
     days = [day_of(record.time) for record in records]
     none: list[DayRange] = []
     told = [days_in(its, day) if ranges and day else none for its, day in zip(texts, days, strict=True)]
     columns = _of_words(candidates, match, rarity, before, sessions_of(records))
-    asks = np.array(["?" in its and bool(_ASKS.search(its)) for its in texts])
+    ends = [its[-_END_CHARS:] for its in texts]
+    asks = np.array(["?" in its and bool(_ASKS.search(its)) for its in ends])
     columns |= _of_texts(text, texts, asks)
     columns["answers"] = _shifted(columns["soft"] * asks, before)
     columns["speaker"] = named.astype(np.float64)
@@ -147,9 +152,9 @@ def features_of(text: str, candidates: Candidates, *, now: float, words: WordVec
 
 
 def standard(values: Floats) -> Floats:
-    """``values`` (n,) less their mean, over their standard deviation; 0 where they hardly differ."""
-    spread = float(values.std())
-    result: Floats = (values - values.mean()) / spread if spread > 1e-9 else np.zeros_like(values)
+    """``values`` (n,) less their mean, over their standard deviation; 0 where they differ by rounding only."""
+    spread, least = float(values.std()), _ROUNDING * max(1.0, float(np.abs(values).max(initial=0.0)))
+    result: Floats = (values - values.mean()) / spread if spread > least else np.zeros_like(values)
     return result
 
 
@@ -255,14 +260,25 @@ def _of_dates(
 
 
 def _speakers(texts: Sequence[str], sources: Sequence[str]) -> tuple[str, ...]:
-    """Who said each: what stands before the first colon, else the source."""
-    matches = [_SPEAKER.match(text) for text in texts]
-    return tuple(match[1] if match else source for match, source in zip(matches, sources, strict=True))
+    """Who said each: what stands before its first colon, else its source; "" where neither names anybody.
+
+    A single capitalised word names somebody, and so does what stands before the colons of several.
+    """
+    names = [match[1] if (match := _SPEAKER.match(text)) else "" for text in texts]
+    told = {name for name, number in Counter(names).items() if name and (number > 1 or _is_word(name))}
+    return tuple(
+        name if name in told else "" if source in _NOBODY else source
+        for name, source in zip(names, sources, strict=True)
+    )
+
+
+def _is_word(name: str) -> bool:
+    return name.isalpha() and name.istitle()
 
 
 def _named(question: Sequence[int], speakers: Sequence[str]) -> tuple[Bools, set[int]]:
     """Who of the speakers (n,) is the only one that the question names, and the terms of all names in it."""
-    known = sorted(set(speakers))
+    known = sorted(set(speakers) - {""})
     _, hashes, sizes = words_of(known)
     ends = np.cumsum(sizes)
     terms = [set(hashes[end - size : end].tolist()) - {0} for end, size in zip(ends, sizes, strict=True)]

@@ -48,7 +48,7 @@ def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None
         if term:
             kept.setdefault(term, word.decode())
     wanted = np.array(list(kept), dtype=np.uint64)
-    words, hashes, sizes = words_of(texts)
+    words, hashes, sizes = words_of(texts, characters=True)
     counts = hashes != 0  # Function words are left out.
     ends = np.concatenate([[0], np.cumsum(counts)])[np.cumsum(sizes)]
     words, hashes = list(compress(words, counts.tolist())), hashes[counts]

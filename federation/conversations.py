@@ -1,8 +1,9 @@
 """Conversations to search in, with questions whose evidence is known: the memory data sets.
 
 A file holds one JSON object a line, UTF-8: ``conv, memory: [{id, speaker, time, text}], queries: [{q, evidence: [id…],
-category}]``. ``time`` is Unix seconds, an ISO date or a date in words ("1:56 pm on 8 May, 2023"), or null. Reading is
-strict: the first bad line is named by its number. A time in words that cannot be read counts as null, and an id in
+category}]``. ``time`` is Unix seconds or milliseconds, an ISO date, "2023/05/08 (Mon) 13:56", "8.5.2023", what C's
+asctime writes, or words that name a day with its year ("1:56 pm on 8 May, 2023"), or null. Reading is
+strict: the first bad line is named by its number. A time in words that cannot be read so counts as null, and an id in
 ``evidence`` that no memory has counts as evidence that is never found.
 
 >>> line = '{"conv": "a", "memory": [{"id": "1", "speaker": "Ada", "time": null, "text": "tea"}], "queries": []}'
@@ -10,6 +11,7 @@ strict: the first bad line is named by its number. A time in words that cannot b
 'Ada: tea'
 """
 
+import contextlib
 import json
 import math
 import re
@@ -25,6 +27,8 @@ from federation.dataset import lines_of
 from federation.errors import DataError
 
 _UNANSWERABLE = 5
+_FORMATS = ("%a %b %d %H:%M:%S %Y", "%Y/%m/%d (%a) %H:%M", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%d.%m.%Y %H:%M", "%d.%m.%Y")
+_YEAR = re.compile(r"\d{4}")
 _CLOCK = re.compile(r"\b(\d{1,2})(?::(\d\d))(?::\d\d)?\s*([ap]m)?\b|\b(\d{1,2})\s*([ap]m)\b", re.IGNORECASE)
 
 
@@ -148,15 +152,25 @@ def time_of(value: object, where: str = "it") -> float | None:
         seconds = math.inf
     if not math.isfinite(seconds):
         raise ValueError(f"expected 'time' of {where} to be finite")
-    return seconds
+    return _in_seconds(seconds)
+
+
+def _in_seconds(number: float) -> float:
+    """Numbers that would lie after the year 5138 are milliseconds."""
+    return number / 1000 if abs(number) > 1e11 else number
 
 
 def _time_in_words(words: str) -> float | None:
-    try:
-        return datetime.fromisoformat(words.strip()).timestamp()
-    except (ValueError, OverflowError, OSError):
-        pass
-    days = [one.first for one in days_in(words, date(2000, 1, 1)) if one.first == one.last]
+    plain = words.strip()
+    if re.fullmatch(r"-?\d{9,14}(?:\.\d+)?", plain):
+        return _in_seconds(float(plain))
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return datetime.fromisoformat(plain.replace(" UTC", "+00:00")).timestamp()
+    for form in _FORMATS:
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            return datetime.strptime(plain, form).timestamp()
+    # Without a year it could be any.
+    days = [one.first for one in days_in(words, date(2000, 1, 1)) if one.first == one.last and _YEAR.search(one.words)]
     if not days:
         return None
     clock, hour, minute = _CLOCK.search(words), 0, 0

@@ -94,10 +94,13 @@ def evaluate_memory(
     with progress("searching", total) as tick:
         for one in conversations:
             asked.append(_searched(one, encoder, vectors, tick))
-    weights = leave_one_out(asked, progress)
+    groups = _groups(conversations)
+    weights = leave_one_out(asked, groups, progress)
     _rank_by(asked, weights, "hybrid")
-    results = _results(conversations, asked, weights) | header(title, command) | {"kind": "evaluation of memory"}
-    return results | {"without": _ablated(asked, progress)} if ablate else results
+    results = (
+        _results(conversations, asked, groups, weights) | header(title, command) | {"kind": "evaluation of memory"}
+    )
+    return results | {"without": _ablated(asked, groups, progress)} if ablate else results
 
 
 def _rank_by(asked: Sequence[Sequence[Asked]], weights: Sequence[Floats], method: str) -> None:
@@ -108,21 +111,44 @@ def _rank_by(asked: Sequence[Sequence[Asked]], weights: Sequence[Floats], method
             question.ranked[method] = question.ids[order][:RANKED].tolist()
 
 
-def _ablated(asked: Sequence[Sequence[Asked]], progress: Progress) -> dict[str, Any]:
+def _groups(conversations: Sequence[Conversation]) -> list[int]:
+    """A number for each: the same for lines that name the same conversation or hold the same memory."""
+    known: dict[object, int] = {}
+    numbers = []
+    for at, one in enumerate(conversations):
+        keys = [one.memory, *([one.name] if one.name else [])]
+        number = min((known[key] for key in keys if key in known), default=at)
+        known |= dict.fromkeys(keys, number)
+        numbers.append(number)
+    return numbers
+
+
+def _joined(values: Sequence[Floats], groups: Sequence[int]) -> list[Floats]:
+    """The rows (questions, figures) of each group together."""
+    return [
+        np.concatenate([v for v, g in zip(values, groups, strict=True) if g == one]) for one in dict.fromkeys(groups)
+    ]
+
+
+def _ablated(asked: Sequence[Sequence[Asked]], groups: Sequence[int], progress: Progress) -> dict[str, Any]:
     """The hybrid's figures without each of ``PARTS``."""
     found = {}
     for part, names in PARTS.items():
-        _rank_by(asked, leave_one_out(asked, progress, without=names), "ablated")
-        found[part] = _summary([np.array([figures_of(q, "ablated") for q in its]) for its in asked])
+        _rank_by(asked, leave_one_out(asked, groups, progress, without=names), "ablated")
+        found[part] = _summary(_joined([np.array([figures_of(q, "ablated") for q in its]) for its in asked], groups))
     return found
 
 
 def leave_one_out(
-    asked: Sequence[Sequence[Asked]], progress: Progress = no_progress, *, without: Sequence[str] = ()
+    asked: Sequence[Sequence[Asked]],
+    groups: Sequence[int],
+    progress: Progress = no_progress,
+    *,
+    without: Sequence[str] = (),
 ) -> list[Floats]:
     """For each conversation the weights (d,) fitted on all others; the shipped ones where there are no others.
 
-    The features named in ``without`` have weight 0.
+    Those of one number in ``groups`` are the same conversation. The features named in ``without`` have weight 0.
     """
     kept = np.array([name not in without for name in FEATURES], dtype=np.float64)
     prior = kept * np.array([WEIGHTS.get(name, 0.0) for name in FEATURES])
@@ -132,7 +158,7 @@ def leave_one_out(
     fitted = []
     with progress("fitting weights", len(asked)) as tick:
         for left_out in range(len(asked)):
-            others = [one for number, its in enumerate(lists) if number != left_out for one in its]
+            others = [one for number, its in enumerate(lists) if groups[number] != groups[left_out] for one in its]
             fitted.append(fit_weights(others, prior=prior))
             tick()
     return fitted
@@ -213,19 +239,24 @@ def figures_of(question: Asked, method: str) -> list[float]:
 
 
 def _results(
-    conversations: Sequence[Conversation], asked: Sequence[Sequence[Asked]], weights: Sequence[Floats]
+    conversations: Sequence[Conversation],
+    asked: Sequence[Sequence[Asked]],
+    groups: Sequence[int],
+    weights: Sequence[Floats],
 ) -> dict[str, Any]:
-    by_method = {name: [np.array([figures_of(q, name) for q in its]) for its in asked] for name in METHODS}
+    by_method = {
+        name: _joined([np.array([figures_of(q, name) for q in its]) for its in asked], groups) for name in METHODS
+    }
     gain = [ours - base for ours, base in zip(by_method["hybrid"], by_method["fusion"], strict=True)]
     return {
-        "conversations": len(asked),
-        "memories": sum(len(one.memory) for one in conversations),
+        "conversations": len(set(groups)),
+        "memories": sum(len(memory) for memory in {one.memory for one in conversations}),
         "questions": sum(map(len, asked)),
         "evidence_missing": sum(question.missing for its in asked for question in its),
         "methods": {name: _summary(values) for name, values in by_method.items()},
         "gain": _summary(gain),
         "weights": {
-            "hybrid": "fitted on the other conversations" if len(asked) > 1 else "shipped",
+            "hybrid": "fitted on the other conversations" if len(set(groups)) > 1 else "shipped",
             "mean": {name: round(float(value), 4) for name, value in zip(FEATURES, np.mean(weights, 0), strict=True)},
         },
     }

@@ -60,7 +60,8 @@ NOBODY = Candidates(
 
 def with_neighbours(core: Core, where: Where, now: float, found: Slots, around: int) -> tuple[Slots, Slots]:
     """``found`` (n,) and up to ``around`` neighbours of each a side: slots (m,), ascending, and ``before`` (m,)."""
-    near = np.unique(found[:, None] + np.arange(-REACH, REACH + 1))
+    window = REACH * (around + 1)  # One more than is reached, so that nothing between two of them is missed.
+    near = np.unique(found[:, None] + np.arange(-window, window + 1))
     slots, scopes = _readable(core, where, now, near[near > 0])
     order = np.lexsort((slots, scopes))
     slots, scopes = slots[order], scopes[order]

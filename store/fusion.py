@@ -22,7 +22,7 @@ Slots = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Scores = npt.NDArray[np.float32] | Floats
 # Scores that differ by less than this share of the largest are equal: dividing by such a spread would amplify rounding.
-_SPREAD = 1e-9
+_SPREAD = 1e-6  # Products are float32.
 
 
 def fuse(

@@ -99,6 +99,9 @@ class _Vocabulary:
 
     def _learnt(self, word: bytes, key: np.int64) -> int:
         first, second = key & (_PLACES - 1), _second(key)
+        for place in (first, second):  # The same word may stand twice in one text.
+            if self._keys[place] == key:
+                return int(self._terms[place])
         place = second if self._keys[first] and not self._keys[second] else first
         self._keys[place], self._terms[place] = key, _hash_of(word)
         return int(self._terms[place])
@@ -125,12 +128,13 @@ def entry_of(text: str) -> bytes:
     return hashes.astype("<u8", copy=False).tobytes() + counts.tobytes()
 
 
-def words_of(texts: Sequence[str]) -> tuple[list[bytes], Hashes, npt.NDArray[np.int64]]:
+def words_of(texts: Sequence[str], *, characters: bool = False) -> tuple[list[bytes], Hashes, npt.NDArray[np.int64]]:
     """The words of all ``texts``, one text after the other: each in UTF-8 (n,), its term's hash (n,), sizes.
 
-    A function word has hash 0. Sizes (len(texts),) say how many words each text has.
+    A function word has hash 0. Sizes (len(texts),) say how many words each text has. With ``characters`` also those of
+    Han, Kana and Hangul alone, as a record's entry has them.
     """
-    parts = [_words(text, characters=False) for text in texts]
+    parts = [_words(text, characters=characters) for text in texts]
     words = [word for part in parts for word in part]
     sizes = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
     with _lock:

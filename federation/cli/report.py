@@ -13,17 +13,24 @@ def command(folder: Path, as_json: bool) -> None:
     from federation.cli.evaluate_choice import print_choices
     from federation.report import load_results, print_methods, write_report
     from federation.report.choice import write_choice_report
-    from federation.report.results import is_choice
+    from federation.report.memory import write_memory_report
+    from federation.report.results import is_choice, is_memory
 
     results = load_results(folder)
-    page = write_choice_report(results, folder) if is_choice(results) else write_report(results, folder)
+    write = write_choice_report if is_choice(results) else write_memory_report if is_memory(results) else write_report
+    page = write(results, folder)
     if as_json:
         from federation.cli.console import print_json
 
         print_json(results)
         return
-    from rich.console import Console
+    if is_memory(results):
+        from federation.cli.evaluate_memory import print_methods as print_found
 
-    show = print_choices if is_choice(results) else print_methods
-    show(results, Console())
+        print_found(results)
+    else:
+        from rich.console import Console
+
+        show = print_choices if is_choice(results) else print_methods
+        show(results, Console())
     click.echo(f"\nReport: {page}")

@@ -53,9 +53,21 @@ def render_memory(results: Mapping[str, Any]) -> str:
         "with any of it there; in brackets 95% intervals by bootstrap. The weights of the hybrid are "
         f"{escape(results['weights']['hybrid'])}.</p>",
         parts.figure(found_by_method(shown)),
+        *_without(results),
         parts.made_with(results),
     ]
     return framed(str(results["title"]), "\n".join(body))
+
+
+def _without(results: Mapping[str, Any]) -> list[str]:
+    """What the hybrid finds without each of its parts, where that was measured."""
+    if "without" not in results:
+        return []
+    rows = [(f"less {part}", *(f"{its[figure]:.3f}" for figure in _HEADS)) for part, its in results["without"].items()]
+    return [
+        "<h2>The hybrid without each of its parts</h2>",
+        parts.table(("Hybrid", *_HEADS.values()), rows, scroll=True),
+    ]
 
 
 def _interval(figures: Mapping[str, Any], name: str) -> str:

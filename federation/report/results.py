@@ -71,6 +71,8 @@ def check_results(results: object, *, name: str = FILE_NAME) -> None:
         _COMMON(results, "")
         if is_choice(results):
             _CHOICE(results, "")
+        elif is_memory(results):
+            _MEMORY(results, "")
         elif is_evaluation(results):
             _EVALUATION(results, "")
         else:
@@ -85,6 +87,11 @@ def check_results(results: object, *, name: str = FILE_NAME) -> None:
 def is_choice(results: Mapping[str, Any]) -> bool:
     """Tell an evaluation of choices, which has a page and a table of its own."""
     return results.get("kind") == "choice"
+
+
+def is_memory(results: Mapping[str, Any]) -> bool:
+    """Tell an evaluation of memory search, which has a page and a table of its own."""
+    return results.get("kind") == "evaluation of memory"
 
 
 def is_evaluation(results: Mapping[str, Any]) -> bool:
@@ -303,4 +310,26 @@ _CHOICE = _fields(
         "seeds": _whole,
         "bytes": _BYTES,
     }
+)
+_FOUND = dict.fromkeys(("recall_at_5", "recall_at_10", "hit_at_5", "hit_at_10", "mrr"), _SHARE)
+_FOUND_BY = _fields(_FOUND | {"intervals": _fields({name: _many(_SHARE, size=2) for name in _FOUND})})
+_SEARCHES = ("bm25", "embedding", "fusion_bm25", "fusion", "hybrid_shipped", "hybrid")
+
+
+def _each_part(value: object, where: str) -> None:
+    _object(value, where)
+    assert isinstance(value, Mapping)
+    for part, its in value.items():
+        _FOUND_BY(its, _place(where, part))
+
+
+_MEMORY = _fields(
+    {
+        "methods": _fields(dict.fromkeys(_SEARCHES, _FOUND_BY)),
+        "conversations": _whole,
+        "memories": _whole,
+        "questions": _whole,
+        "weights": _fields({"hybrid": _text}),
+    },
+    {"without": _each_part},
 )

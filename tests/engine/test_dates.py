@@ -119,3 +119,27 @@ def test_any_text_gives_ranges_and_the_quick_look_misses_none(text: str, today: 
 @pytest.mark.parametrize("time", [1e300, -1e300, float("nan"), float("inf")])
 def test_a_time_that_no_calendar_has_has_no_day(time: float) -> None:
     assert day_of(time) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["s\u0131x days ago", "in apr\u0131l and may", "5 Augu\u017ft, I may go", "la\u017ft week", "\u0130n May"]
+)
+def test_letters_that_look_like_others_name_no_day_and_break_nothing(text: str) -> None:
+    for asked in (False, True):
+        for one in days_in(text, date(2024, 5, 15), asked=asked):
+            assert one.words.isascii()
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("what did I buy in September?", {("2024-09-01", "2024-09-30"), ("2023-09-01", "2023-09-30")}),
+        ("where was I on September 10", {("2024-09-10", "2024-09-10"), ("2023-09-10", "2023-09-10")}),
+        ("what is on next September", {("2024-09-01", "2024-09-30")}),
+        ("where was I on May 10", {("2024-05-10", "2024-05-10")}),
+        ("what was in May", {("2024-05-01", "2024-05-31")}),
+    ],
+)
+def test_what_is_asked_about_may_be_past(question: str, expected: set[tuple[str, str]]) -> None:
+    found = days_in(question, date(2024, 5, 15), asked=True)
+    assert {(str(one.first), str(one.last)) for one in found} == expected

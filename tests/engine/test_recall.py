@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from engine.recall_features import FEATURES, Features, features_of, sessions_of
 from engine.recall_fit import RankedList, fit_weights
 from engine.recall_weights import WEIGHTS
 from engine.word_match import match_words
+from engine.word_vectors import word_vectors
 from store import DeviceKey, Record
 
 DAY = 86_400.0
@@ -307,3 +309,36 @@ def test_features_that_are_not_finite_are_refused() -> None:
         RankedList(features=np.array([[np.nan]]), evidence=(0,))
     with pytest.raises(ValueError, match="penalty=0"):
         fit_weights([], prior=np.zeros(1), penalty=0)
+
+
+def test_of_equal_memories_the_one_of_the_day_asked_for_is_first(device: Device) -> None:
+    for count in (5, 12, 37):
+        ids = keep(device, *["took my pill"] * count, start=NOW - 60 * DAY, step=DAY)
+        day = time.strftime("%B %-d, %Y", time.localtime(NOW - 60 * DAY + 3 * DAY))
+        assert device.search(f"did I take my pill on {day}?", k=1, now=NOW)[0].id == ids[3], count
+        device.forget(ids)
+
+
+def test_a_list_is_nobody_who_speaks_and_the_user_is_not_named(device: Device) -> None:
+    keep(device, "Shopping list: eggs", "the weather is nice")
+    for question in ("what is on the shopping list", "what must a user do about the weather"):
+        assert all(one.because is not None and one.because.speaker is None for one in device.search(question, now=NOW))
+
+
+def test_one_character_is_matched_inside_a_longer_run(device: Device) -> None:
+    keep(device, "\u559d\u8336\u4e86", "something else")
+    best = device.search("\u8336", k=1, now=NOW)[0]
+    assert best.text == "\u559d\u8336\u4e86"
+    assert best.because is not None
+    assert best.because.words == ("\u8336",)
+
+
+def test_words_of_like_meaning_are_near_by_the_default_encoder_and_others_have_no_vectors(
+    encoder: Any, toy: Any
+) -> None:
+    words = word_vectors(encoder)
+    assert words is not None
+    tent, camping, invoice, nothing = words.vectors(["tent", "camping", "invoice", "\u0000"])
+    assert tent @ camping > tent @ invoice
+    assert not nothing.any()
+    assert word_vectors(toy) is None

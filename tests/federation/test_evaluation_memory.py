@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def test_a_part_that_is_left_out_has_no_weight(file: Path, toy: Any) -> None:
     results = evaluate_memory(read_conversations(file), title="talks", encoder=toy, command="tacit", ablate=True)
     assert list(results["without"]) == list(PARTS)
     asked = [[_question(seed) for seed in range(5)], [_question(9)]]
-    weights = leave_one_out(asked, without=PARTS["dates"])
+    weights = leave_one_out(asked, [0, 1], without=PARTS["dates"])
     for its in weights:
         assert {FEATURES[at] for at in np.flatnonzero(its == 0)} == set(PARTS["dates"])
 
@@ -246,3 +246,36 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     assert missing.exit_code != 0
     wrong = CliRunner().invoke(cli, ["evaluate", "memory", "x", "--conversations", "0"])
     assert wrong.exit_code == 2
+
+
+def test_lines_of_one_conversation_are_never_fitted_on_for_each_other(file: Path, toy: Any) -> None:
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    same = [lines[0] | {"queries": [query], "conv": "same"} for query in lines[0]["queries"]]
+    one = file.with_name("same.jsonl")
+    one.write_text("\n".join(json.dumps(line) for line in [*same, *same]), encoding="utf-8")
+    results = evaluate_memory(read_conversations(one), title="same", encoder=toy, command="tacit")
+    assert results["conversations"] == 1
+    assert results["weights"]["hybrid"] == "shipped"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (1683554160, "2023-05-08"),
+        (1683554160000, "2023-05-08"),
+        ("1683554160", "2023-05-08"),
+        ("2023/05/08 (Mon) 13:56", "2023-05-08"),
+        ("2023/05/08", "2023-05-08"),
+        ("8.5.2023", "2023-05-08"),
+        ("Mon May  8 13:56:00 2023", "2023-05-08"),
+        ("2023-05-08T13:56:00 UTC", "2023-05-08"),
+        ("1:56 pm on 8 May, 2023", "2023-05-08"),
+        ("Saturday", None),
+        ("8 May", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_times_of_other_people_are_read_or_not_known(written: object, expected: str | None) -> None:
+    time = time_of(written)
+    assert (None if time is None else date.fromtimestamp(time).isoformat()) == expected
