@@ -44,7 +44,7 @@ def assert_clean(notebook: Any) -> None:
 
 
 def test_there_are_notebooks() -> None:
-    assert "01_one_device.ipynb" in [path.name for path in NOTEBOOKS]
+    assert [path.stem for path in NOTEBOOKS] == ["01_one_device", "02_personalization"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -57,11 +57,12 @@ def test_notebook_is_committed_as_it_ran(path: Path) -> None:
     )
 
 
-def test_one_device_runs_and_says_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PYTHONPATH", "PYTHONWARNINGS", "MPLBACKEND"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # Put back afterwards.
-    committed = nbformat.read(FOLDER / "01_one_device.ipynb", as_version=4)
-    executed = RUN["execute"](nbformat.read(FOLDER / "01_one_device.ipynb", as_version=4))
+@pytest.mark.parametrize("name", ["01_one_device", pytest.param("02_personalization", marks=pytest.mark.slow)])
+def test_notebook_runs_and_says_what_is_committed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PYTHONPATH", "PYTHONWARNINGS", "MPLBACKEND"):
+        monkeypatch.setenv(variable, os.environ.get(variable, ""))  # Put back afterwards.
+    committed = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    executed = RUN["execute"](nbformat.read(FOLDER / f"{name}.ipynb", as_version=4))
     assert_clean(executed)
     # Scores differ between processors in the last digits; the words do not.
     words = [re.sub(r"\d[\d.,]*", "#", text_of(notebook)) for notebook in (committed, executed)]
