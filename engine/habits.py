@@ -38,7 +38,6 @@ _FADE = float(np.exp(-1 / 10))  # Of the fading share, a choice.
 RARE, BACK_OFF = 0.01, 3.0
 _RECENT_REPEATS, _REPEAT_PRIOR = 50, 5.0
 _FIXED = 3  # Features that are there in any context.
-_UPPER = np.triu_indices(K)
 
 
 def check_habits(weights: npt.NDArray[np.float64]) -> None:
@@ -190,7 +189,7 @@ def device_statistics(history: ChoiceHistory, weights: Floats) -> tuple[Floats, 
     each = phi[:, :, _FIXED : _FIXED + keys].sum(axis=2, keepdims=True)
     folded = np.concatenate([phi[:, :, :_FIXED], each, whole], axis=2)
     own = statistics(Judged(phi=folded, y=seen.judged.y), weights)
-    packed = np.concatenate([own.gradient, own.curvature[_UPPER]]) * share
+    packed = own.packed() * share
     recent = seen.repeats[-_RECENT_REPEATS:]
     return packed, np.array([recent.mean(), 1.0]) if len(recent) else np.zeros(2)
 
@@ -200,10 +199,7 @@ def newton_step(weights: Floats, total: Floats) -> Floats:
     check_habits(weights)
     if not np.isfinite(total).all() or total.shape != (STATISTICS_LENGTH,):
         raise ModelError(f"Expected {STATISTICS_LENGTH} finite sums of habits.")
-    curvature = np.zeros((K, K))
-    curvature[_UPPER] = total[K:]
-    curvature += np.triu(curvature, 1).T
-    summed = Statistics(value=0.0, gradient=total[:K], curvature=curvature)
+    summed = Statistics.unpacked(total, weights=K)
     step = ascend(weights, summed, towards=PUBLIC_HABITS, ridge=SHARED_RIDGE) - weights
     # Far from its optimum the likelihood is flat, and a whole step would leave for where it is flatter still.
     step *= min(1.0, MOST_STEP / max(float(np.abs(step).max()), MOST_STEP))

@@ -184,9 +184,6 @@ def evidence_features(memory: LabelledMemory, rows: Integers, global_log: Floats
     return Judged(phi=_features(memory, similarity, counts, global_log), y=y)
 
 
-_UPPER = np.triu_indices(K)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """Of a log likelihood at w: value (nats), gradient (K,) and curvature (K, K) = −Hessian."""
@@ -197,17 +194,18 @@ class Statistics:
 
     def packed(self) -> Floats:
         """Gradient (K,), then the curvature's upper triangle row by row: (STATISTICS_LENGTH,)."""
-        return np.concatenate([self.gradient, self.curvature[_UPPER]])
+        return np.concatenate([self.gradient, self.curvature[np.triu_indices(len(self.gradient))]])
 
     @classmethod
-    def unpacked(cls, packed: Floats) -> "Statistics":
+    def unpacked(cls, packed: Floats, *, weights: int = K) -> "Statistics":
         """What :meth:`packed` gave, or a sum of such; the value is not in it and is 0. Raises ``ValueError``."""
-        if packed.shape != (STATISTICS_LENGTH,):
-            raise ValueError(f"Expected {STATISTICS_LENGTH} numbers, got {packed.shape}.")
-        curvature = np.zeros((K, K))
-        curvature[_UPPER] = packed[K:]
+        length = weights + weights * (weights + 1) // 2
+        if packed.shape != (length,):
+            raise ValueError(f"Expected {length} numbers, got {packed.shape}.")
+        curvature = np.zeros((weights, weights))
+        curvature[np.triu_indices(weights)] = packed[weights:]
         curvature += np.triu(curvature, 1).T
-        return cls(value=0.0, gradient=packed[:K].astype(np.float64), curvature=curvature)
+        return cls(value=0.0, gradient=packed[:weights].astype(np.float64), curvature=curvature)
 
 
 def log_softmax(scores: npt.NDArray[Any]) -> Floats:

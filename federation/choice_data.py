@@ -8,7 +8,6 @@ strict: the first bad line is named by its number.
 {'at': 'home'}
 """
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from engine.choice_history import check_context
 from engine.text import is_unicode
-from federation.dataset import lines_of
+from federation.dataset import object_of, parsed_lines
 from federation.errors import DataError
 from store.records import MAX_WORD_CHARS
 
@@ -59,7 +58,7 @@ class ChoiceSplit:
 
 def parse_choice(text: str, *, line: int) -> ChoiceRow:
     """Read one line; ``line`` (from 1) names it in the `DataError` that a malformed one raises."""
-    fields = _object(text, line)
+    fields = object_of(text, line)
     ts, context = fields.get("ts"), fields.get("context")
     if ts is not None and (not isinstance(ts, int | float) or isinstance(ts, bool)):
         raise DataError(f"Line {line}: expected a number or null in 'ts'.")
@@ -75,18 +74,6 @@ def parse_choice(text: str, *, line: int) -> ChoiceRow:
         raise DataError(f"Line {line}: {error}") from None
 
 
-def _object(text: str, line: int) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"Line {line} is not JSON: {error.msg} at column {error.colno}.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"Line {line} is not JSON that can be read: {error}.") from None
-    if not isinstance(fields, dict):
-        raise DataError(f"Line {line}: expected a JSON object, got {type(fields).__name__}.")
-    return fields
-
-
 def _word(fields: dict[str, Any], name: str, line: int) -> str:
     """A name, which may be written as a whole number."""
     value = fields.get(name)
@@ -97,7 +84,7 @@ def _word(fields: dict[str, Any], name: str, line: int) -> str:
 
 def read_choices(path: Path) -> list[ChoiceRow]:
     """Read a whole file; raise `DataError` for a missing, empty or malformed one, the line named."""
-    rows = [_named(path, parse_choice, number, text) for number, text in lines_of(path)]
+    rows = parsed_lines(path, parse_choice)
     if not rows:
         raise DataError(f"{path} holds no rows. Give a file with one JSON object a line.")
     return rows
@@ -107,7 +94,7 @@ def read_items(path: Path) -> dict[str, str]:
     """Read a file of items: their texts by their names. Raises `DataError`, the line named."""
 
     def parse(text: str, *, line: int) -> tuple[str, str]:
-        fields = _object(text, line)
+        fields = object_of(text, line)
         if not isinstance(fields.get("text", ""), str):
             raise DataError(f"Line {line}: expected a string in 'text'.")
         item = _word(fields, "item", line)
@@ -115,14 +102,7 @@ def read_items(path: Path) -> dict[str, str]:
             raise DataError(f"Line {line}: expected a name in 'item' that is not empty and valid Unicode.")
         return item, fields.get("text", "")
 
-    return dict(_named(path, parse, number, text) for number, text in lines_of(path))
-
-
-def _named(path: Path, parse: Any, number: int, text: str) -> Any:
-    try:
-        return parse(text, line=number)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    return dict(parsed_lines(path, parse))
 
 
 def items_beside(path: Path) -> Path:

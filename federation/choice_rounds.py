@@ -112,13 +112,7 @@ def _invitations(
             STEP: step,
         }
     )
-    return [_retyped(message) for message in strategy.invite(current, arrays, config, grid)]
-
-
-def _retyped(message: Message) -> Message:
-    """The same invitation, to another function of the app."""
-    to, group = message.metadata.dst_node_id, message.metadata.group_id
-    return Message(message.content, to, CHOICE_MESSAGE, group_id=group)
+    return strategy.invite(current, arrays, config, grid, function=CHOICE_MESSAGE)
 
 
 def check_start(model: ChoiceModel) -> ChoiceModel:

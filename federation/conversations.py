@@ -23,7 +23,7 @@ from typing import Any
 
 from engine.dates import days_in
 from engine.text import is_unicode
-from federation.dataset import lines_of
+from federation.dataset import parsed_lines
 from federation.errors import DataError
 
 _UNANSWERABLE = 5
@@ -81,12 +81,7 @@ class Conversation:
 
 def read_conversations(path: Path) -> list[Conversation]:
     """Read a whole file; raise `DataError` for a missing, empty or malformed one, the line named."""
-    found = []
-    for number, text in lines_of(path):
-        try:
-            found.append(parse_conversation(text, line=number))
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+    found = parsed_lines(path, parse_conversation)
     if not found:
         raise DataError(f"{path} holds no conversations. Give a file with one JSON object a line.")
     return found

@@ -12,9 +12,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from engine.text import is_unicode
 from federation.errors import DataError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 SPLITS = ("train", "valid", "test", "")
 
@@ -48,10 +52,10 @@ class Row:
             raise ValueError(f"Expected split={self.split!r} in train, valid, test or ''.")
 
 
-def parse_row(line_text: str, *, line: int) -> Row:
-    """Read one line; ``line`` (from 1) names it in the `DataError` that a malformed one raises."""
+def object_of(text: str, line: int) -> dict[str, Any]:
+    """Return the JSON object in a line; ``line`` (from 1) names it in the `DataError` that anything else raises."""
     try:
-        fields = json.loads(line_text)
+        fields = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"Line {line} is not JSON: {error.msg} at column {error.colno}.") from None
     # Numbers of thousands of digits, and nesting deeper than Python follows.
@@ -59,6 +63,12 @@ def parse_row(line_text: str, *, line: int) -> Row:
         raise DataError(f"Line {line} is not JSON that can be read: {error}.") from None
     if not isinstance(fields, dict):
         raise DataError(f"Line {line}: expected a JSON object, got {type(fields).__name__}.")
+    return fields
+
+
+def parse_row(line_text: str, *, line: int) -> Row:
+    """Read one line; ``line`` (from 1) names it in the `DataError` that a malformed one raises."""
+    fields = object_of(line_text, line)
     for name in ("text", "label"):
         if not isinstance(fields.get(name), str):
             raise DataError(f"Line {line}: expected a string in {name!r}.")
@@ -99,14 +109,27 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read a whole file; raise `DataError` for a missing, empty or malformed one, the line named."""
-    rows: list[Row] = []
+class Parse(Protocol[T_co]):
+    """Reads a line, whose number it names in the `DataError` that a malformed one raises."""
+
+    def __call__(self, text: str, /, *, line: int) -> T_co:
+        """Return what the line holds."""
+
+
+def parsed_lines(path: Path, parse: Parse[T]) -> list[T]:
+    """Return what ``parse`` makes of each line that is not blank; a `DataError` names the file and the line."""
+    found = []
     for number, text in lines_of(path):
         try:
-            rows.append(parse_row(text, line=number))
+            found.append(parse(text, line=number))
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
+    return found
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a whole file; raise `DataError` for a missing, empty or malformed one, the line named."""
+    rows = parsed_lines(path, parse_row)
     if not rows:
         raise DataError(f"{path} holds no rows. Give a file with one JSON object a line.")
     return rows

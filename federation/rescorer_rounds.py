@@ -8,7 +8,7 @@ malformed replies and the least number of valid ones are those of the other roun
 
 # isort: off
 import federation.flower_env  # noqa: F401 - before Flower
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
 # isort: on
@@ -38,16 +38,10 @@ def learn_population_weights(
         arrays = ArrayRecord({**as_arrays(model.flat), WEIGHTS: Array(np.asarray(weights, dtype=np.float64))})
         config = ConfigRecord({"mode": settings.mode, "clip-norm": float(settings.rescorer_clip)})
         current = settings.rounds + step + 1
-        messages = [_retyped(message) for message in strategy.invite(current, arrays, config, grid)]
+        messages = strategy.invite(current, arrays, config, grid, function=RESCORER_MESSAGE)
         replies = grid.send_and_receive(messages, timeout=settings.deadline_s)
         most = settings.rescorer_clip
         arrays_of = strategy.valid_arrays(current, replies, length=STATISTICS_LENGTH, most_norm=most)
         total = sum((array.astype(np.float64) for array in arrays_of), start=np.zeros(STATISTICS_LENGTH))
         model = dataclasses.replace(model, population=newton_step(weights, total), round=current)
         keep(model)
-
-
-def _retyped(message: Message) -> Message:
-    """The same invitation, to another function of the app."""
-    to, group = message.metadata.dst_node_id, message.metadata.group_id
-    return Message(message.content, to, RESCORER_MESSAGE, group_id=group)

@@ -69,8 +69,13 @@ class StrictRounds:
         config["hold-back"] = self.settings.hold_back(current)
         return self.invite(current, arrays, config, grid)
 
-    def invite(self, current: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
-        """Return the messages to the cohort of a round, which is drawn from the seed and the round alone."""
+    def invite(
+        self, current: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, *, function: str | None = None
+    ) -> list[Message]:
+        """Return the messages to the cohort of a round, which is drawn from the seed and the round alone.
+
+        They go to the app's ``train``, or to another ``function`` of it.
+        """
         # Flower draws from the process's random state: lend it one that depends on this round only.
         before = random.getstate()
         random.seed(f"{self.settings.seed}:{current}")
@@ -79,7 +84,7 @@ class StrictRounds:
         finally:
             random.setstate(before)
         self._asked = len(messages)
-        return messages
+        return messages if function is None else [_addressed(message, function) for message in messages]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -131,6 +136,12 @@ class StrictRounds:
         for name, moment in state.items():
             setattr(self, name, {ARRAY: np.array(moment)})
         self.first_round = next_round
+
+
+def _addressed(message: Message, function: str) -> Message:
+    """The same invitation, to another function of the app."""
+    to, group = message.metadata.dst_node_id, message.metadata.group_id
+    return Message(message.content, to, function, group_id=group)
 
 
 def _is_valid(reply: Message, length: int, most_norm: float | None) -> bool:
