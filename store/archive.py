@@ -41,10 +41,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from store.crypto import TAG_BYTES, prefixed
+from store.crypto import TAG_BYTES
 from store.errors import ArchiveError, StoreFullError, TamperedError, UnknownFormatError, WrongKeyError
-from store.keys import sync_folder
+from store.folders import sync_folder
 from store.padding import size_class
+from store.parts import prefixed
 from store.recovery import RecoveryKey
 
 MAGIC = b"TACITARC"

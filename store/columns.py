@@ -22,11 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from store.crypto import prefixed
 from store.errors import TamperedError
 from store.head import SEGMENT_ROWS
 from store.padding import pad, unpad
-from store.parts import split_parts
+from store.parts import prefixed, split_parts
 from store.ranges import outside
 
 NEVER = math.inf

@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from store.errors import TamperedError
+from store.parts import prefixed
 
 MAGIC = b"tacit"
 FORMAT = 2
@@ -68,11 +69,6 @@ class Secret:
 def hkdf(key: bytes, info: str, *, salt: bytes = b"") -> bytes:
     """32 bytes derived from ``key`` for the purpose named by ``info`` (HKDF-SHA256, RFC 5869)."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info.encode("ascii")).derive(key)
-
-
-def prefixed(*parts: bytes) -> bytes:
-    """The parts, each after its length as 4 bytes big-endian, so that no two lists of parts read alike."""
-    return b"".join(struct.pack(">I", len(part)) + part for part in parts)
 
 
 class Place(NamedTuple):

@@ -29,10 +29,11 @@ from store.errors import (
     TamperedError,
     UnknownFormatError,
 )
+from store.folders import sync_folder
 from store.head import Head
 from store.header import Header, make_header
 from store.keyring import Keyring
-from store.keys import Unlock, sync_folder
+from store.keys import Unlock
 from store.ledger import Ledger
 from store.manifest import Manifest
 from store.named import NamedValues

@@ -18,10 +18,11 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from store.crypto import MAGIC, Secret, hkdf, prefixed
+from store.crypto import MAGIC, Secret, hkdf
 from store.database import Database
 from store.errors import TamperedError, WrongKeyError
 from store.keys import Argon2, DeviceKey, Passphrase, Unlock
+from store.parts import prefixed
 from store.records import Record
 from store.vectors import Vectors
 

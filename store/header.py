@@ -12,9 +12,10 @@ import os
 import struct
 from dataclasses import dataclass
 
-from store.crypto import FORMAT, MAGIC, prefixed
+from store.crypto import FORMAT, MAGIC
 from store.database import Database
 from store.errors import TamperedError, UnknownFormatError
+from store.parts import prefixed
 
 STORE_ID_BYTES = 16
 

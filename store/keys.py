@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from store.crypto import KEY_BYTES, Secret, hkdf
 from store.errors import DeviceSecretError, KeyFileError, TamperedError
+from store.folders import sync_folder
 from store.keychain import drop_entry, get_entry, put_entry
 from store.recovery import RecoveryKey
 
@@ -206,12 +207,3 @@ def refuse_key_inside(key_path: Path | str, store_folder: Path | str) -> None:
     folder = Path(store_folder).resolve()
     if Path(key_path).resolve().is_relative_to(folder):
         raise KeyFileError(f"The key file {key_path} lies inside the store's folder {folder}: keep it elsewhere.")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

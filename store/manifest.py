@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from store.crypto import prefixed
 from store.errors import TamperedError
 from store.head import SEGMENT_ROWS
 from store.padding import pad, unpad
-from store.parts import split_parts
+from store.parts import prefixed, split_parts
 from store.ranges import NO_RANGES, Ranges
 from store.segment_table import NO_SEGMENTS, SegmentRef, SegmentTable
 

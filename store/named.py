@@ -12,10 +12,11 @@ import os
 import secrets
 
 from store.core import Core
-from store.crypto import TAG_BYTES, Place, mark, open_stamp, prefixed, seal, tampered
+from store.crypto import TAG_BYTES, Place, mark, open_stamp, seal, tampered
 from store.errors import TamperedError
 from store.noise import noise, noise_stamp
 from store.padding import SMALLEST_CLASS_BYTES, count_class, pad, unpad
+from store.parts import prefixed
 
 MAX_NAME_CHARS = 1_000
 _LOOKUP_BYTES = 32

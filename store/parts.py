@@ -1,4 +1,4 @@
-"""Reading what ``crypto.prefixed`` put together.
+"""Joining byte strings so that they come apart again.
 
 >>> split_parts(prefixed(b"a", b"bc"), 2)
 [b'a', b'bc']
@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
-from store.crypto import prefixed
+import struct
 
-__all__ = ["prefixed", "split_parts", "views_of_parts"]
+
+def prefixed(*parts: bytes) -> bytes:
+    """The parts, each after its length as 4 bytes big-endian, so that no two lists of parts read alike."""
+    return b"".join(struct.pack(">I", len(part)) + part for part in parts)
 
 
 def split_parts(data: bytes, count: int) -> list[bytes]:

@@ -20,10 +20,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 
-from store.crypto import KEY_BYTES, MAGIC, Place, hkdf, open_one, prefixed, seal_one
+from store.crypto import KEY_BYTES, MAGIC, Place, hkdf, open_one, seal_one
 from store.database import Database
 from store.errors import SlotError, TamperedError, WrongKeyError
 from store.keys import SLOT_SALT_BYTES, Argon2, Unlock, kind_of, stretch
+from store.parts import prefixed
 
 MAX_SLOTS = 8
 _NAMES = {

@@ -15,9 +15,9 @@ from store.crypto import KEY_BYTES
 from store.database import Database
 from store.errors import BusyError, TamperedError, UnknownFormatError
 from store.files import FILE_NAME, Filling, Opening, build, building, refuse_inside, typed_errors
+from store.folders import sync_folder
 from store.format1 import Format1, Row
 from store.header import make_header
-from store.keys import sync_folder
 from store.vectors import as_matrix
 
 _BATCH = 256

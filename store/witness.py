@@ -33,12 +33,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from store.crypto import FORMAT, MAGIC, SALT_BYTES, TAG_BYTES, prefixed
-from store.device_secret import make_folder, new_file, refuse_inside, state_folder
+from store.crypto import FORMAT, MAGIC, SALT_BYTES, TAG_BYTES
 from store.errors import StoreError, TamperedError
+from store.folders import make_folder, new_file, refuse_inside, state_folder, sync_folder
 from store.head import MAX_RATCHET_BYTES
 from store.keychain import check_name, get_entry, put_entry
-from store.keys import sync_folder
+from store.parts import prefixed
 
 WITNESS_BYTES = 384
 _HASH_BYTES = 32

@@ -30,7 +30,6 @@ from store.crypto import (
     open_each,
     open_one,
     open_stamp,
-    prefixed,
     seal,
     seal_one,
 )
@@ -38,6 +37,7 @@ from store.head import Head, chained
 from store.keys import stretch
 from store.keytree import Branch, KeyTree, no_nodes
 from store.manifest import Manifest
+from store.parts import prefixed
 from store.postings import build_postings
 from store.ranges import Ranges
 from store.receipts import Receipt
