@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from store.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
-from store.quantizer import Quantizer
+from store.index.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
+from store.index.quantizer import Quantizer
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]

@@ -179,7 +179,7 @@ def derivation_s() -> float:
     """Seconds that Argon2id takes for a passphrase at the store's default cost."""
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-    from store.keys import Argon2
+    from store.keys.unlock import Argon2
 
     cost = Argon2()
     argon2 = Argon2id(
@@ -230,7 +230,7 @@ class Durable:
 @contextmanager
 def timed_durable() -> Iterator[Durable]:
     """Time the durable steps of the stores of this process inside the block."""
-    from store.database import Database
+    from store.disk.database import Database
 
     durable, run, fold = Durable(), Database.run, Database.fold_journal
 

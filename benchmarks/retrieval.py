@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.encoder import Encoder, encode_in_parts, load_encoder
-from store.fusion import fuse
-from store.lexical import LexicalIndex
-from store.postings import build_postings
-from store.terms import entry_of, terms_of
+from store.index.lexical import LexicalIndex
+from store.index.postings import build_postings
+from store.index.terms import entry_of, terms_of
+from store.search.fusion import fuse
 
 DATA = Path("../shared/data/memory/locomo.jsonl")
 DEPTHS = (5, 10)

@@ -14,7 +14,7 @@ from typing import Any
 from engine.errors import BackupError
 from engine.keeper import Memory, MemoryKeeper
 from store import Record, RecoveryKey, StoredRecord
-from store.archive import read_archive, read_plain, write_archive, write_plain
+from store.outside.archive import read_archive, read_plain, write_archive, write_plain
 
 _HEADER = {"kind": "tacit memories", "version": 1}
 _FIELDS = ("text", "label", "time", "scope", "purpose", "source", "expires", "supersedes", "derived_from")

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from engine.bert_graph import IDS, MASK, VECTORS, bert_as_onnx
 from engine.encoder import DEFAULT_ENCODER, DIMENSION, WEIGHTS_SHA256, Vectors, changed_files, check_vectors
 from engine.errors import EncoderError
-from store.folders import user_folder
+from store.disk.folders import user_folder
 
 _EXPORT = 1  # Grows when another graph is made of the same weights.
 _SHA256 = {

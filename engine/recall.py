@@ -1,7 +1,7 @@
 """Recall: ranking what a search found by a small linear model, and saying of each why it is there.
 
 A candidate's score is w · φ, φ standing in ``recall_features.py`` and w in ``recall_weights.py``. The candidates are
-those of the store's fused search with what was kept just before and after each (``store/candidates.py``); only
+those of the store's fused search with what was kept just before and after each (``store/search/candidates.py``); only
 memories that the reading may answer are candidates or neighbours. How rare a word is, and how long a memory usually is,
 is taken from the whole store, as BM25 takes it. The same call gives the same order on every machine.
 """

@@ -25,8 +25,8 @@ from engine.dates import DayRange, day_of, days_in, may_have_dates
 from engine.word_match import Match, match_words
 from engine.word_vectors import WordVectors
 from store import Candidates, Record
-from store.candidates import NONE
-from store.terms import words_of
+from store.index.terms import words_of
+from store.search.candidates import NONE
 
 FEATURES = (
     "meaning",  # Cosine, standardised.

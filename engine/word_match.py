@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.word_vectors import WordVectors
-from store.terms import words_of
+from store.index.terms import words_of
 
 Floats = npt.NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from engine.choice_history import check_context
 from engine.text import is_unicode
 from federation.dataset import object_of, parsed_lines
 from federation.errors import DataError
-from store.records import MAX_WORD_CHARS
+from store.format.records import MAX_WORD_CHARS
 
 FEWEST_ROWS = 20
 TEST = "test"

@@ -11,10 +11,6 @@ stays closed, in older copies too. ``FORMAT.md`` gives the layout of the file.
 1
 """
 
-from store.access import SlotInfo
-from store.candidates import Candidates
-from store.columns import Where
-from store.device_secret import DeviceSecret, FileSecret, KeychainSecret
 from store.errors import (
     ArchiveError,
     BusyError,
@@ -34,13 +30,17 @@ from store.errors import (
     UnknownFormatError,
     WrongKeyError,
 )
-from store.keys import DeviceKey, KeychainKey, Passphrase, Unlock, refuse_key_inside
+from store.format.columns import Where
+from store.format.receipts import Receipt
+from store.format.records import Record, StoredRecord
+from store.keys.recovery import RecoveryKey
+from store.keys.unlock import DeviceKey, KeychainKey, Passphrase, Unlock, refuse_key_inside
+from store.lifecycle.access import SlotInfo
 from store.memory import EncryptedStore
 from store.open_store import AcceptRollback
-from store.receipts import Receipt
-from store.records import Record, StoredRecord
-from store.recovery import RecoveryKey
-from store.witness import AnchorFile, KeychainWitness, MemoryWitness, Witness
+from store.outside.device_secret import DeviceSecret, FileSecret, KeychainSecret
+from store.outside.witness import AnchorFile, KeychainWitness, MemoryWitness, Witness
+from store.search.candidates import Candidates
 
 __all__ = [
     "AcceptRollback",

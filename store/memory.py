@@ -8,8 +8,8 @@ secret.
 ``FORMAT.md`` gives the layout, ``docs/threat-model.md`` the limits.
 
 >>> import tempfile, numpy as np
->>> from store.keys import DeviceKey
->>> from store.device_secret import FileSecret
+>>> from store.keys.unlock import DeviceKey
+>>> from store.outside.device_secret import FileSecret
 >>> folder, key = tempfile.mkdtemp() + "/home", DeviceKey.generate()
 >>> secret = FileSecret(tempfile.mkdtemp() + "/home.secret")
 >>> with EncryptedStore.create(folder, key, dimension=2, secret=secret) as store:
@@ -29,22 +29,22 @@ from pathlib import Path
 
 import numpy as np
 
-from store import files
-from store.columns import Entry, Where
-from store.device_secret import DeviceSecret
 from store.errors import RecordMissingError
-from store.forgetting import all_entries, entries_of, expired, reached
-from store.keys import Unlock
+from store.format.columns import Entry, Where
+from store.format.receipts import Receipt
+from store.format.records import Record, StoredRecord, require_records
+from store.format.vectors import Vectors, as_matrix, as_vector, check_dimension
+from store.index.terms import clear_cache
+from store.keys.unlock import Unlock
+from store.lifecycle import files
+from store.lifecycle.opening import open_core
 from store.open_store import AcceptRollback
-from store.opening import open_core
-from store.readable import current, ids_of, where_slots
-from store.receipts import Receipt
-from store.records import Record, StoredRecord, require_records
-from store.search import DEFAULT_CACHE_BYTES
+from store.outside.device_secret import DeviceSecret
+from store.outside.witness import Witness
+from store.search.readable import current, ids_of, where_slots
+from store.search.searcher import DEFAULT_CACHE_BYTES
 from store.searched import EVERYTHING, SearchedStore
-from store.terms import clear_cache
-from store.vectors import Vectors, as_matrix, as_vector, check_dimension
-from store.witness import Witness
+from store.tables.forgetting import all_entries, entries_of, expired, reached
 
 _PAGE_ROWS = 256
 _MOST_PENDING = 256

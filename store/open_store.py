@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from store.access import Access
-from store.commit import Commits
-from store.core import Core, Work
-from store.crypto import Secret
 from store.errors import BusyError, ForgetPending, RolledBackError, StoreFullError, WrongKeyError
-from store.head import MAX_RATCHET_BYTES, Head
-from store.ledger import Ledger
-from store.named import NamedValues
-from store.receipts import Receipt
-from store.rotation import Rotation
-from store.rows import Rows
-from store.search import Searcher
-from store.verify import verify
+from store.format.head import MAX_RATCHET_BYTES, Head
+from store.format.receipts import Receipt
+from store.keys.crypto import Secret
+from store.lifecycle.access import Access
+from store.lifecycle.rotation import Rotation
+from store.lifecycle.verify import verify
+from store.search.searcher import Searcher
+from store.tables.commit import Commits
+from store.tables.core import Core, Work
+from store.tables.ledger import Ledger
+from store.tables.named import NamedValues
+from store.tables.rows import Rows
 
 
 class AcceptRollback:

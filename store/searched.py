@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 
-from store.candidates import Candidates
-from store.columns import Where
+from store.format.columns import Where
+from store.format.vectors import Vectors, as_vector
 from store.open_store import OpenStore
-from store.readable import where_slots
-from store.vectors import Vectors, as_vector
+from store.search.candidates import Candidates
+from store.search.readable import where_slots
 
 EVERYTHING = Where()
 

@@ -53,7 +53,7 @@ def key_for_import(file: Path | None) -> "RecoveryKey":
 
 
 def _write(file: Path, text: str) -> None:
-    from store.folders import sync_folder
+    from store.disk.folders import sync_folder
 
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -125,7 +125,7 @@ def unlock_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def store_file(folder: Path) -> Path:
     """Return where the memory of the device in ``folder`` lies."""
-    from store.files import FILE_NAME
+    from store.lifecycle.files import FILE_NAME
 
     return folder / FILE_NAME
 

@@ -27,7 +27,7 @@ from store import (
     Where,
     WrongKeyError,
 )
-from store.archive import write_archive, write_plain
+from store.outside.archive import write_archive, write_plain
 
 RECOVERY = RecoveryKey(bytes(range(32)))
 HEADER = {"kind": "tacit memories", "version": 1}

@@ -31,7 +31,7 @@ from store import (
     UnknownFormatError,
     WrongKeyError,
 )
-from store.named import NamedValues
+from store.tables.named import NamedValues
 
 PLAN = TrainingPlan(steps=2, learning_rate=0.1, reference_rows=4)
 

@@ -245,7 +245,7 @@ def test_sessions_are_runs_without_a_gap_of_more_than_an_hour(rows: list[tuple[s
 @given(question=st.text(max_size=40), texts=st.lists(st.text(max_size=40), max_size=5))
 @settings(max_examples=60)
 def test_match_equals_a_plain_loop(question: str, texts: list[str]) -> None:
-    from store.terms import terms_of
+    from store.index.terms import terms_of
 
     match = match_words(question, texts, None)
     assert set(match.hashes) == set(terms_of(question))

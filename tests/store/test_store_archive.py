@@ -15,8 +15,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import archive
-from store.archive import (
+from store.errors import StoreError, TamperedError, UnknownFormatError, WrongKeyError
+from store.format.padding import size_class
+from store.keys.recovery import RecoveryKey
+from store.outside import archive
+from store.outside.archive import (
     CHUNK_BYTES,
     HEAD_BYTES,
     MAX_ITEM_BYTES,
@@ -24,9 +27,6 @@ from store.archive import (
     read_archive,
     write_archive,
 )
-from store.errors import StoreError, TamperedError, UnknownFormatError, WrongKeyError
-from store.padding import size_class
-from store.recovery import RecoveryKey
 
 KEY = RecoveryKey(bytes(range(32)))
 HEADER = {"kind": "test", "version": 1}

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import archive
-from store.archive import read_archive, read_plain, write_archive, write_plain
 from store.errors import ArchiveError, StoreError, StoreFullError, TamperedError, UnknownFormatError
-from store.recovery import RecoveryKey
+from store.keys.recovery import RecoveryKey
+from store.outside import archive
+from store.outside.archive import read_archive, read_plain, write_archive, write_plain
 
 KEY = RecoveryKey(bytes(range(32)))
 HEADER = {"kind": "test", "version": 1}

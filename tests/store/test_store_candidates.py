@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store import EncryptedStore, Record, Where
-from store.candidates import NONE, REACH
-from store.lexical import LexicalIndex
-from store.terms import entry_of, terms_of
+from store.index.lexical import LexicalIndex
+from store.index.terms import entry_of, terms_of
+from store.search.candidates import NONE, REACH
 
 DIMENSION = 4
 

@@ -8,10 +8,10 @@ import faiss
 import numpy as np
 import pytest
 
-from store.blocks import SignBlocks, WeighedBlocks, packed_signs, packed_without
-from store.codes import CodeIndex, candidates_for
 from store.errors import DimensionError, TamperedError
-from store.quantizer import Quantizer
+from store.index.blocks import SignBlocks, WeighedBlocks, packed_signs, packed_without
+from store.index.codes import CodeIndex, candidates_for
+from store.index.quantizer import Quantizer
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DIMENSIONS = (1, 2, 8, 384, 1000)

@@ -26,10 +26,10 @@ from store import (
     TamperedError,
     Where,
 )
-from store.crypto import Place
-from store.keytree import LEVELS, Branch, KeyTree
-from store.root import open_root
-from store.slots import find_slot, read_slots
+from store.keys.crypto import Place
+from store.keys.keytree import LEVELS, Branch, KeyTree
+from store.keys.root import open_root
+from store.keys.slots import find_slot, read_slots
 
 PAGES = 24  # More than the tests here write.
 

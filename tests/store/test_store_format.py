@@ -28,8 +28,8 @@ from store import (
     RecoveryKey,
     TamperedError,
 )
-from store.quantizer import Quantizer
-from store.terms import decode_terms, entry_of
+from store.index.quantizer import Quantizer
+from store.index.terms import decode_terms, entry_of
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.fusion import fuse
+from store.search.fusion import fuse
 
 LISTS = st.dictionaries(st.integers(1, 12), st.integers(-50, 50), max_size=8)
 

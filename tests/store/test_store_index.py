@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from store import DeviceKey, EncryptedStore, Record, RecordMissingError, StoredRecord, Where
-from store.columns import Entry
-from store.readable import current
+from store.format.columns import Entry
+from store.search.readable import current
 
 Records = Callable[[int], list[Record]]
 Vectors = Callable[[int], np.ndarray]
@@ -271,7 +271,7 @@ def test_iterating_many_records_reads_each_page_once(
 def test_search_above_the_exact_limit_ranks_candidates_exactly(
     tmp_path: Path, key: DeviceKey, monkeypatch: pytest.MonkeyPatch, large: tuple[list[Record], np.ndarray]
 ) -> None:
-    monkeypatch.setattr("store.search.EXACT_BELOW", 500)
+    monkeypatch.setattr("store.search.searcher.EXACT_BELOW", 500)
     rng = np.random.default_rng(5)
     matrix = rng.standard_normal((2_500, 64)).astype(np.float32)
     with EncryptedStore.create(tmp_path / "codes", key, dimension=64) as memory:

@@ -25,10 +25,10 @@ from store import (
     TamperedError,
     refuse_key_inside,
 )
-from store.crypto import Lock, Place
-from store.keys import Argon2, kind_of, stretch
-from store.keytree import Branch, KeyTree, no_nodes
-from store.root import Generation, Root
+from store.keys.crypto import Lock, Place
+from store.keys.keytree import Branch, KeyTree, no_nodes
+from store.keys.root import Generation, Root
+from store.keys.unlock import Argon2, kind_of, stretch
 
 HUNTER = b"hunter2hunter2hunter2hunter2hunt"
 BRANCH = Branch.seed(HUNTER)

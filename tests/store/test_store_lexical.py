@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import TamperedError
-from store.lexical import K1, B, LexicalIndex
-from store.postings import build_postings, drop_from_postings
-from store.terms import encode_terms, terms_of
+from store.index.lexical import K1, B, LexicalIndex
+from store.index.postings import build_postings, drop_from_postings
+from store.index.terms import encode_terms, terms_of
 
 Docs = dict[int, dict[int, int]]
 HASHES = [0, 1, 5, 2**63, 2**64 - 2, 2**64 - 1]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from store import DeviceKey, EncryptedStore, FileSecret, Record, RecordMissingError, Where
-from store.terms import terms_of
+from store.index.terms import terms_of
 
 KEY = DeviceKey(bytes(32))
 START = 1_000.0

@@ -32,9 +32,9 @@ from store import (
     UnknownFormatError,
     WrongKeyError,
     errors,
-    files,
 )
-from store.header import digest_of
+from store.lifecycle import files
+from store.lifecycle.header import digest_of
 
 Records = Callable[[int], list[Record]]
 Vectors = Callable[[int], np.ndarray]

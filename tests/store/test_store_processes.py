@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from store import BusyError, DeviceKey, EncryptedStore, Record
-from store.lockholder import holder_of
+from store.disk.lockholder import holder_of
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
@@ -161,12 +161,12 @@ def test_holder_of_the_lock_is_read_from_the_list_of_locks(
     (tmp_path / str(other) / "comm").write_text("made\x07 up\n")
     text = locks.format(other=other, me=os.getpid(), device=device, inode=status.st_ino)
     (tmp_path / "locks").write_text(text + "\n")
-    monkeypatch.setattr("store.lockholder._PROC", tmp_path)
+    monkeypatch.setattr("store.disk.lockholder._PROC", tmp_path)
     assert holder_of(tmp_path / "memory.tacit") == holder.format(other=other)
 
 
 def test_holder_is_unknown_where_the_system_lists_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("store.lockholder._PROC", tmp_path / "none")
+    monkeypatch.setattr("store.disk.lockholder._PROC", tmp_path / "none")
     assert holder_of(tmp_path / "memory.tacit") == "another process"
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import Record, TamperedError
-from store.padding import count_class, pad, pad_to, size_class, unpad
-from store.records import decode_record, encode_record
+from store.format.padding import count_class, pad, pad_to, size_class, unpad
+from store.format.records import decode_record, encode_record
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)
 

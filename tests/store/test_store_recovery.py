@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.recovery import _ALPHABET, TEXT_CHARACTERS, RecoveryKey
+from store.keys.recovery import _ALPHABET, TEXT_CHARACTERS, RecoveryKey
 
 KEYS = st.binary(min_size=32, max_size=32)
 

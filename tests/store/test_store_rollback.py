@@ -19,7 +19,7 @@ from store import (
     RolledBackError,
     StoreError,
 )
-from store.commit import WITNESS_EVERY
+from store.tables.commit import WITNESS_EVERY
 
 KEY = DeviceKey(bytes(range(32)))
 ONE = np.ones(4, dtype=np.float32)
@@ -247,7 +247,7 @@ def test_opening_while_another_connection_writes_is_no_rollback(
 ) -> None:
     memory = opened()
     memory.add(record(), ONE)
-    from store import opening
+    from store.lifecycle import opening
 
     inner = opening._compare
 

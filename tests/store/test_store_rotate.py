@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from store import DeviceKey, EncryptedStore, FileSecret, Record, RecordMissingError, TamperedError
-from store.crypto import Place, open_stamp
-from store.keyring import Keyring
-from store.root import open_root
+from store.keys.crypto import Place, open_stamp
+from store.keys.keyring import Keyring
+from store.keys.root import open_root
 
 KEY = DeviceKey(bytes(range(32)))
 COUNT = 2_300  # Two segments and a tail.

@@ -20,8 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import DeviceKey, Passphrase, Record, TamperedError
-from store.columns import Columns, Entry, decode_entry, encode_entry
-from store.crypto import (
+from store.format.columns import Columns, Entry, decode_entry, encode_entry
+from store.format.head import Head, chained
+from store.format.manifest import Manifest
+from store.format.parts import prefixed
+from store.format.ranges import Ranges
+from store.format.receipts import Receipt
+from store.format.records import decode_record, encode_record
+from store.format.registry import Registry
+from store.format.segment_table import NO_SEGMENTS, SegmentRef
+from store.index.postings import build_postings
+from store.index.terms import encode_terms, terms_of
+from store.keys.crypto import (
     STAMP_BYTES,
     TAG_BYTES,
     Place,
@@ -33,20 +43,10 @@ from store.crypto import (
     seal,
     seal_one,
 )
-from store.head import Head, chained
-from store.keys import stretch
-from store.keytree import Branch, KeyTree, no_nodes
-from store.manifest import Manifest
-from store.parts import prefixed
-from store.postings import build_postings
-from store.ranges import Ranges
-from store.receipts import Receipt
-from store.records import decode_record, encode_record
-from store.registry import Registry
-from store.root import Generation, Root
-from store.segment_table import NO_SEGMENTS, SegmentRef
-from store.slots import Slot
-from store.terms import encode_terms, terms_of
+from store.keys.keytree import Branch, KeyTree, no_nodes
+from store.keys.root import Generation, Root
+from store.keys.slots import Slot
+from store.keys.unlock import stretch
 
 GOLDEN = json.loads((Path(__file__).resolve().parents[1] / "vectors" / "store_seal2.json").read_text())
 KEY, PLACE = bytes(range(32)), Place(bytes(range(64, 80)), "record", 7)
@@ -440,7 +440,7 @@ def test_at_most_four_parts_are_sealed_and_never_twice_alike() -> None:
 
 
 def test_digest_of_the_header_is_what_the_page_says() -> None:
-    from store.header import digest_of
+    from store.lifecycle.header import digest_of
 
     body = struct.pack(">I", 5) + b"tacit" + struct.pack(">II", 4, 2) + struct.pack(">I", 16) + bytes(16)
     assert digest_of(2, bytes(16)) == hashlib.sha256(body).digest()

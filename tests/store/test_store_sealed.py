@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from store import DeviceKey, EncryptedStore, Passphrase, Record, RecoveryKey, StoreError
-from store.quantizer import Quantizer
-from store.terms import terms_of
+from store.index.quantizer import Quantizer
+from store.index.terms import terms_of
 
 RUN_BYTES = 16
 

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keychains import MemoryKeychain
 
-from store.device_secret import (
+from store.errors import DeviceSecretError
+from store.outside.device_secret import (
     DeviceSecret,
     FileSecret,
     KeychainSecret,
     encode_entry,
 )
-from store.errors import DeviceSecretError
 
 FIRST, SECOND, THIRD = (hashlib.sha256(bytes((number,))).digest() for number in range(1, 4))
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.device_secret import ENTRY_BYTES, PAGE_BYTES, FileSecret, default_secret, encode_entry
+from store.disk.folders import state_folder
 from store.errors import DeviceSecretError, KeyFileError
-from store.folders import state_folder
+from store.outside.device_secret import ENTRY_BYTES, PAGE_BYTES, FileSecret, default_secret, encode_entry
 
 FIRST, SECOND = (hashlib.sha256(bytes((number,))).digest() for number in range(1, 3))
 FROM_GOLDEN = (

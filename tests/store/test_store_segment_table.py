@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import TamperedError
-from store.segment_table import NO_SEGMENTS, SegmentRef, SegmentTable
+from store.format.segment_table import NO_SEGMENTS, SegmentRef, SegmentTable
 
 REFS = st.builds(
     SegmentRef,

@@ -28,9 +28,9 @@ from store import (
     Unlock,
     WrongKeyError,
 )
-from store import slots as slots_module
-from store.keys import Argon2
-from store.slots import MAX_SLOTS
+from store.keys import slots as slots_module
+from store.keys.slots import MAX_SLOTS
+from store.keys.unlock import Argon2
 
 KEY = DeviceKey(bytes(range(32)))
 Open = Callable[..., EncryptedStore]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store import terms as module
 from store.errors import TamperedError
-from store.terms import clear_cache, decode_terms, encode_terms, entry_of, terms_of
+from store.index import terms as module
+from store.index.terms import clear_cache, decode_terms, encode_terms, entry_of, terms_of
 
 TERMS = st.dictionaries(st.integers(0, 2**64 - 1), st.integers(1, 255), max_size=20)
 GOLDEN = "4240403b7a754326ff4013cb030d3d980201"  # The hashes of "fish" and "book", ascending; their counts.
@@ -77,7 +77,7 @@ def test_terms_count_each_word_and_stop_at_255() -> None:
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_terms_are_the_same_in_another_process(seed: str) -> None:
     text = "Booked a café in 東京"
-    code = f"from store.terms import encode_terms, terms_of; print(encode_terms(terms_of({text!r})).hex())"
+    code = f"from store.index.terms import encode_terms, terms_of; print(encode_terms(terms_of({text!r})).hex())"
     environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONUTF8": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert other.stdout.strip() == encode_terms(terms_of(text)).hex()

@@ -29,9 +29,9 @@ from store import (
     TamperedError,
     WrongKeyError,
 )
-from store.crypto import hkdf
-from store.database import Database
-from store.format1 import Format1
+from store.disk.database import Database
+from store.keys.crypto import hkdf
+from store.lifecycle.format1 import Format1
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 GOLDEN = json.loads((VECTORS / "store_format1.json").read_text())
@@ -127,7 +127,7 @@ def test_wrong_key_leaves_the_old_store_as_it_was(
 def test_upgrade_that_is_cut_off_leaves_either_store_and_can_be_repeated(
     old: Path, folder: Path, state: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    from store import upgrade
+    from store.lifecycle import upgrade
 
     def fail(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -181,7 +181,7 @@ def test_two_processes_that_upgrade_at_once_end_with_one_store(
     old: Path, folder: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While this one waits for the lock, another one upgrades, and goes on with its own journal."""
-    from store import upgrade
+    from store.lifecycle import upgrade
 
     others: list[EncryptedStore] = []
 

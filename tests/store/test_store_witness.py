@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from keychains import MemoryKeychain
 
 from store.errors import DeviceSecretError, KeyFileError, StoreError, TamperedError
-from store.witness import (
+from store.outside.witness import (
     WITNESS_BYTES,
     AnchorFile,
     KeychainWitness,

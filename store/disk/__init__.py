@@ -1,0 +1,1 @@
+"""The SQLite file, its tables and locks, and the folders around it. Knows no key."""

@@ -1,0 +1,1 @@
+"""What the store keeps, as bytes before they are sealed (``FORMAT.md``): records, vectors, columns, head, registry."""

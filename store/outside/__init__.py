@@ -1,0 +1,1 @@
+"""What lies outside the store's folder: the device secret, the witness against rollback, archives."""
