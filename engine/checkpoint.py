@@ -31,9 +31,9 @@ from engine.encoder import Encoder, Vectors
 from engine.errors import CatalogueError, EncoderMismatchError, ModelError
 from engine.inputs import fits
 from engine.rescorer import check_weights
-from engine.subwords import SUBWORDS
+from engine.spelling import SPELLING
 
-FORMAT = "tacit-checkpoint-1"
+FORMAT = "tacit-checkpoint-2"
 _STATE = "state."
 _POPULATION = "population"
 _ABOUT = "tacit"
@@ -161,12 +161,12 @@ def _digest(tensors: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]) -
 
 
 def start_checkpoint(
-    catalogue: Catalogue, encoder: Encoder, *, title: str = "", with_subwords: bool = True
+    catalogue: Catalogue, encoder: Encoder, *, title: str = "", with_spelling: bool = True
 ) -> Checkpoint:
-    """Return the model that no data has trained: the encoded label names, with their subwords or without."""
+    """Return the model that no data has trained: the encoded label names, with their spelling or without."""
     from engine.model import Model
 
-    dimension = encoder.dimension + (SUBWORDS if with_subwords else 0)
+    dimension = encoder.dimension + (SPELLING if with_spelling else 0)
     flat = Model.from_catalogue(catalogue, encoder, dimension).flat()
     return Checkpoint(flat=flat, dimension=dimension, encoder=encoder.fingerprint, catalogue=catalogue, title=title)
 

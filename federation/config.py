@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from engine.training import TrainingPlan
 from federation.errors import ConfigError
 
 STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
@@ -28,6 +29,8 @@ class RunSettings:
     ``cohort`` devices are invited a round, and at least ``min_replies`` valid answers are needed (0 means half of the
     cohort, rounded up). Each device takes ``local_steps`` steps of ``learning_rate`` and clips its update to an L2
     norm of ``clip_norm``. ``server_learning_rate`` is that of fedadam and fedyogi, ``proximal_mu`` that of fedprox.
+    The server adds to each mean update what ``ridge``/2·‖W − W₀‖² in every device's loss would, W₀ being half of the
+    start model without its biases.
     After these ``rounds`` come ``rescorer_steps`` Newton steps, at most 3, of the re-scorer's population weights, for
     which each device's statistics are clipped to ``rescorer_clip``. ``deadline_s`` bounds a round in seconds.
     Where ``choice`` names a model of choices to start from, the run is about choices instead: ``rounds`` steps for the
@@ -44,6 +47,7 @@ class RunSettings:
     learning_rate: float = 0.3
     server_learning_rate: float = 0.05
     proximal_mu: float = 0.1
+    ridge: float = 0.16
     clip_norm: float = 1.0
     rescorer_steps: int = 3
     rescorer_clip: float = 1000.0
@@ -83,8 +87,10 @@ class RunSettings:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be positive and finite.")
-        if not isinstance(self.proximal_mu, int | float) or not 0 <= self.proximal_mu < float("inf"):
-            raise ConfigError(f"Expected proximal-mu={self.proximal_mu!r} to be at least 0 and finite.")
+        for name in ("proximal_mu", "ridge"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be at least 0 and finite.")
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"Expected strategy={self.strategy!r} to be one of {', '.join(STRATEGIES)}.")
         if self.mode != OPEN_MODE:
@@ -108,6 +114,10 @@ class RunSettings:
     def identity(self) -> dict[str, bool | int | float | str]:
         """Return the part of `to_config` that decides the result: what a resumed run may not change."""
         return {name: value for name, value in self.to_config().items() if name not in _FREE}
+
+    def plan(self) -> TrainingPlan:
+        """How each device trains in a round."""
+        return TrainingPlan(steps=self.local_steps, learning_rate=self.learning_rate)
 
     @property
     def all_rounds(self) -> int:

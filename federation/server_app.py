@@ -70,6 +70,8 @@ def _train(
     """Run the rounds that are left of the model's; the last checkpoint."""
     if start.round:
         strategy.restore(start.tensors, next_round=start.round + 1)
+    else:
+        strategy.hold_to(start)
     latest = start
 
     def after_round(done: int, arrays: ArrayRecord) -> MetricRecord | None:

@@ -2,8 +2,9 @@
 
 Each is a subclass of Flower's own class: sampling is drawn from the run's seed and the round, rounds can start at any
 number with the state of an earlier run, malformed replies are dropped before aggregation, and a round with too few
-valid ones raises `RoundError`. The aggregation itself is Flower's. Sources: McMahan et al. 2017 (fedavg); Li et al.
-2020 (fedprox); Reddi et al. 2021 (fedadam, fedyogi).
+valid ones raises `RoundError`. The aggregation itself is Flower's; the server alone adds the pull of a ridge to the
+mean, towards half of the model that the run began with, since a few rows a label do not say more. Sources: McMahan et
+al. 2017 (fedavg); Li et al. 2020 (fedprox); Reddi et al. 2021 (fedadam, fedyogi); Hoerl and Kennard 1970 (ridge).
 """
 
 # isort: off
@@ -21,13 +22,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.checkpoint import Checkpoint
 from federation.config import RunSettings
 from federation.errors import CheckpointError, RoundError, UpdateError
 from federation.update import Floats, check_reply, l2_norm
 
 ARRAYS, ARRAY, CONFIG, METRICS, WEIGHT = "arrays", "model", "config", "metrics", "weight"
 WEIGHTS = "weights"  # Of the re-scorer, beside the model; `WEIGHT` is what Flower averages by.
-_MOMENTS = ("m_t", "v_t")
+_MOMENTS, _ANCHOR = ("m_t", "v_t"), "anchor"
+# Where the ridge pulls to, as a share of the start model: names alone are surer than rows bear out.
+ANCHOR_SHARE = 0.5
 _STYPE = "numpy.ndarray"
 
 
@@ -52,10 +56,32 @@ def _encoded_head(length: int) -> bytes:
     return as_arrays(np.zeros(length, dtype=np.float32))[ARRAY].data[: -4 * length or None]
 
 
-class StrictRounds:
-    """Mixed in before a Flower strategy; see the module."""
+class _Ridge(FedAvg):
+    """FedAvg whose mean is pulled towards an anchor; the classes that build on FedAvg see the pulled mean."""
 
     settings: RunSettings
+    anchor: Floats | None = None  # (d,); NaN where nothing is pulled
+    _current: Floats | None = None  # (d,), the model of the round
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the mean of the replies, less the ridge's share of the way from the anchor to the present model."""
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        if arrays is None or self.anchor is None or self._current is None:
+            return arrays, metrics
+        plan = self.settings.plan()
+        share = min(1.0, self.settings.ridge * plan.learning_rate * plan.steps / plan.reference_rows)
+        away = np.nan_to_num(self._current - self.anchor, nan=0.0)
+        return as_arrays(np.asarray(arrays[ARRAY].numpy(), dtype=np.float32) - np.float32(share) * away), metrics
+
+
+class StrictRounds:
+    """Mixed in before a Flower strategy, and `_Ridge` after it; see the module."""
+
+    settings: RunSettings
+    anchor: Floats | None
+    _current: Floats | None
     first_round: int
     _length: int = 0
     _asked: int = 0
@@ -66,6 +92,7 @@ class StrictRounds:
         """Invite this round's cohort to train."""
         current = server_round + self.first_round - 1
         self._length = int(arrays[ARRAY].shape[0])
+        self._current = np.asarray(arrays[ARRAY].numpy(), dtype=np.float32)
         config["hold-back"] = self.settings.hold_back(current)
         return self.invite(current, arrays, config, grid)
 
@@ -120,9 +147,16 @@ class StrictRounds:
         # In an order of their own, so that the sum does not depend on who answered first.
         return sorted(valid, key=lambda reply: reply.metadata.src_node_id)
 
+    def hold_to(self, start: Checkpoint) -> None:
+        """Pull the rounds' model towards half of ``start``, its biases excepted, as far as the settings' ridge says."""
+        if self.settings.ridge:
+            table = ANCHOR_SHARE * start.flat.reshape(len(start.catalogue), start.dimension + 1)
+            table[:, -1] = np.nan
+            self.anchor = table.reshape(-1).astype(np.float32)
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later run needs to continue to the same bits: the moments, if there are any."""
-        found = {}
+        """Return what a later run needs to continue to the same bits: anchor and moments, if there are any."""
+        found = {} if self.anchor is None else {_ANCHOR: np.asarray(self.anchor)}
         for name in _MOMENTS:
             moment = getattr(self, name, None)
             if moment:
@@ -131,10 +165,12 @@ class StrictRounds:
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]], *, next_round: int) -> None:
         """Continue from ``state`` at ``next_round``; raise `CheckpointError` if it is of another strategy."""
-        if set(state) != (set(_MOMENTS) if hasattr(self, "m_t") and next_round > 1 else set()):
+        moments = {name: moment for name, moment in state.items() if name != _ANCHOR}
+        if set(moments) != (set(_MOMENTS) if hasattr(self, "m_t") and next_round > 1 else set()):
             raise CheckpointError(f"The checkpoint's state does not fit strategy {self.settings.strategy!r}.")
-        for name, moment in state.items():
+        for name, moment in moments.items():
             setattr(self, name, {ARRAY: np.array(moment)})
+        self.anchor = np.array(state[_ANCHOR], dtype=np.float32) if _ANCHOR in state else None
         self.first_round = next_round
 
 
@@ -154,19 +190,19 @@ def _is_valid(reply: Message, length: int, most_norm: float | None) -> bool:
     return most_norm is None or l2_norm(values) <= most_norm
 
 
-class TacitFedAvg(StrictRounds, FedAvg):
+class TacitFedAvg(StrictRounds, _Ridge):
     """Flower's FedAvg with strict rounds."""
 
 
-class TacitFedProx(StrictRounds, FedProx):
+class TacitFedProx(StrictRounds, FedProx, _Ridge):
     """Flower's FedProx with strict rounds."""
 
 
-class TacitFedAdam(StrictRounds, FedAdam):
+class TacitFedAdam(StrictRounds, FedAdam, _Ridge):
     """Flower's FedAdam with strict rounds."""
 
 
-class TacitFedYogi(StrictRounds, FedYogi):
+class TacitFedYogi(StrictRounds, FedYogi, _Ridge):
     """Flower's FedYogi with strict rounds."""
 
 

@@ -32,6 +32,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _setting("--learning-rate", float, "Of a device's steps."),
         _setting("--server-learning-rate", float, "Of fedadam and fedyogi."),
         _setting("--proximal-mu", float, "Of fedprox."),
+        _setting("--ridge", float, "How strongly the server holds the model to half of its start; 0 is not at all."),
         _setting("--clip-norm", float, "L2 bound of an update."),
         _setting("--rescorer-steps", click.IntRange(0, 3), "Newton steps for the personalization, after the rounds."),
         click.option("--encoder", "encoder_name", help="A folder or a hub name.  [default: all-MiniLM-L6-v2]"),

@@ -24,7 +24,7 @@ from engine.catalogue import Catalogue
 from engine.checkpoint import FORMAT, Checkpoint, check_encoder, start_checkpoint, write_atomically
 from engine.errors import EncoderMismatchError, ModelError
 from engine.rescorer import MOST_WEIGHT, K
-from engine.subwords import subwords
+from engine.spelling import spelling
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 CATALOGUES = st.lists(
@@ -301,9 +301,9 @@ def test_write_atomically_keeps_the_error_of_the_system(tmp_path: Path) -> None:
 def test_start_checkpoint_is_the_encoded_label_names(catalogue: Catalogue, toy: Any) -> None:
     start = start_checkpoint(catalogue, toy, title="t")
     meanings = [label.meaning for label in catalogue.labels]
-    table = np.concatenate([toy.encode(meanings), subwords(meanings), np.zeros((len(meanings), 1))], axis=1)
+    table = np.concatenate([toy.encode(meanings), spelling(meanings), np.zeros((len(meanings), 1))], axis=1)
     np.testing.assert_array_equal(start.flat, table.astype(np.float32).ravel())
-    bare = start_checkpoint(catalogue, toy, with_subwords=False)
+    bare = start_checkpoint(catalogue, toy, with_spelling=False)
     np.testing.assert_array_equal(bare.flat, np.delete(table, slice(toy.dimension, -1), axis=1).ravel())
     check_encoder(bare, toy)
     assert (start.round, start.title, start.encoder) == (0, "t", toy.fingerprint)

@@ -16,7 +16,7 @@ from engine.device import Device, Memory
 from engine.encoder import load_encoder
 from engine.errors import EncoderError, EncoderMismatchError, EngineError, ModelError
 from engine.evidence import EvidenceRecord, held_back
-from engine.subwords import SUBWORDS, subwords
+from engine.spelling import SPELLING, spelling
 from engine.training import TrainingPlan
 from store import (
     AnchorFile,
@@ -247,7 +247,7 @@ def test_private_memories_change_nothing_in_what_public_ones_train(
 def test_private_label_is_in_no_model_and_no_checkpoint(device: Device) -> None:
     private_only(device)
     assert b"parrot" not in device.model.to_bytes()
-    assert len(device.model.flat) == 4 * (32 + SUBWORDS + 1)
+    assert len(device.model.flat) == 4 * (32 + SPELLING + 1)
 
 
 def test_private_label_becomes_public_when_a_model_knows_it(device: Device, toy: Any) -> None:
@@ -328,10 +328,10 @@ def test_held_back_rows_wait_and_are_scored_by_the_model_from_before_they_train(
     assert evidence(device).trained == set(ids)
     assert set(evidence(device).scores) == set(late)
     # The oracle: logits of the model that came in, which had seen none of the late rows.
-    table = first.reshape(4, 32 + SUBWORDS + 1).astype(np.float64)
+    table = first.reshape(4, 32 + SPELLING + 1).astype(np.float64)
     texts = {found.id: found.text for found in device.memories()}
     for id, kept in evidence(device).scores.items():
-        x = np.concatenate([toy.encode([texts[id]])[0], subwords([texts[id]])[0]]).astype(np.float64)
+        x = np.concatenate([toy.encode([texts[id]])[0], spelling([texts[id]])[0]]).astype(np.float64)
         np.testing.assert_allclose(kept, 10 * (table[:, :-1] @ x + 0.3 * table[:, -1]), rtol=1e-4, atol=1e-4)
 
     # What has been scored once is never scored again by a model that has seen it.

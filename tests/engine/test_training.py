@@ -14,7 +14,7 @@ from engine.catalogue import Catalogue
 from engine.errors import ModelError
 from engine.inputs import encode_inputs
 from engine.model import BIAS_GAIN, SCALE, Model, class_count, flat_size
-from engine.subwords import SUBWORDS
+from engine.spelling import SPELLING
 from engine.training import TrainingPlan, train
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -261,7 +261,7 @@ def test_label_names_alone_classify_texts_that_use_their_words(catalogue: Catalo
 
 def test_label_names_alone_classify_real_sentences(encoder: Any) -> None:
     catalogue = Catalogue.builtin()
-    model = Model.from_catalogue(catalogue, encoder, encoder.dimension + SUBWORDS)
+    model = Model.from_catalogue(catalogue, encoder, encoder.dimension + SPELLING)
     texts = {
         "get me on the underground to the harbour": "Metro Mate public transport",
         "two seats for the ballet": "Curtain theatre tickets",
@@ -270,6 +270,6 @@ def test_label_names_alone_classify_real_sentences(encoder: Any) -> None:
     }
     best = [
         catalogue.names[row.argmax()]
-        for row in model.scores(encode_inputs(list(texts), encoder, encoder.dimension + SUBWORDS))
+        for row in model.scores(encode_inputs(list(texts), encoder, encoder.dimension + SPELLING))
     ]
     assert best == list(texts.values())

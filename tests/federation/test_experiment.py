@@ -14,7 +14,7 @@ from engine.checkpoint import Checkpoint
 from engine.device import Device
 from engine.encoder import CachedEncoder
 from engine.rescorer import STATISTICS_LENGTH
-from engine.subwords import SUBWORDS, subwords
+from engine.spelling import SPELLING, spelling
 from federation.cli import demo
 from federation.config import RunSettings
 from federation.dataset import Row
@@ -58,10 +58,10 @@ def test_history_has_every_round_and_the_accuracy_before_the_first(run: Any, exp
 def test_accuracy_in_the_history_is_that_of_the_shared_model(run: Any, toy: Any) -> None:
     # The last entry, counted again by hand: the class whose vector and bias score highest.
     tests = [row for member in run.people for row in member.test]
-    table = run.model.flat.reshape(-1, toy.dimension + SUBWORDS + 1).astype(np.float64)
+    table = run.model.flat.reshape(-1, toy.dimension + SPELLING + 1).astype(np.float64)
     names = run.model.catalogue.names
     texts = [row.text for row in tests]
-    x = np.concatenate([toy.encode(texts), subwords(texts)], axis=1).astype(np.float64)
+    x = np.concatenate([toy.encode(texts), spelling(texts)], axis=1).astype(np.float64)
     answers = (x @ table[:, :-1].T + 0.3 * table[:, -1]).argmax(axis=1)
     hits = [names[answer] == row.label for answer, row in zip(answers, tests, strict=True)]
     assert run.history[-1]["accuracy"] == pytest.approx(np.mean(hits))
@@ -159,8 +159,8 @@ def test_what_rounds_trained_is_what_a_new_device_suggests(run: Any, tmp_path: P
         after = scores(device, "cab airport")
         assert after != before
         # Nothing is remembered here, so what it suggests is the trained model's own answer: softmax of its scores.
-        table = run.model.flat.reshape(-1, toy.dimension + SUBWORDS + 1).astype(np.float64)
-        x = np.concatenate([toy.encode(["cab airport"]), subwords(["cab airport"])], axis=1)[0].astype(np.float64)
+        table = run.model.flat.reshape(-1, toy.dimension + SPELLING + 1).astype(np.float64)
+        x = np.concatenate([toy.encode(["cab airport"]), spelling(["cab airport"])], axis=1)[0].astype(np.float64)
         logits = 10 * (x @ table[:, :-1].T + 0.3 * table[:, -1])
         expected = np.exp(logits - logits.max())
         expected /= expected.sum()

@@ -19,7 +19,7 @@ from engine.checkpoint import Checkpoint
 from engine.encoder import CachedEncoder
 from engine.model import flat_size
 from engine.rescorer import STATISTICS_LENGTH
-from engine.subwords import SUBWORDS
+from engine.spelling import SPELLING
 from federation import server_app
 from federation.client_app import ABSTAIN
 from federation.dataset import Row
@@ -110,7 +110,7 @@ def test_no_secret_leaves_in_any_disguise(secretive: Any, wire: Any) -> None:
         rest = one.replace(Array(sent).data, b"")
         assert len(one) - len(rest) > 4 * sent.size
         assert len(rest) < 400
-        # Subwords that only one text has, or none, have the same numbers as others have: each is taken once.
+        # Entries of spelling that only one text has, or none, have the same numbers as others have: each is taken once.
         numbers = sent[np.sort(np.unique(sent, return_index=True)[1])]
         assert len(numbers) > 100
         assert len(zlib.compress(numbers.tobytes(), 9)) > 0.85 * numbers.nbytes
@@ -168,7 +168,7 @@ def test_label_of_one_user_enters_neither_catalogue_nor_model(
     from federation.config import RunSettings
 
     outcome = run_experiment(experiment, RunSettings(rounds=2, cohort=3), tmp_path / "run", CachedEncoder(toy))
-    expected = flat_size(len(experiment.catalogue), toy.dimension + SUBWORDS)
+    expected = flat_size(len(experiment.catalogue), toy.dimension + SPELLING)
     assert outcome.model.flat.shape == (expected,)
     for proto in wire.protos:
         steps = proto.metadata.message_type == RESCORER_MESSAGE and proto.metadata.src_node_id != 1
@@ -239,7 +239,9 @@ def test_model_of_another_run_is_a_start_and_not_continued(town: Any) -> None:
     again = town.run(rounds=1, strategy="fedadam", model=str(other), out=town.out / "second")
     assert again.round == 1
     assert again.flat.tobytes() != first.flat.tobytes()
-    assert set(again.tensors) == {"m_t", "v_t"}
+    assert set(again.tensors) == {"m_t", "v_t", "anchor"}
+    half = first.flat.reshape(len(first.catalogue), -1)[:, :-1] / 2
+    np.testing.assert_array_equal(again.tensors["anchor"].reshape(len(first.catalogue), -1)[:, :-1], half)
 
 
 def test_checkpoint_says_how_it_was_made(town: Any) -> None:

@@ -24,7 +24,7 @@ from federation.strategy import make_strategy
 from federation.update import clip
 
 STEPS, RATE, CLIP = 3, 5.0, 0.2
-LOCAL: dict[str, Any] = {"local_steps": STEPS, "learning_rate": RATE, "clip_norm": CLIP}
+LOCAL: dict[str, Any] = {"local_steps": STEPS, "learning_rate": RATE, "clip_norm": CLIP, "ridge": 0.0}
 
 
 # Oracles, written for reading: float64, one row at a time, no torch and no Flower.
@@ -88,13 +88,16 @@ class NaiveServer:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_rounds_agree_with_the_oracle_of_the_paper(town: Any, name: str) -> None:
-    rounds, mu = 4, 0.05
-    more = {"proximal_mu": mu, "server_learning_rate": 0.02}
-    result = town.run(rounds=rounds, strategy=name, **LOCAL, **more)
+    rounds, mu, ridge = 4, 0.05, 2.0
+    more = {"proximal_mu": mu, "server_learning_rate": 0.02, "ridge": ridge}
+    result = town.run(rounds=rounds, strategy=name, **LOCAL | more)
     server, flat = NaiveServer(name, 0.02), town.fleet.start.flat.astype(np.float64)
+    half = flat.reshape(len(town.fleet.start.catalogue), -1) / 2
     for number in range(1, rounds + 1):
         mean = naive_mean(town, flat, held_back=number <= rounds * 2 // 3, mu=mu if name == "fedprox" else 0.0)
-        flat = server.step(flat, mean)
+        pull = ridge * (flat.reshape(half.shape) - half)
+        pull[:, -1] = 0.0  # of the biases
+        flat = server.step(flat, mean - STEPS * RATE / 300 * pull.reshape(-1))
     np.testing.assert_allclose(result.flat, flat, atol=2e-4 if name in ("fedadam", "fedyogi") else 2e-6)
     assert np.abs(flat - town.fleet.start.flat).max() > 0.01  # and the rounds did something
     assert result.flat.dtype == np.float32
@@ -114,7 +117,7 @@ def test_device_with_many_memories_weighs_no_more_than_one_with_few(town_of: Any
     mine = [row for row in rows(users=2, each=40) if row.user == "user-0"]
     theirs = [row for row in rows(users=2, each=40) if row.user == "user-1"]
     town = town_of([("much", mine, []), ("little", theirs[:5], [])])
-    result = town.run(local_steps=STEPS, learning_rate=200.0, clip_norm=CLIP)
+    result = town.run(local_steps=STEPS, learning_rate=200.0, clip_norm=CLIP, ridge=0.0)
     # Both updates are clipped to the same length, so their mean has both at half.
     oracle = np.mean(
         [

@@ -1,9 +1,11 @@
-"""Subwords: a hashed vector of character runs that is the same everywhere, held against a reading by loops."""
+"""Spelling: a hashed vector of words and character runs that is the same everywhere, against a reading by loops."""
 
 import os
+import re
 import subprocess
 import sys
 import unicodedata
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from engine.encoder import Vectors
 from engine.errors import ModelError
 from engine.inputs import fits, model_inputs
-from engine.subwords import RUNS, SUBWORDS, subwords
+from engine.spelling import PAIR_WEIGHT, RUNS, SPELLING, spelling
 
 U64 = (1 << 64) - 1
 
@@ -28,22 +30,31 @@ def oracle(text: str) -> list[float]:
     """The vector of one text, as the module's docstring has it."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     tidy = f" {' '.join(folded.split())} " if folded.split() else ""
-    counts = [0.0] * SUBWORDS
+    runs, words = [0.0] * SPELLING, [0.0] * SPELLING
     for length in RUNS:
         for start in range(len(tidy) - length + 1):
             state = length
             for character in tidy[start : start + length]:
                 state = mixed((state ^ ord(character)) * 0x9E3779B97F4A7C15 & U64)
-            counts[state % SUBWORDS] += 1.0 if state >> 63 else -1.0
-    norm = sum(value * value for value in counts) ** 0.5
-    return [value / norm if norm else 0.0 for value in counts]
+            runs[state % SPELLING] += 1.0 if state >> 63 else -1.0
+    said = re.findall(r"\w+", tidy)
+    pairs = [f"{said[i]} {said[i + 1]}" for i in range(len(said) - 1)]
+    for part, weight in [(word, 1.0) for word in said] + [(pair, PAIR_WEIGHT) for pair in pairs]:
+        code = zlib.crc32(part.encode())
+        words[code // 2 % SPELLING] += weight if code % 2 else -weight
+    return unit([a + b for a, b in zip(unit(words), unit(runs), strict=True)])
+
+
+def unit(values: list[float]) -> list[float]:
+    norm = sum(value * value for value in values) ** 0.5
+    return [value / norm if norm else 0.0 for value in values]
 
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(st.text(max_size=40), max_size=5))
-def test_subwords_are_those_of_the_definition(texts: list[str]) -> None:
-    vectors = subwords(texts)
-    assert vectors.shape == (len(texts), SUBWORDS)
+def test_spelling_is_that_of_the_definition(texts: list[str]) -> None:
+    vectors = spelling(texts)
+    assert vectors.shape == (len(texts), SPELLING)
     assert vectors.dtype == np.float32
     for vector, text in zip(vectors, texts, strict=True):
         np.testing.assert_allclose(vector, oracle(text), atol=1e-6)
@@ -51,56 +62,56 @@ def test_subwords_are_those_of_the_definition(texts: list[str]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=6), data=st.data())
-def test_a_text_has_the_same_subwords_whatever_stands_beside_it(texts: list[str], data: st.DataObject) -> None:
+def test_a_text_has_the_same_spelling_whatever_stands_beside_it(texts: list[str], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(texts) - 1))
-    np.testing.assert_array_equal(subwords(texts)[at], subwords([texts[at]])[0])
+    np.testing.assert_array_equal(spelling(texts)[at], spelling([texts[at]])[0])
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t\n", "\u200b"[:0]])
 def test_a_text_without_characters_gives_zeros(text: str) -> None:
-    assert not subwords([text]).any()
+    assert not spelling([text]).any()
 
 
 @pytest.mark.parametrize("text", ["a", "日本", "🎉", "ß", "caf\u00e9 " * 300])
 def test_any_other_text_gives_a_vector_of_length_one(text: str) -> None:
-    assert np.linalg.norm(subwords([text])) == pytest.approx(1.0, abs=1e-6)
+    assert np.linalg.norm(spelling([text])) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_case_width_and_white_space_make_no_difference() -> None:
-    first, *others = subwords(["open youtube", "  Open\tYouTube ", "ｏｐｅｎ ｙｏｕｔｕｂｅ", "OPEN\u3000YOUTUBE"])
+    first, *others = spelling(["open youtube", "  Open\tYouTube ", "ｏｐｅｎ ｙｏｕｔｕｂｅ", "OPEN\u3000YOUTUBE"])
     for other in others:
         np.testing.assert_array_equal(first, other)
 
 
 def test_a_misspelt_name_is_nearer_to_it_than_to_another() -> None:
-    asked, same, other = subwords(["tiktock", "tiktok", "facebook"])
-    assert asked @ same > 0.4 > asked @ other
+    asked, same, other = spelling(["tiktock", "tiktok", "facebook"])
+    assert asked @ same > 0.2 > asked @ other
 
 
 def test_a_lone_surrogate_is_refused() -> None:
     with pytest.raises(ValueError, match="surrogate"):
-        subwords(["\ud800"])
+        spelling(["\ud800"])
 
 
-def test_subwords_are_the_same_in_another_process() -> None:
-    code = "from engine.subwords import subwords; print(subwords(['déjà vu', 'gmail']).tobytes().hex())"
+def test_spelling_is_the_same_in_another_process() -> None:
+    code = "from engine.spelling import spelling; print(spelling(['déjà vu', 'gmail']).tobytes().hex())"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONUTF8": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert other.stdout.strip() == subwords(["déjà vu", "gmail"]).tobytes().hex()
+    assert other.stdout.strip() == spelling(["déjà vu", "gmail"]).tobytes().hex()
 
 
-def test_inputs_are_the_vectors_and_the_subwords_beside_them() -> None:
+def test_inputs_are_the_vectors_and_the_spelling_beside_them() -> None:
     x: Vectors = np.eye(2, 3, dtype=np.float32)
     assert model_inputs(["a", "b"], x, 3) is x
-    both = model_inputs(["a", "b"], x, 3 + SUBWORDS)
+    both = model_inputs(["a", "b"], x, 3 + SPELLING)
     np.testing.assert_array_equal(both[:, :3], x)
-    np.testing.assert_array_equal(both[:, 3:], subwords(["a", "b"]))
+    np.testing.assert_array_equal(both[:, 3:], spelling(["a", "b"]))
     with pytest.raises(ModelError, match="does not fit"):
         model_inputs(["a", "b"], x, 4)
 
 
-def test_a_model_fits_its_encoder_with_subwords_and_without(toy_class: type) -> None:
+def test_a_model_fits_its_encoder_with_spelling_and_without(toy_class: type) -> None:
     encoder = toy_class(32)
     assert fits(32, encoder)
-    assert fits(32 + SUBWORDS, encoder)
+    assert fits(32 + SPELLING, encoder)
     assert not fits(33, encoder)
