@@ -65,6 +65,9 @@ MOST_EVIDENCE = 400
 KAPPA = 100.0
 # The same for the shared weights around the public start.
 SHARED_RIDGE = 10.0
+# The longest Newton step of the shared weights. Where the shared model is surer than it should be, the likelihood is
+# flat at the start and a whole step would leave for where it is flatter still.
+MOST_STEP = 0.5
 # Newton steps of a device's own weights.
 LOCAL_STEPS = 4
 # No weight is larger: what devices learn lies far below.
@@ -249,13 +252,14 @@ def ascend(w: Floats, summed: Statistics, *, towards: Floats, ridge: float) -> F
 def newton_step(weights: Floats, total: Floats) -> Floats:
     """Return the population weights (K,) after one step on devices' packed statistics (STATISTICS_LENGTH,), summed.
 
-    Raises `ModelError` for what is not finite.
+    The step is at most `MOST_STEP` long. Raises `ModelError` for what is not finite.
     """
     check_weights(weights)
     if not np.isfinite(total).all():
         raise ModelError("The devices' statistics sum up to NaN or infinity, so no weights follow from them.")
-    new = ascend(weights, Statistics.unpacked(total), towards=PUBLIC_WEIGHTS, ridge=SHARED_RIDGE)
-    return np.clip(new, -MOST_WEIGHT, MOST_WEIGHT)
+    step = ascend(weights, Statistics.unpacked(total), towards=PUBLIC_WEIGHTS, ridge=SHARED_RIDGE) - weights
+    step *= min(1.0, MOST_STEP / max(float(np.linalg.norm(step)), MOST_STEP))
+    return np.clip(weights + step, -MOST_WEIGHT, MOST_WEIGHT)
 
 
 def check_weights(weights: npt.NDArray[np.float64]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -191,6 +191,23 @@ def test_newton_steps_reach_the_optimum_of_all_devices_together() -> None:
     gradient = sum((statistics(one, w).gradient for one in devices), start=np.zeros(K))
     slope = gradient - SHARED_RIDGE * (w - PUBLIC_WEIGHTS)
     assert np.abs(slope).max() < 0.02 * np.abs(sum(statistics(one, PUBLIC_WEIGHTS).gradient for one in devices)).max()
+
+
+def test_newton_steps_of_devices_whose_shared_model_is_far_too_sure_still_climb() -> None:
+    devices = []
+    for seed in range(20):
+        drawn = case(seed, rows=40, skill=2.0)
+        sure = log_softmax(8 * drawn.memory.global_log)  # Eight times the logits: often wrong, and certain.
+        memory = replace(drawn.memory, global_log=sure)
+        devices.append(evidence_features(memory, drawn.evidence.rows, sure[drawn.evidence.rows]))
+    w, values = PUBLIC_WEIGHTS, []
+    for _ in range(3):
+        summed = [statistics(one, w) for one in devices]
+        values.append(sum(one.value for one in summed))
+        w = newton_step(w, sum((one.packed() for one in summed), start=np.zeros(STATISTICS_LENGTH)))
+    values.append(sum(statistics(one, w).value for one in devices))
+    assert values == sorted(values)
+    assert 0 < w[0] < 0.5
 
 
 def test_newton_step_on_sums_that_noise_made_indefinite_stays_bounded() -> None:
