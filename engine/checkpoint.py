@@ -30,7 +30,7 @@ from engine.catalogue import Catalogue
 from engine.encoder import Encoder, Vectors
 from engine.errors import CatalogueError, EncoderMismatchError, ModelError
 from engine.inputs import fits
-from engine.rescorer import check_weights
+from engine.rescorer import KAPPA, check_weights
 from engine.spelling import SPELLING
 
 FORMAT = "tacit-checkpoint-2"
@@ -45,7 +45,8 @@ class Checkpoint:
     """A flat model (C·(d+1),) with all that is needed to use it, and the state of the run that made it.
 
     ``title`` says where the data came from; "generated population" must be shown wherever the model is.
-    ``population`` (k,) are the weights that devices learned together for the re-scorer, ``None`` before they have.
+    ``population`` (k,) are the weights that devices learned together for the re-scorer, ``None`` before they have,
+    and ``kappa`` is how strongly each holds its own to these.
     ``tensors`` and ``notes`` are the federation's own.
     """
 
@@ -56,6 +57,7 @@ class Checkpoint:
     round: int = 0
     title: str = ""
     population: npt.NDArray[np.float64] | None = None
+    kappa: float = KAPPA
     tensors: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,6 +72,8 @@ class Checkpoint:
             raise ModelError(f"The model holds NaN, infinity or sizes above {MAX_PARAMETER:g}, so it is refused.")
         if self.population is not None:
             check_weights(self.population)
+        if not 0 < self.kappa < float("inf"):
+            raise ModelError(f"Expected kappa={self.kappa} to be positive and finite.")
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes; the same for equal checkpoints."""
@@ -86,6 +90,7 @@ class Checkpoint:
             "catalogue": self.catalogue.to_json(),
             "round": str(self.round),
             "title": self.title,
+            "kappa": repr(float(self.kappa)),
             "notes": json.dumps(dict(self.notes), sort_keys=True),
         }
         about["digest"] = _digest(tensors, about)
@@ -125,6 +130,7 @@ class Checkpoint:
                 round=int(about["round"]),
                 title=about["title"],
                 population=tensors.pop(_POPULATION, None),
+                kappa=float(about["kappa"]),
                 tensors={key.removeprefix(_STATE): value for key, value in tensors.items()},
                 notes=dict(json.loads(about["notes"])),
             )

@@ -119,7 +119,7 @@ def build_view(
         class_bias=class_bias.astype(np.float32),
         memory=memory,
         evidence=rows,
-        personalizer=Personalizer.fit(memory, rows, population=model.population),
+        personalizer=Personalizer.fit(memory, rows, population=model.population, kappa=model.kappa),
     )
 
 

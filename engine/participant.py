@@ -22,7 +22,7 @@ from engine.errors import ConsentError, ModelError
 from engine.evidence import held_back
 from engine.inputs import model_inputs
 from engine.memory_view import MemoryView, build_view
-from engine.personalizer import device_statistics
+from engine.personalizer import device_answer
 from engine.rescorer import Floats, Integers
 from engine.training import TrainingPlan, train
 from store import EncryptedStore, StoreError, Where
@@ -88,15 +88,15 @@ class Participant(BackedUpKeeper):
     def rescorer_statistics(self, flat: Vectors, weights: Floats) -> Floats:
         """Return what this device gives to a Newton step of the re-scorer's population weights (K,) at ``weights``.
 
-        Packed as `Statistics.packed` does it, of the leave-one-out likelihood of the memories that the shared model
-        ``flat`` has not trained on, or had not when it scored them. Raises `ModelError` for another catalogue's model.
+        See `device_answer`: of the leave-one-out likelihood of the memories that the shared model ``flat`` has not
+        trained on, or had not when it scored them. Raises `ModelError` for another catalogue's model.
         """
         with self._lock:
             model = self.model
             if flat.shape != model.flat.shape or not np.isfinite(flat).all():
                 raise ModelError(f"Expected {model.flat.size} finite model numbers, got {flat.shape}.")
             view = self._view_of(replace(model, flat=flat))  # Asked for three times in a run, so not kept.
-            return device_statistics(view.memory, view.evidence, weights).packed()
+            return device_answer(view.memory, view.evidence, weights)
 
     @property
     def allowed_rounds(self) -> str | None:

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.rescorer import (
+    KAPPA,
     PUBLIC_WEIGHTS,
     Floats,
     Integers,
     Judged,
     LabelledMemory,
-    Statistics,
     check_weights,
     evidence_features,
     local_weights,
@@ -34,6 +34,7 @@ from engine.rescorer import (
     query_features,
     statistics,
 )
+from engine.shrinkage import marks
 
 # Evidence against the personal answers, in nats, from which the global model answers alone: a Bayes factor of about 7.
 AGAINST_NATS = 2.0
@@ -69,16 +70,24 @@ class Personalizer:
         return self.weights is None
 
     @classmethod
-    def fit(cls, memory: LabelledMemory, evidence: Evidence, *, population: Floats | None = None) -> "Personalizer":
+    def fit(
+        cls,
+        memory: LabelledMemory,
+        evidence: Evidence,
+        *,
+        population: Floats | None = None,
+        kappa: float = KAPPA,
+    ) -> "Personalizer":
         """Choose the weights by leave-one-out, starting from those of the ``population`` (K,), or from public ones.
 
+        ``kappa`` says how strongly they are held to these: see `engine.shrinkage`.
         The caution is judged by the weights to start from, which the device's few rows cannot have been fitted to.
         """
         if not len(memory.y):
             return cls(memory, None)
         start = PUBLIC_WEIGHTS if population is None else population
         judged = evidence_features(memory, evidence.rows, evidence.global_log)
-        weights = local_weights(judged, start)
+        weights = local_weights(judged, start, kappa=kappa)
         if _speaks_against(judged, weights):
             return cls(memory, None)
         tried = len(judged.y) >= LEAST_EVIDENCE
@@ -105,14 +114,16 @@ class Personalizer:
         return scores
 
 
-def device_statistics(memory: LabelledMemory, evidence: Evidence, weights: Floats) -> Statistics:
-    """Return what a device gives to a Newton step of the population weights at ``weights`` (K,).
+def device_answer(memory: LabelledMemory, evidence: Evidence, weights: Floats) -> Floats:
+    """Return what a device gives to a Newton step of the population weights at ``weights`` (K,): (ANSWER_LENGTH,).
 
-    As if it had no private labels and none of their memories, so that the statistics say nothing of them.
+    Packed statistics, then the marks of `engine.shrinkage`; as if it had no private labels and none of their
+    memories, so that they say nothing of these.
     """
     check_weights(weights)
     public, own = _public_part(memory, evidence)
-    return statistics(evidence_features(public, own.rows, own.global_log), weights)
+    judged = evidence_features(public, own.rows, own.global_log)
+    return np.concatenate([statistics(judged, weights).packed(), marks(judged, weights)])
 
 
 def _public_part(memory: LabelledMemory, evidence: Evidence) -> tuple[LabelledMemory, Evidence]:

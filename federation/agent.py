@@ -111,7 +111,7 @@ class Agent:
         return self._answered(request, lambda: self._trained(request, node_id))
 
     def statistics(self, request: StatisticsRequest) -> Floats:
-        """Return the re-scorer's statistics, float32 (STATISTICS_LENGTH,), clipped as one; else as :meth:`train`."""
+        """Return the re-scorer's statistics, float32 (ANSWER_LENGTH,), clipped as one; else as :meth:`train`."""
         return self._answered(request, lambda: self._counted(request))
 
     def choices(self, request: ChoiceRequest) -> Floats:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.rescorer import STATISTICS_LENGTH
+from engine.shrinkage import ANSWER_LENGTH
 from engine.training import TrainingPlan
 from federation.agent import StatisticsRequest, TrainRequest, agent_of
 from federation.choice_request import ChoiceRequest
@@ -125,7 +125,7 @@ def _reply_length(message: Message) -> int:
     if message.metadata.message_type == CHOICE_MESSAGE:
         return _choice_request(message, run="").length
     if message.metadata.message_type != MessageType.TRAIN:
-        return STATISTICS_LENGTH
+        return ANSWER_LENGTH
     shape = message.content.array_records[ARRAYS][ARRAY].shape
     if len(shape) != 1:
         raise UpdateError("Expected a flat model.")

@@ -1,7 +1,8 @@
 """The last rounds of a run: the re-scorer's population weights, by Newton steps on sums over devices.
 
 Each device answers with the gradient and the Hessian of its own leave-one-out likelihood at the weights it was sent,
-one float32 array of fixed length, jointly clipped; the server adds them up and takes one step. No device's share can
+and with how well it fares for each of a few κ (`engine/shrinkage.py`): one float32 array of fixed length, jointly
+clipped. The server adds them up, takes one step, and notes the best κ. No device's share can
 be told from the sum's length, and what a later mode masks or adds noise to is one array. Sampling, refusal of
 malformed replies and the least number of valid ones are those of the other rounds.
 """
@@ -19,6 +20,7 @@ import numpy as np
 
 from engine.checkpoint import Checkpoint
 from engine.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, newton_step
+from engine.shrinkage import ANSWER_LENGTH, chosen
 from federation.config import RunSettings
 from federation.strategy import WEIGHTS, TacitStrategy, as_arrays
 
@@ -41,7 +43,8 @@ def learn_population_weights(
         messages = strategy.invite(current, arrays, config, grid, function=RESCORER_MESSAGE)
         replies = grid.send_and_receive(messages, timeout=settings.deadline_s)
         most = settings.rescorer_clip
-        arrays_of = strategy.valid_arrays(current, replies, length=STATISTICS_LENGTH, most_norm=most)
-        total = sum((array.astype(np.float64) for array in arrays_of), start=np.zeros(STATISTICS_LENGTH))
-        model = dataclasses.replace(model, population=newton_step(weights, total), round=current)
+        arrays_of = strategy.valid_arrays(current, replies, length=ANSWER_LENGTH, most_norm=most)
+        total = sum((array.astype(np.float64) for array in arrays_of), start=np.zeros(ANSWER_LENGTH))
+        weights, kappa = newton_step(weights, total[:STATISTICS_LENGTH]), chosen(total[STATISTICS_LENGTH:])
+        model = dataclasses.replace(model, population=weights, kappa=kappa, round=current)
         keep(model)

@@ -21,6 +21,7 @@ import numpy as np
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, start_checkpoint
 from engine.choice_model import ChoiceModel
+from engine.rescorer import KAPPA
 from federation.choice_rounds import CHOICE_FILE, check_start, learn_choices
 from federation.config import MODE_NOTICE, RunSettings
 from federation.errors import CheckpointError
@@ -110,7 +111,7 @@ def _start(settings: RunSettings) -> Checkpoint:
     if settings.model:
         # A model of another run is a start, not something to continue.
         loaded = Checkpoint.load(Path(settings.model))
-        return dataclasses.replace(loaded, round=0, population=None, tensors={}, notes={})
+        return dataclasses.replace(loaded, round=0, population=None, kappa=KAPPA, tensors={}, notes={})
     from engine.encoder import load_encoder
 
     return start_checkpoint(Catalogue.builtin(), load_encoder())

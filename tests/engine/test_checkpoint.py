@@ -54,6 +54,7 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         catalogue=catalogue,
         round=draw(st.integers(0, 10**6)),
         title=draw(TEXTS),
+        kappa=draw(st.floats(1e-3, 1e6)),
         population=draw(st.none() | hnp.arrays(np.float64, K, elements=st.floats(-MOST_WEIGHT, MOST_WEIGHT))),
         tensors=draw(STATES),
         notes=draw(st.dictionaries(TEXTS, TEXTS, max_size=3)),
@@ -74,7 +75,7 @@ def small(*, round: int = 3) -> Checkpoint:
 
 
 def assert_same(one: Checkpoint, other: Checkpoint) -> None:
-    for name in ("dimension", "encoder", "catalogue", "round", "title"):
+    for name in ("dimension", "encoder", "catalogue", "round", "title", "kappa"):
         assert getattr(one, name) == getattr(other, name), name
     assert dict(one.notes) == dict(other.notes)
     assert one.flat.tobytes() == other.flat.tobytes()
@@ -170,6 +171,7 @@ def forged(**changes: Any) -> bytes:
         "catalogue": Catalogue.from_names("ab").to_json(),
         "round": "3",
         "title": "",
+        "kappa": "100.0",
         "notes": "{}",
     }
     tensors = {"model": changes.pop("model", np.zeros(6, np.float32))}
@@ -200,6 +202,9 @@ def test_the_forger_of_these_tests_can_write_a_good_file() -> None:
         {"catalogue": None},
         {"catalogue": "[" * 100_000},
         {"title": ["a"]},
+        {"kappa": "-1"},
+        {"kappa": "nan"},
+        {"kappa": ...},
         {"notes": "3"},
         {"notes": "[1]"},
         {"notes": "[" * 100_000},

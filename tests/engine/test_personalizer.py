@@ -20,7 +20,7 @@ from engine.personalizer import (
     UNPROVEN_CAUTION,
     Evidence,
     Personalizer,
-    device_statistics,
+    device_answer,
 )
 from engine.rescorer import (
     KAPPA,
@@ -241,7 +241,7 @@ def test_weights_that_are_none_are_refused(weights: np.ndarray) -> None:
     with pytest.raises(ModelError, match=f"Expected {K} weights"):
         check_weights(weights)
     with pytest.raises(ModelError, match=f"Expected {K} weights"):
-        device_statistics(case(0, rows=3).memory, case(0, rows=3).evidence, weights)
+        device_answer(case(0, rows=3).memory, case(0, rows=3).evidence, weights)
 
 
 @settings(max_examples=30, deadline=None)
@@ -382,20 +382,22 @@ def test_statistics_say_nothing_of_private_labels_and_their_memories(
     seed: int, rows: int, private: int, labels: int
 ) -> None:
     plain, rng = case(seed, rows=rows), np.random.default_rng(seed)
-    bare = device_statistics(plain.memory, plain.evidence, PUBLIC_WEIGHTS).packed()
+    bare = device_answer(plain.memory, plain.evidence, PUBLIC_WEIGHTS)
     count = private if labels else 0
     x = np.concatenate([plain.memory.x, rng.standard_normal((count, 6)).astype(np.float32)])
     y = np.concatenate([plain.memory.y, 4 + rng.integers(0, max(labels, 1), size=count)]).astype(np.int64)
     # The same logits of public labels, and some of private ones.
     logits = np.concatenate([plain.memory.global_log, rng.standard_normal((count, 4))])
     logs = log_softmax(np.concatenate([logits, rng.standard_normal((len(y), labels))], axis=1))
-    mixed = rng.permutation(len(y))
+    keys = rng.random(len(y))
+    keys[: len(plain.memory.y)].sort()  # Public memories stay in their order, by which they are dealt to folds.
+    mixed = np.argsort(keys)
     memory = LabelledMemory(
         x=x[mixed], y=y[mixed], expected=np.full(4 + labels, 1 / (4 + labels)), global_log=logs[mixed], public=4
     )
     rows_of = np.arange(len(y))
     evidence = Evidence(rows=rows_of, global_log=logs[mixed])
-    got = device_statistics(memory, evidence, PUBLIC_WEIGHTS).packed()
+    got = device_answer(memory, evidence, PUBLIC_WEIGHTS)
     np.testing.assert_allclose(got, bare, rtol=1e-6, atol=1e-8)
 
 

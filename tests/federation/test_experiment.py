@@ -13,7 +13,7 @@ from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint
 from engine.device import Device
 from engine.encoder import CachedEncoder
-from engine.rescorer import STATISTICS_LENGTH
+from engine.shrinkage import ANSWER_LENGTH
 from engine.spelling import SPELLING, spelling
 from federation.cli import demo
 from federation.config import RunSettings
@@ -51,7 +51,7 @@ def test_history_has_every_round_and_the_accuracy_before_the_first(run: Any, exp
     assert all(one["failures"] == 0 for one in run.history)
     assert all(one["sent_bytes"] > 4 * run.model.flat.size * 5 for one in run.history[1:7])
     assert len({one["sent_bytes"] for one in run.history[7:]}) == 1
-    assert all(4 * STATISTICS_LENGTH * 5 < one["sent_bytes"] < 4000 * 5 for one in run.history[7:])
+    assert all(4 * ANSWER_LENGTH * 5 < one["sent_bytes"] < 4000 * 5 for one in run.history[7:])
     assert len({one["accuracy"] for one in run.history[6:]}) == 1  # Newton steps leave the model as it is.
 
 

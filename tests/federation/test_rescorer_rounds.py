@@ -9,6 +9,7 @@ import pytest
 
 from engine.checkpoint import Checkpoint
 from engine.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, K, Statistics, newton_step
+from engine.shrinkage import ANSWER_LENGTH, KAPPAS, chosen
 from federation.agent import Agent, StatisticsRequest
 from federation.dataset import Row
 from federation.errors import RoundError, UpdateError
@@ -34,16 +35,17 @@ def test_population_weights_are_newtons_on_the_sum_of_what_devices_hold(town: An
     trained = town.run(rounds=3, rescorer_steps=steps, rescorer_clip=1e6)
     weights = PUBLIC_WEIGHTS
     for _ in range(steps):
-        total = np.zeros(STATISTICS_LENGTH)
+        total = np.zeros(ANSWER_LENGTH)
         for name in town.names:
             with town.fleet.open(name) as device:
                 own = device.rescorer_statistics(trained.flat, weights)
             assert np.abs(own).max() > 0
             total += own.astype(np.float32)
-        weights = newton_step(weights, total)
+        weights = newton_step(weights, total[:STATISTICS_LENGTH])
     assert trained.round == 3 + steps
     assert not np.allclose(weights, PUBLIC_WEIGHTS, atol=1e-3)
     np.testing.assert_allclose(trained.population, weights, rtol=1e-6)
+    assert trained.kappa == chosen(total[STATISTICS_LENGTH:])
 
 
 def test_without_steps_the_model_carries_no_weights_and_devices_use_the_public_ones(town: Any) -> None:
@@ -71,13 +73,13 @@ def test_statistics_leave_clipped_as_one_array_of_fixed_length(town: Any) -> Non
     with town.fleet.open(town.names[0]) as device:
         whole = Agent(device).statistics(request(flat, clip_norm=1e6))
         np.testing.assert_allclose(whole, device.rescorer_statistics(flat, PUBLIC_WEIGHTS), rtol=1e-6)
-        assert whole.shape == (STATISTICS_LENGTH,) == (K + K * (K + 1) // 2,)
+        assert whole.shape == (ANSWER_LENGTH,) == (K + K * (K + 1) // 2 + len(KAPPAS),)
         small = Agent(device).statistics(request(flat, clip_norm=0.5))
     assert small.dtype == np.float32
     assert l2_norm(whole) > 0.5 >= l2_norm(small)
     np.testing.assert_allclose(small / l2_norm(small), whole / l2_norm(whole), atol=1e-5)
     # A share of a clipped sum is still that of a concave likelihood.
-    assert np.linalg.eigvalsh(Statistics.unpacked(small.astype(np.float64)).curvature).min() > -1e-5
+    assert np.linalg.eigvalsh(Statistics.unpacked(small[:STATISTICS_LENGTH].astype(np.float64)).curvature).min() > -1e-5
 
 
 def test_ledger_has_the_statistics_and_the_same_request_the_same_answer(
@@ -91,8 +93,8 @@ def test_ledger_has_the_statistics_and_the_same_request_the_same_answer(
         np.testing.assert_array_equal(Agent(device).statistics(asked), sent)
         told = device.account.contributions()
     assert [(its.round, its.size_bytes, its.again) for its in told] == [
-        (4, 4 * STATISTICS_LENGTH, False),
-        (4, 4 * STATISTICS_LENGTH, True),
+        (4, 4 * ANSWER_LENGTH, False),
+        (4, 4 * ANSWER_LENGTH, True),
     ]
 
 

@@ -18,7 +18,7 @@ from flwr.app import Array, Context, RecordDict
 from engine.checkpoint import Checkpoint
 from engine.encoder import CachedEncoder
 from engine.model import flat_size
-from engine.rescorer import STATISTICS_LENGTH
+from engine.shrinkage import ANSWER_LENGTH
 from engine.spelling import SPELLING
 from federation import server_app
 from federation.client_app import ABSTAIN
@@ -172,7 +172,7 @@ def test_label_of_one_user_enters_neither_catalogue_nor_model(
     assert outcome.model.flat.shape == (expected,)
     for proto in wire.protos:
         steps = proto.metadata.message_type == RESCORER_MESSAGE and proto.metadata.src_node_id != 1
-        size = STATISTICS_LENGTH if steps else expected
+        size = ANSWER_LENGTH if steps else expected
         assert Array(np.zeros(size, dtype=np.float32)).data[:128] in proto.SerializeToString()
     # The checkpoint, the history and all else that lies beside the devices hold none of it either.
     for path in (tmp_path / "run").rglob("*"):

@@ -16,7 +16,7 @@ from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, start_checkpoint
 from engine.device import Device, Memory
 from engine.inputs import encode_inputs
-from engine.rescorer import STATISTICS_LENGTH
+from engine.shrinkage import ANSWER_LENGTH
 from store import DeviceKey
 
 ROUNDS = 1
@@ -156,7 +156,7 @@ def test_rounds_run_on_a_superlink_with_two_supernodes(
             trains, steps = range(1, ROUNDS + 1), range(ROUNDS + 1, ROUNDS + 4)
             assert [(its.round, its.size_bytes) for its in told] == [
                 *((n, 4 * start.flat.size) for n in trains),
-                *((n, 4 * STATISTICS_LENGTH) for n in steps),
+                *((n, 4 * ANSWER_LENGTH) for n in steps),
             ]
             device.load_model(trained)
             assert device.model.round == ROUNDS + 3
