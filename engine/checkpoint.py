@@ -47,6 +47,7 @@ class Checkpoint:
     ``title`` says where the data came from; "generated population" must be shown wherever the model is.
     ``population`` (k,) are the weights that devices learned together for the re-scorer, ``None`` before they have,
     and ``kappa`` is how strongly each holds its own to these.
+    ``begun`` is the round after which its run began: 0, or that of the migration to its catalogue.
     ``tensors`` and ``notes`` are the federation's own.
     """
 
@@ -55,6 +56,7 @@ class Checkpoint:
     encoder: str
     catalogue: Catalogue
     round: int = 0
+    begun: int = 0
     title: str = ""
     population: npt.NDArray[np.float64] | None = None
     kappa: float = KAPPA
@@ -64,6 +66,8 @@ class Checkpoint:
     def __post_init__(self) -> None:
         if self.dimension < 1:
             raise ModelError(f"Expected dimension={self.dimension} to be at least 1.")
+        if not 0 <= self.begun <= max(self.round, 0):
+            raise ModelError(f"Expected begun={self.begun} to be a round from 0 to {self.round}.")
         expected = len(self.catalogue) * (self.dimension + 1)
         if self.flat.shape != (expected,):
             raise ModelError(f"Expected a model of {expected} numbers for this catalogue, got {self.flat.shape}.")
@@ -93,6 +97,8 @@ class Checkpoint:
             "kappa": repr(float(self.kappa)),
             "notes": json.dumps(dict(self.notes), sort_keys=True),
         }
+        if self.begun:
+            about["begun"] = str(self.begun)
         about["digest"] = _digest(tensors, about)
         # One entry, because safetensors writes several in an order that changes from call to call.
         return bytes(save(tensors, metadata={_ABOUT: _canonical(about)}))
@@ -128,6 +134,7 @@ class Checkpoint:
                 encoder=about["encoder"],
                 catalogue=Catalogue.from_json(about["catalogue"]),
                 round=int(about["round"]),
+                begun=int(about.get("begun", "0")),
                 title=about["title"],
                 population=tensors.pop(_POPULATION, None),
                 kappa=float(about["kappa"]),

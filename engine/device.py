@@ -168,13 +168,13 @@ class Device(Chooses):
         texts = [text for text, _ in rows]
         x = self._encode(texts)
         with self._lock:
-            view = self._viewed()
+            view, catalogue = self._viewed(), self.model.catalogue
             place = {name: index for index, name in enumerate(view.labels)}
             global_log, rank = view.global_log(texts, x), view.personalizer.ranking
             personal_log = view.personalizer.predict(global_log, x)
             shared, personal = global_log[:, : view.public], rank(global_log, personal_log)
             cautious = rank(global_log, personal_log, cautious=True)
-        truth = [place.get(label, -1) for _, label in rows]
+        truth = [place.get(catalogue.current(label), -1) for _, label in rows]
         return Evaluation(
             global_ranks=ranks_of(shared, truth),
             personal_ranks=ranks_of(personal, truth),

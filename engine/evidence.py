@@ -10,12 +10,13 @@ they were before they did. A memory that never trained is judged by the model in
 [1, 3]
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.migration import LabelMap
 
 
 def held_back(ids: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -46,6 +47,15 @@ class EvidenceRecord:
         """Drop scores of another catalogue's labels; what has trained stays known."""
         if catalogue != self.catalogue:
             self.catalogue, self.scores = catalogue, {}
+
+    def move(self, moves: LabelMap, fresh: Mapping[int, npt.NDArray[np.float32]]) -> None:
+        """Keep the scores under another version of the catalogue: those of labels that stay, to the bit.
+
+        ``fresh`` are the logits (new,) of new labels by id, from class vectors that have not trained; scores of other
+        ids are dropped.
+        """
+        self.catalogue = moves.after.fingerprint
+        self.scores = {id: moves.rows(self.scores[id], new) for id, new in fresh.items() if id in self.scores}
 
     def to_bytes(self) -> bytes:
         """Return a form that `from_bytes` reads, the same for equal records."""

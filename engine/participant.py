@@ -7,7 +7,7 @@ for, and the owner's consent and limits are asked first.
 import contextlib
 import json
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +15,18 @@ import numpy as np
 
 from engine.account import Account, Contribution, Standing
 from engine.backup import BackedUpKeeper
+from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder
 from engine.consent import PERSONALIZATION
 from engine.encoder import Encoder, Vectors
-from engine.errors import ConsentError, ModelError
+from engine.errors import CatalogueError, ConsentError, ModelError
 from engine.evidence import held_back
 from engine.inputs import model_inputs
 from engine.memory_view import MemoryView, build_view
+from engine.migration import LabelMap, fresh_rows, label_map
 from engine.personalizer import device_answer
 from engine.rescorer import Floats, Integers
+from engine.scoring import logits
 from engine.training import TrainingPlan, train
 from store import EncryptedStore, StoreError, Where
 
@@ -45,19 +48,67 @@ class Participant(BackedUpKeeper):
             return self._kept.model()
 
     def load_model(self, checkpoint: Checkpoint | Path | str) -> None:
-        """Use another shared model from now on; the one before stays for `previous_model`."""
+        """Use another shared model from now on; the one before stays for `previous_model`.
+
+        Where it has another version of the catalogue, memories keep the label they were given: one that only this
+        device knew and that is public now takes part in training, one that was removed does not any more. Raises
+        `ModelError` for an earlier version than the device has.
+        """
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint.load(Path(checkpoint))
         check_encoder(checkpoint, self._encoder)
         # What continues a run on the server is of no use here.
         bare = replace(checkpoint, tensors={}, notes={})
-        with self._lock:
+        with self._lock, self._store.transaction():
+            before = self._kept.model().catalogue
+            if bare.catalogue.is_older_than(before):
+                raise ModelError(
+                    f"This model has version {bare.catalogue.version} of the catalogue, and this device has "
+                    f"{before.version}: use a model that is as new, or go back to the one before with "
+                    "`tacit device model PATH --previous`."
+                )
             self._kept.use_model(bare)
+            self._move_evidence(before, bare)
 
     def previous_model(self) -> None:
         """Swap the model in use with the one before it. Raises `ModelError` if there is none."""
-        with self._lock:
+        with self._lock, self._store.transaction():
+            before = self._kept.model().catalogue
             self._kept.swap_models()
+            self._move_evidence(before, self._kept.model())
+
+    def _move_evidence(self, before: Catalogue, model: Checkpoint) -> None:
+        """Keep the scores of labels that both catalogues have, where one is a version of the other.
+
+        Labels that are new are scored as they were before anything had trained, by their encoded meanings.
+        """
+        evidence = self._kept.evidence_to_change()
+        after = model.catalogue
+        if before.line != after.line or evidence.catalogue != before.fingerprint or before == after:
+            return
+        try:
+            moves = label_map(before, after)
+        except CatalogueError:  # Versions apart, a name may have gone from one label to another.
+            evidence.restart(after.fingerprint)
+        else:
+            evidence.move(moves, self._fresh_logits(sorted(evidence.scores), moves, model.dimension))
+        self._kept.put_evidence(evidence)
+
+    def _fresh_logits(self, ids: Sequence[int], moves: LabelMap, dimension: int) -> dict[int, Vectors]:
+        """Logits (new,) of the new labels by id, for those memories that may be read; untrained."""
+        if not len(moves.new):
+            return dict.fromkeys(ids, np.zeros(0, dtype=np.float32))
+        if not ids or not self._consents.granted(PERSONALIZATION):
+            return {}
+        records = {one.id: one.record for one in self._store.iter(purpose=PERSONALIZATION)}
+        scored = [id for id in ids if id in records]
+        if not scored:
+            return {}
+        vectors = np.stack([self._store.vector(id) for id in scored])
+        x = model_inputs([records[id].text for id in scored], vectors, dimension)
+        fresh = fresh_rows(moves, self._encoder, dimension)
+        new = logits(x, fresh, np.zeros(len(fresh), dtype=np.float32)).astype(np.float32)
+        return dict(zip(scored, new, strict=True))
 
     def train(self, flat: Vectors, *, plan: TrainingPlan, hold_back: bool, rng: np.random.Generator) -> Vectors:
         """Return the shared model ``flat`` (C·(d+1),) after local training on labelled memories.

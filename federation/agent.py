@@ -55,6 +55,7 @@ class TrainRequest:
 
     run: str  # which federation asks, as its messages name it: nothing proves it in open mode
     flat: Floats  # the global model, (d,)
+    catalogue: str  # the fingerprint of the labels that its rows are of
     server_round: int
     mode: str
     hold_back: bool
@@ -76,6 +77,7 @@ class StatisticsRequest:
 
     run: str
     flat: Floats  # the global model, (d,)
+    catalogue: str  # the fingerprint of the labels that its rows are of
     weights: npt.NDArray[np.float64]  # the population weights so far, (k,)
     server_round: int
     mode: str
@@ -108,15 +110,25 @@ class Agent:
             raise UpdateError(
                 f"The server asks for {request.plan.steps} local steps, at most {MOST_LOCAL_STEPS} are taken."
             )
+        self._require_same_catalogue(request)
         return self._answered(request, lambda: self._trained(request, node_id))
 
     def statistics(self, request: StatisticsRequest) -> Floats:
         """Return the re-scorer's statistics, float32 (ANSWER_LENGTH,), clipped as one; else as :meth:`train`."""
+        self._require_same_catalogue(request)
         return self._answered(request, lambda: self._counted(request))
 
     def choices(self, request: ChoiceRequest) -> Floats:
         """Return the sums about choices, float32 (`ChoiceRequest.length`,), clipped; else as :meth:`train`."""
         return self._answered(request, lambda: choice_answer(self.device, request))
+
+    def _require_same_catalogue(self, request: TrainRequest | StatisticsRequest) -> None:
+        """Raise `UpdateError` unless the request's numbers stand for the labels that this device knows.
+
+        Another version may have as many labels: what was added up then would mean something else.
+        """
+        if request.catalogue != self.device.model.catalogue.fingerprint:
+            raise UpdateError("This device has another version of the catalogue than the server asks about.")
 
     def _answered(self, request: Request, make: Callable[[], Floats]) -> Floats:
         if request.mode != OPEN_MODE:

@@ -19,7 +19,7 @@ from federation.agent import StatisticsRequest, TrainRequest, agent_of
 from federation.choice_request import ChoiceRequest
 from federation.choice_rounds import CHOICE_MESSAGE, FACTORS, ITEMS, STEP
 from federation.errors import UpdateError
-from federation.strategy import ARRAY, ARRAYS, CONFIG, METRICS, WEIGHT, WEIGHTS, as_arrays, reply_array
+from federation.strategy import ARRAY, ARRAYS, CATALOGUE, CONFIG, METRICS, WEIGHT, WEIGHTS, as_arrays, reply_array
 from federation.update import Floats
 
 # One code for every failure: why a device does not take part is its owner's matter.
@@ -80,6 +80,7 @@ def _request(message: Message, *, run: str) -> TrainRequest:
     return TrainRequest(
         run=run,
         flat=np.asarray(message.content.array_records[ARRAYS][ARRAY].numpy(), dtype=np.float32),
+        catalogue=str(config[CATALOGUE]),
         server_round=int(config["server-round"]),  # type: ignore[arg-type]
         mode=str(config["mode"]),
         hold_back=bool(config["hold-back"]),
@@ -98,6 +99,7 @@ def _statistics_request(message: Message, *, run: str) -> StatisticsRequest:
     return StatisticsRequest(
         run=run,
         flat=np.asarray(arrays[ARRAY].numpy(), dtype=np.float32),
+        catalogue=str(config[CATALOGUE]),
         weights=np.asarray(arrays[WEIGHTS].numpy(), dtype=np.float64),
         server_round=int(config["server-round"]),  # type: ignore[arg-type]
         mode=str(config["mode"]),

@@ -1,7 +1,8 @@
 """One run over simulated devices, from rows to figures: fill the devices, run the rounds, personalize, measure.
 
 `tacit demo`, `tacit simulate` and `tacit evaluate routing` are this with different rows and different output. A run
-lies in a folder, and one that was interrupted continues there to the same model, bit for bit.
+lies in a folder, and one that was interrupted continues there to the same model, bit for bit. Where the checkpoint in
+the folder was migrated to the next version of its catalogue, more rounds go on from it, on the same devices.
 """
 
 import contextlib
@@ -121,12 +122,16 @@ def _run(
     people = members(experiment.split, late=experiment.late)
     settings = dataclasses.replace(settings, cohort=min(settings.cohort, sum(not member.late for member in people)))
     settings, start = _prepare(experiment, settings, folder, encoder)
+    latest = Checkpoint.load(folder / CHECKPOINT_FILE) if settings.resume else start
+    experiment = dataclasses.replace(experiment, catalogue=latest.catalogue)
     warm(encoder, experiment.texts, progress)
     fleet = Fleet(folder, people, start=start, encoder=encoder)
     with progress("Filling devices", len(people)) as tick:
         fleet.fill(tick=tick)
     history = History(folder, continued=settings.resume)
     with fleet.pool() as pool:
+        if latest.begun:
+            fleet.give(latest, pool)
         model = _rounds(experiment, settings, fleet, pool, history, progress)
         with progress("Personalizing", len(people)) as tick:
             measured = fleet.measure(model, pool, tick=tick)
@@ -145,26 +150,36 @@ def _prepare(
     }
     about, first = folder / _RUN_FILE, folder / _START_FILE
     if settings.resume:
-        if not about.is_file():
-            raise CheckpointError(f"There is no run to resume in {folder}. Start it without --resume.")
-        try:
-            before = json.loads(about.read_text(encoding="utf-8"))
-        except ValueError:
-            raise CheckpointError(
-                f"{about} is damaged, so the run cannot be resumed. Start anew with another --out."
-            ) from None
-        if before != run:
-            raise CheckpointError(f"The run in {folder} has other data or settings. Repeat its command with --resume.")
+        _check_continues(folder, run)
     elif about.exists():
         raise CheckpointError(f"{folder} holds a run already. Continue it with --resume, or name another --out.")
     if not first.is_file():
         start_checkpoint(experiment.catalogue, encoder, title=experiment.title).save(first)
-    if not about.is_file():
-        write_atomically(about, json.dumps(run, indent=2).encode())
+    write_atomically(about, json.dumps(run, indent=2).encode())
     # A run that was cut off before its first checkpoint starts its rounds anew on the devices that are there.
     has_rounds = settings.resume and (folder / CHECKPOINT_FILE).is_file()
     here = dataclasses.replace(settings, model=str(first), out=str(folder), resume=has_rounds)
     return here, Checkpoint.load(first)
+
+
+def _check_continues(folder: Path, run: dict[str, Any]) -> None:
+    """Raise `CheckpointError` unless ``run`` is the one in the folder, or follows a migration of its checkpoint."""
+    about, latest = folder / _RUN_FILE, folder / CHECKPOINT_FILE
+    if not about.is_file():
+        raise CheckpointError(f"There is no run to resume in {folder}. Start it without --resume.")
+    try:
+        before = json.loads(about.read_text(encoding="utf-8"))
+    except ValueError:
+        raise CheckpointError(
+            f"{about} is damaged, so the run cannot be resumed. Start anew with another --out."
+        ) from None
+    if isinstance(before, dict) and latest.is_file():
+        model = Checkpoint.load(latest)
+        if model.begun and model.round == model.begun:
+            # Nothing has run since the migration, so what follows may have settings of its own.
+            before = before | {"settings": run["settings"]}
+    if before != run:
+        raise CheckpointError(f"The run in {folder} has other data or settings. Repeat its command with --resume.")
 
 
 def _rounds(
@@ -186,8 +201,8 @@ def _rounds(
         )
         run_rounds(settings, [member.name for member in fleet.people if not member.late], pool, watch=watch)
     model = Checkpoint.load(fleet.folder / CHECKPOINT_FILE)
-    if model.round != settings.all_rounds:
-        raise FederationError(f"Only {model.round} of {settings.all_rounds} rounds completed.")
+    if model.round - model.begun != settings.all_rounds:
+        raise FederationError(f"Only {model.round - model.begun} of {settings.all_rounds} rounds completed.")
     history.model(model.round, _accuracy(model.flat, x, tests, experiment))
     return model
 
@@ -199,7 +214,8 @@ def _accuracy(flat: Vectors, x: Vectors, tests: list[Row], experiment: Experimen
     names = experiment.catalogue.names
     model = Model.from_flat(flat, classes=len(names), dimension=x.shape[1])
     answers = model.scores(x).argmax(axis=1)
-    return float(np.mean([names[answer] == row.label for answer, row in zip(answers, tests, strict=True)]))
+    truth = [experiment.catalogue.current(row.label) for row in tests]
+    return float(np.mean([names[answer] == label for answer, label in zip(answers, truth, strict=True)]))
 
 
 def explained_examples(

@@ -89,6 +89,13 @@ class Fleet:
         """Return a pool that opens these devices; close it, or use it in a ``with`` statement."""
         return DevicePool(self.open)
 
+    def give(self, model: Checkpoint, pool: DevicePool) -> None:
+        """Give the devices of the rounds a model of the next version of their catalogue, where they do not have it."""
+        for member in self.people:
+            device = pool.agent(member.name).device
+            if not member.late and device.model.catalogue != model.catalogue:
+                device.load_model(model)
+
     def measure(
         self, model: Checkpoint, pool: DevicePool, *, tick: Callable[[], None] = lambda: None
     ) -> list[Measured]:

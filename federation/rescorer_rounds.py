@@ -22,7 +22,7 @@ from engine.checkpoint import Checkpoint
 from engine.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, newton_step
 from engine.shrinkage import ANSWER_LENGTH, chosen
 from federation.config import RunSettings
-from federation.strategy import WEIGHTS, TacitStrategy, as_arrays
+from federation.strategy import CATALOGUE, WEIGHTS, TacitStrategy, as_arrays
 
 RESCORER_MESSAGE = "train.rescorer"
 
@@ -35,11 +35,18 @@ def learn_population_weights(
     keep: Callable[[Checkpoint], None],
 ) -> None:
     """Take the steps that are left after ``model``, and ``keep`` a checkpoint after each. Raises `RoundError`."""
-    for step in range(model.round - settings.rounds, settings.rescorer_steps):
+    after_rounds = model.begun + settings.rounds
+    for step in range(model.round - after_rounds, settings.rescorer_steps):
         weights = PUBLIC_WEIGHTS if model.population is None else model.population
         arrays = ArrayRecord({**as_arrays(model.flat), WEIGHTS: Array(np.asarray(weights, dtype=np.float64))})
-        config = ConfigRecord({"mode": settings.mode, "clip-norm": float(settings.rescorer_clip)})
-        current = settings.rounds + step + 1
+        config = ConfigRecord(
+            {
+                "mode": settings.mode,
+                "clip-norm": float(settings.rescorer_clip),
+                CATALOGUE: model.catalogue.fingerprint,
+            }
+        )
+        current = after_rounds + step + 1
         messages = strategy.invite(current, arrays, config, grid, function=RESCORER_MESSAGE)
         replies = grid.send_and_receive(messages, timeout=settings.deadline_s)
         most = settings.rescorer_clip

@@ -2,7 +2,8 @@
 
 The same object runs in a simulation and on a SuperLink. ``model`` names the checkpoint to start from (by default the
 label names of the built-in services), ``out`` the folder of ``checkpoint.safetensors``; with ``resume`` the run
-continues from that file to the same bits as a run that never stopped.
+continues from that file to the same bits as a run that never stopped. Where that file was migrated to the next version
+of its catalogue, a run of ``rounds`` more begins there, with the optimizer's state and settings of its own.
 """
 
 # isort: off
@@ -26,7 +27,7 @@ from federation.choice_rounds import CHOICE_FILE, check_start, learn_choices
 from federation.config import MODE_NOTICE, RunSettings
 from federation.errors import CheckpointError
 from federation.rescorer_rounds import learn_population_weights
-from federation.strategy import ARRAY, TacitStrategy, as_arrays, make_strategy
+from federation.strategy import ARRAY, CATALOGUE, TacitStrategy, as_arrays, make_strategy
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -41,10 +42,10 @@ def main(grid: Grid, context: Context) -> None:
         _learn_choices(grid, settings)
         return
     strategy, model = make_strategy(settings), _start(settings)
-    if model.round:
+    if model.round > model.begun:
         _check_same_run(settings, model)
     keep = _keeper(settings)
-    if model.round < settings.rounds:
+    if model.round - model.begun < settings.rounds:
         model = _train(grid, strategy, settings, model, keep)
     learn_population_weights(grid, strategy, settings, model, keep)
 
@@ -70,7 +71,7 @@ def _train(
 ) -> Checkpoint:
     """Run the rounds that are left of the model's; the last checkpoint."""
     if start.round:
-        strategy.restore(start.tensors, next_round=start.round + 1)
+        strategy.restore(start.tensors, next_round=start.round + 1, begun=start.begun)
     else:
         strategy.hold_to(start)
     latest = start
@@ -86,7 +87,7 @@ def _train(
     strategy.start(
         grid=grid,
         initial_arrays=as_arrays(start.flat),
-        num_rounds=settings.rounds - start.round,
+        num_rounds=settings.rounds - (start.round - start.begun),
         timeout=settings.deadline_s,
         train_config=ConfigRecord(
             {
@@ -95,6 +96,7 @@ def _train(
                 "learning-rate": float(settings.learning_rate),
                 "clip-norm": float(settings.clip_norm),
                 "seed": settings.seed,
+                CATALOGUE: start.catalogue.fingerprint,
             }
         ),
         evaluate_fn=after_round,
@@ -111,7 +113,9 @@ def _start(settings: RunSettings) -> Checkpoint:
     if settings.model:
         # A model of another run is a start, not something to continue.
         loaded = Checkpoint.load(Path(settings.model))
-        return dataclasses.replace(loaded, round=0, population=None, kappa=KAPPA, tensors={}, notes={})
+        return dataclasses.replace(
+            loaded, round=0, begun=0, population=None, kappa=KAPPA, tensors={}, notes={}
+        )
     from engine.encoder import load_encoder
 
     return start_checkpoint(Catalogue.builtin(), load_encoder())

@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.anchor import ANCHOR, anchor_of
 from engine.checkpoint import Checkpoint
 from federation.config import RunSettings
 from federation.errors import CheckpointError, RoundError, UpdateError
 from federation.update import Floats, check_reply, l2_norm
 
 ARRAYS, ARRAY, CONFIG, METRICS, WEIGHT = "arrays", "model", "config", "metrics", "weight"
+CATALOGUE = "catalogue"  # The fingerprint of the one that a round pins.
 WEIGHTS = "weights"  # Of the re-scorer, beside the model; `WEIGHT` is what Flower averages by.
-_MOMENTS, _ANCHOR = ("m_t", "v_t"), "anchor"
-# Where the ridge pulls to, as a share of the start model: names alone are surer than rows bear out.
-ANCHOR_SHARE = 0.5
+_MOMENTS = ("m_t", "v_t")
 _STYPE = "numpy.ndarray"
 
 
@@ -83,6 +83,7 @@ class StrictRounds:
     anchor: Floats | None
     _current: Floats | None
     first_round: int
+    begun: int = 0
     _length: int = 0
     _asked: int = 0
 
@@ -93,7 +94,7 @@ class StrictRounds:
         current = server_round + self.first_round - 1
         self._length = int(arrays[ARRAY].shape[0])
         self._current = np.asarray(arrays[ARRAY].numpy(), dtype=np.float32)
-        config["hold-back"] = self.settings.hold_back(current)
+        config["hold-back"] = self.settings.hold_back(current - self.begun)
         return self.invite(current, arrays, config, grid)
 
     def invite(
@@ -150,28 +151,29 @@ class StrictRounds:
     def hold_to(self, start: Checkpoint) -> None:
         """Pull the rounds' model towards half of ``start``, its biases excepted, as far as the settings' ridge says."""
         if self.settings.ridge:
-            table = ANCHOR_SHARE * start.flat.reshape(len(start.catalogue), start.dimension + 1)
-            table[:, -1] = np.nan
-            self.anchor = table.reshape(-1).astype(np.float32)
+            self.anchor = anchor_of(start.flat.reshape(len(start.catalogue), start.dimension + 1)).reshape(-1)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later run needs to continue to the same bits: anchor and moments, if there are any."""
-        found = {} if self.anchor is None else {_ANCHOR: np.asarray(self.anchor)}
+        found = {} if self.anchor is None else {ANCHOR: np.asarray(self.anchor)}
         for name in _MOMENTS:
             moment = getattr(self, name, None)
             if moment:
                 found[name] = np.asarray(moment[ARRAY])
         return found
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]], *, next_round: int) -> None:
-        """Continue from ``state`` at ``next_round``; raise `CheckpointError` if it is of another strategy."""
-        moments = {name: moment for name, moment in state.items() if name != _ANCHOR}
+    def restore(self, state: Mapping[str, npt.NDArray[Any]], *, next_round: int, begun: int = 0) -> None:
+        """Continue from ``state`` at ``next_round``; raise `CheckpointError` if it is of another strategy.
+
+        The run's own first two thirds count from the round after ``begun``.
+        """
+        moments = {name: moment for name, moment in state.items() if name != ANCHOR}
         if set(moments) != (set(_MOMENTS) if hasattr(self, "m_t") and next_round > 1 else set()):
             raise CheckpointError(f"The checkpoint's state does not fit strategy {self.settings.strategy!r}.")
         for name, moment in moments.items():
             setattr(self, name, {ARRAY: np.array(moment)})
-        self.anchor = np.array(state[_ANCHOR], dtype=np.float32) if _ANCHOR in state else None
-        self.first_round = next_round
+        self.anchor = np.array(state[ANCHOR], dtype=np.float32) if ANCHOR in state else None
+        self.first_round, self.begun = next_round, begun
 
 
 def _addressed(message: Message, function: str) -> Message:

@@ -15,6 +15,7 @@ _COMMANDS = {
     "demo": ("federation.cli.demo", "Fill, train and personalize 24 simulated devices, and show the results."),
     "simulate": ("federation.cli.simulate", "Run federated rounds over the users of a data file, one device each."),
     "device": ("federation.cli.device", "Create and use one device's encrypted memory."),
+    "model": ("federation.cli.model", "Change a shared model's file between rounds."),
     "evaluate": ("federation.cli.evaluate", "Measure personalization on a data file by the protocol."),
     "report": ("federation.cli.report", "Write report.html and print the table of a finished run again."),
 }

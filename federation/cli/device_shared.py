@@ -182,6 +182,7 @@ def model_as_json(model: "Checkpoint") -> dict[str, Any]:
         "title": model.title,
         "generated_population": GENERATED in model.title,
         "catalogue": model.catalogue.title,
+        "catalogue_version": model.catalogue.version,
         "labels": len(model.catalogue),
     }
 
@@ -190,7 +191,8 @@ def model_in_words(model: "Checkpoint") -> str:
     """Return which model is in use, on one line."""
     made = f"after round {model.round}" if model.round else "from the label names, no round yet"
     title = f" ({plain(model.title)})" if model.title else ""
-    return f"{made}{title}, {plural(len(model.catalogue), 'label')} ({plain(model.catalogue.title)})"
+    version = f", version {model.catalogue.version}" if model.catalogue.version > 1 else ""
+    return f"{made}{title}, {plural(len(model.catalogue), 'label')} ({plain(model.catalogue.title)}{version})"
 
 
 def print_origin(model: "Checkpoint") -> None:

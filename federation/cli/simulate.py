@@ -58,7 +58,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Of a round, in seconds.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for devices, model and report.")
-@click.option("--resume", is_flag=True, help="Continue the interrupted run in --out, to the same bits.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out, interrupted or migrated.")
 @run_options
 def command(
     data: str, devices: int | None, alpha: float, out: Path, encoder_name: str | None, as_json: bool, **given: Any

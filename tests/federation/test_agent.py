@@ -11,17 +11,22 @@ import numpy as np
 import pytest
 
 from engine.account import Limits
+from engine.catalogue import Catalogue
 from engine.training import TrainingPlan
 from federation import agent
 from federation.agent import Agent, DevicePool, TrainRequest, agent_of, most_open, serving
 from federation.errors import UpdateError
 from store import DeviceKey, StoreError, StoreFullError, Where
 
+# Of the town, whose people have these.
+LABELS = Catalogue.from_names(["opera", "pizza", "salon", "taxi"])
+
 
 def request(flat: np.ndarray, **changed: Any) -> TrainRequest:
     plain: dict[str, Any] = {
         "run": "Flower run 1",
         "flat": flat,
+        "catalogue": LABELS.fingerprint,
         "server_round": 1,
         "mode": "open",
         "hold_back": False,

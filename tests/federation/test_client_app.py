@@ -15,6 +15,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.common.serde import message_to_proto
 
+from engine.catalogue import Catalogue
 from federation import agent, client_app
 from federation.agent import DevicePool
 from federation.errors import UpdateError
@@ -23,6 +24,7 @@ from federation.strategy import reply_array
 
 LENGTH = 5
 SECRET = "the spare key lies under the third flowerpot"
+LABELS = Catalogue.from_names(["opera", "pizza", "salon", "taxi"])  # Of the town, whose people have these.
 GOOD = np.arange(LENGTH, dtype=np.float32)
 
 
@@ -42,6 +44,7 @@ def request(values: np.ndarray | None = None, message_type: str = "train", **con
         "learning-rate": 0.3,
         "clip-norm": 1.0,
         "seed": 0,
+        "catalogue": LABELS.fingerprint,
     }
     content = RecordDict({"arrays": ArrayRecord({"model": Array(flat)}), "config": ConfigRecord(asked | config)})
     message = Message(content, 2, message_type)

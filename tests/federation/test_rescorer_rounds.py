@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint
 from engine.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, K, Statistics, newton_step
 from engine.shrinkage import ANSWER_LENGTH, KAPPAS, chosen
@@ -17,11 +18,15 @@ from federation.rescorer_rounds import RESCORER_MESSAGE
 from federation.simulation import Watch
 from federation.update import l2_norm
 
+# Of the town, whose people have these.
+LABELS = Catalogue.from_names(["opera", "pizza", "salon", "taxi"])
+
 
 def request(flat: np.ndarray, **changed: Any) -> StatisticsRequest:
     plain: dict[str, Any] = {
         "run": "Flower run 1",
         "flat": flat,
+        "catalogue": LABELS.fingerprint,
         "weights": PUBLIC_WEIGHTS,
         "server_round": 4,
         "mode": "open",

@@ -155,7 +155,7 @@ def test_pulled_replies_are_given_once(town: Any) -> None:
     grid = InProcessGrid(town.names)
     config = {
         "mode": "open", "server-round": 1, "hold-back": False, "local-steps": 1, "learning-rate": 0.1,
-        "clip-norm": 1.0, "seed": 0,
+        "clip-norm": 1.0, "seed": 0, "catalogue": town.fleet.start.catalogue.fingerprint,
     }  # fmt: skip
     records = RecordDict(
         {"arrays": ArrayRecord({"model": Array(town.fleet.start.flat)}), "config": ConfigRecord(config)}
@@ -198,5 +198,6 @@ def test_messages_to_devices_hold_nothing_but_the_model_and_the_plan(town: Any, 
         assert set(asked) == {"arrays", "config"}
         assert set(asked.config_records["config"]) == {
             "mode", "local-steps", "learning-rate", "clip-norm", "seed", "server-round", "hold-back", "proximal-mu",
+            "catalogue",
         }  # fmt: skip
         assert str(town.fleet.folder).encode() not in encoded
