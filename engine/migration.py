@@ -5,9 +5,10 @@ that stay keep their rows to the bit, new ones start from their encoded names as
 of removed ones go. The re-scorer's population weights say nothing of single labels and stay as they are.
 
 Optimizer: Adam and Yogi keep a first and a second moment for each parameter and treat parameters apart, so the rows of
-labels that stay go on as if nothing had happened. New rows start with both moments at zero, which is what these
-optimizers start from, and are held to their own start as the others are (`engine/anchor.py`); ``docs/design.md`` says what else was tried. Sources: Reddi et al. 2021 (algorithm 2); Kingma and
-Ba 2015 (algorithm 1).
+labels that stay go on as if nothing had happened. New rows start with both moments at zero, which says that no gradient
+was seen yet and is what these optimizers start from; their floor τ keeps the first steps from being large. New rows
+are held to half of their own start, as the others are (`engine/anchor.py`). Sources:
+Kingma and Ba 2015 (algorithm 1); Zaheer et al. 2018 (algorithm 2); Reddi et al. 2021 (algorithm 2).
 
 >>> before = Catalogue.from_names(["taxi", "pizza", "opera"])
 >>> wanted = Catalogue(labels=(Label(name="pizza"), Label(name="cab", was=("taxi",)), Label(name="spa")))
