@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.device import Device, Memory
     from engine.encoder import Encoder, load_encoder
     from engine.errors import EngineError
+    from engine.migration import migrate
     from engine.suggestion import Evaluation, Found, Suggestion
     from federation.cli import main
     from federation.population import generate
@@ -45,6 +46,7 @@ _HOMES = {
     "generate": "federation.population",
     "load_encoder": "engine.encoder",
     "main": "federation.cli",
+    "migrate": "engine.migration",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "generate",
     "load_encoder",
     "main",
+    "migrate",
 ]
 
 
