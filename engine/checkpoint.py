@@ -93,12 +93,11 @@ class Checkpoint:
             "encoder": self.encoder,
             "catalogue": self.catalogue.to_json(),
             "round": str(self.round),
+            "begun": str(self.begun),
             "title": self.title,
             "kappa": repr(float(self.kappa)),
             "notes": json.dumps(dict(self.notes), sort_keys=True),
         }
-        if self.begun:
-            about["begun"] = str(self.begun)
         about["digest"] = _digest(tensors, about)
         # One entry, because safetensors writes several in an order that changes from call to call.
         return bytes(save(tensors, metadata={_ABOUT: _canonical(about)}))
@@ -134,7 +133,7 @@ class Checkpoint:
                 encoder=about["encoder"],
                 catalogue=Catalogue.from_json(about["catalogue"]),
                 round=int(about["round"]),
-                begun=int(about.get("begun", "0")),
+                begun=int(about["begun"]),
                 title=about["title"],
                 population=tensors.pop(_POPULATION, None),
                 kappa=float(about["kappa"]),

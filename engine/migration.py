@@ -159,9 +159,7 @@ def _moved(flat: npt.NDArray[Any], moves: LabelMap, fresh: npt.NDArray[Any]) -> 
     return moves.rows(flat.reshape(len(moves.before), -1), fresh).reshape(-1)
 
 
-def _moved_state(
-    state: Mapping[str, npt.NDArray[Any]], moves: LabelMap, start: Vectors
-) -> dict[str, npt.NDArray[Any]]:
+def _moved_state(state: Mapping[str, npt.NDArray[Any]], moves: LabelMap, start: Vectors) -> dict[str, npt.NDArray[Any]]:
     expected = (len(moves.before) * start.shape[1],)
     for name, value in state.items():
         if value.shape != expected:

@@ -113,9 +113,7 @@ def _start(settings: RunSettings) -> Checkpoint:
     if settings.model:
         # A model of another run is a start, not something to continue.
         loaded = Checkpoint.load(Path(settings.model))
-        return dataclasses.replace(
-            loaded, round=0, begun=0, population=None, kappa=KAPPA, tensors={}, notes={}
-        )
+        return dataclasses.replace(loaded, round=0, begun=0, population=None, kappa=KAPPA, tensors={}, notes={})
     from engine.encoder import load_encoder
 
     return start_checkpoint(Catalogue.builtin(), load_encoder())

@@ -170,6 +170,7 @@ def forged(**changes: Any) -> bytes:
         "encoder": "e",
         "catalogue": Catalogue.from_names("ab").to_json(),
         "round": "3",
+        "begun": "0",
         "title": "",
         "kappa": "100.0",
         "notes": "{}",

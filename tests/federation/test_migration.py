@@ -176,7 +176,8 @@ def test_every_strategy_goes_on_with_its_own_state(
     run_experiment(experiment, settings(strategy=strategy), tmp_path / "run", CachedEncoder(toy))
     _, after = moved(tmp_path / "run", wanted, toy)
     done = go_on(tmp_path / "run", experiment, toy, strategy=strategy, rescorer_steps=0)
-    assert set(done.model.tensors) == set(after.tensors) == ({"m_t", "v_t"} if strategy == "fedyogi" else set())
+    moments = {"m_t", "v_t"} if strategy == "fedyogi" else set()
+    assert set(done.model.tensors) == set(after.tensors) == {"anchor", *moments}
     assert done.model.population is not None
     assert done.model.population.tobytes() == after.population.tobytes()  # type: ignore[union-attr]
     assert done.model.round == after.round + MORE
