@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from federation.dataset import Row
+from federation.population.outside import outside_rows
 from federation.population.people import Person, make_person
 from federation.population.requests import Intent, make_rows
 from federation.population.words import FIRST_NAMES, LAST_NAMES
@@ -27,7 +28,8 @@ class Population:
     """People and all their rows, in person order and then in time order.
 
     ``intents`` runs beside ``rows`` and tells what lies behind each: for analysis (accuracy by form of request),
-    never for a method.
+    never for a method. ``outside`` are further requests, which no service takes: a device should say that it does
+    not know. They stand in no file.
     """
 
     people: tuple[Person, ...]
@@ -35,6 +37,7 @@ class Population:
     intents: tuple[Intent, ...]
     seed: int
     title: str = TITLE
+    outside: tuple[Row, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.intents):
@@ -60,20 +63,23 @@ class Population:
                 file.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
-def generate(devices: int, *, seed: int, rows_per_device: int = 70) -> Population:
+def generate(devices: int, *, seed: int, rows_per_device: int = 70, outside_per_device: int = 0) -> Population:
     """Invent ``devices`` people, each with about ``rows_per_device`` rows (0.5 to 1.7 times as many).
 
-    Person i depends on ``seed``, i and ``rows_per_device`` only. Raises `ValueError` for fewer than one device or
-    fewer than ten rows each.
+    Each also makes ``outside_per_device`` requests that are out of scope. Person i depends on ``seed``, i and
+    ``rows_per_device`` only. Raises `ValueError` for fewer than one device or fewer than ten rows each.
     """
     if devices < 1:
         raise ValueError(f"Expected devices={devices} to be at least 1.")
+    if outside_per_device < 0:
+        raise ValueError(f"Expected outside_per_device={outside_per_device} to be 0 or more.")
     if rows_per_device < MIN_ROWS_PER_DEVICE:
         raise ValueError(f"Expected rows_per_device={rows_per_device} to be at least {MIN_ROWS_PER_DEVICE}.")
     name_offset = Random(f"{seed}:names").randrange(len(FIRST_NAMES) * len(LAST_NAMES))
     people: list[Person] = []
     rows: list[Row] = []
     intents: list[Intent] = []
+    outside: list[Row] = []
     for number in range(devices):
         rng = Random(f"{seed}:person:{number}")
         person = make_person(number, name_offset=name_offset, rng=rng)
@@ -82,4 +88,5 @@ def generate(devices: int, *, seed: int, rows_per_device: int = 70) -> Populatio
         people.append(person)
         rows += own_rows
         intents += own_intents
-    return Population(people=tuple(people), rows=tuple(rows), intents=tuple(intents), seed=seed)
+        outside += outside_rows(person, outside_per_device, rng=Random(f"{seed}:outside:{number}"))
+    return Population(people=tuple(people), rows=tuple(rows), intents=tuple(intents), seed=seed, outside=tuple(outside))
