@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from engine.device import Device, Memory
     from engine.encoder import Encoder, load_encoder
     from engine.errors import EngineError
+    from engine.evaluation import Evaluation
     from engine.migration import migrate
-    from engine.suggestion import Evaluation, Found, Suggestion
+    from engine.suggestion import Found, Suggestion, Suggestions
     from federation.cli import main
     from federation.population import generate
     from store import DeviceKey, Passphrase, StoreError
@@ -36,13 +37,14 @@ _HOMES = {
     "DeviceKey": "store",
     "Encoder": "engine.encoder",
     "EngineError": "engine.errors",
-    "Evaluation": "engine.suggestion",
+    "Evaluation": "engine.evaluation",
     "Found": "engine.suggestion",
     "Label": "engine.catalogue",
     "Memory": "engine.device",
     "Passphrase": "store",
     "StoreError": "store",
     "Suggestion": "engine.suggestion",
+    "Suggestions": "engine.suggestion",
     "generate": "federation.population",
     "load_encoder": "engine.encoder",
     "main": "federation.cli",
@@ -65,6 +67,7 @@ __all__ = [
     "Passphrase",
     "StoreError",
     "Suggestion",
+    "Suggestions",
     "generate",
     "load_encoder",
     "main",

@@ -13,6 +13,7 @@ Everything derived from the user lies sealed in the device's folder, nothing lea
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,11 +23,15 @@ import numpy as np
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint, check_encoder, start_checkpoint
 from engine.chooses import Chooses
-from engine.encoder import Encoder, check_vectors, load_encoder
+from engine.encoder import Encoder, Vectors, check_vectors, load_encoder
 from engine.errors import EncoderMismatchError
+from engine.evaluation import Answers, Evaluation
 from engine.keeper import Memory
 from engine.kept import Kept, first_values
-from engine.suggestion import Evaluation, Suggestion, found, ranks_of
+from engine.memory_view import MemoryView
+from engine.rescorer import Floats, log_softmax
+from engine.scope import FALSE_REFUSALS, Scope, Signs, threshold
+from engine.suggestion import Suggestion, Suggestions, found
 from store import AcceptRollback, DeviceSecret, EncryptedStore, Unlock, Witness
 
 __all__ = ["Device", "Memory"]
@@ -123,35 +128,47 @@ class Device(Chooses):
 
     # Answers
 
-    def suggest(self, text: str, k: int = 3, *, cautious: bool = False) -> list[Suggestion]:
+    def suggest(
+        self, text: str, k: int = 3, *, cautious: bool = False, false_refusals: float = FALSE_REFUSALS
+    ) -> Suggestions:
         """Return the ``k`` best labels for ``text``, the most probable first, with the memories that explain them.
 
         The shared model's first answer stays first unless another label is three times as probable, if ``cautious``;
         one and a half times, where this device's memories have not shown that personalizing them helps.
+
+        The answer's ``known`` is ``False`` where the text looks like nothing that the device can answer: less so than
+        all but a share ``false_refusals`` of its own labelled memories do, each seen from the others.
         """
         if k < 1:
             raise ValueError(f"Expected k={k} to be at least 1.")
         x = self._encode([text])
         with self._lock:
             view = self._viewed()
-            global_log = view.global_log([text], x)
+            logits = view.logits([text], x)
+            global_log = log_softmax(logits)
             personal_log = view.personalizer.predict(global_log, x)
             ranking = view.personalizer.ranking(global_log, personal_log, cautious=cautious)
-            personal, shared = np.exp(personal_log[0]), np.exp(global_log[0])
+            scope = Scope(
+                score=float(view.signs(logits, personal_log, x).scores[0]),
+                threshold=threshold(self._own_signs().scores, share=false_refusals),
+            )
             order = np.argsort(-ranking[0], kind="stable")[:k]
-            return [
-                Suggestion(
-                    label=view.labels[label],
-                    score=float(personal[label]),
-                    source="personal" if label >= view.public or personal[label] > shared[label] else "global",
-                    private=bool(label >= view.public),
-                    because=tuple(
-                        found(id, view.records[id], similarity)
-                        for id, similarity in view.nearest(x[0], int(label), _EXPLAINED_BY)
-                    ),
-                )
-                for label in order
-            ]
+            of = _Explained(view=view, x=x[0], personal=np.exp(personal_log[0]), shared=np.exp(global_log[0]))
+            return Suggestions([of.suggestion(int(label)) for label in order], scope=scope)
+
+    def scope_signs(self, texts: Sequence[str]) -> tuple[Signs, Signs]:
+        """Return what tells whether texts are in scope, and the same of the memories that set the threshold.
+
+        For measuring how well the two are told apart: `suggest` says what follows from it.
+        """
+        x = self._encode(texts)
+        with self._lock:
+            view = self._viewed()
+            logits = view.logits(texts, x)
+            return view.signs(logits, view.personalizer.predict(log_softmax(logits), x), x), self._own_signs()
+
+    def _own_signs(self) -> Signs:
+        return self._kept.once("own signs", lambda: self._viewed().own_signs())
 
     def shared_answer(self, text: str) -> str:
         """Return the label that the shared model alone would suggest first."""
@@ -160,10 +177,13 @@ class Device(Chooses):
             view = self._viewed()
             return view.labels[int(view.global_log([text], x)[0, : view.public].argmax())]
 
-    def evaluate(self, rows: Sequence[tuple[str, str]]) -> Evaluation:
+    def evaluate(
+        self, rows: Sequence[tuple[str, str]], *, accepted: Sequence[Sequence[str]] | None = None
+    ) -> Evaluation:
         """Rank the true labels of (text, label) rows by the global and by the personal model.
 
-        The global model ranks the public labels only; a label that it does not know has rank 0.
+        ``accepted`` are all labels that each row's user would take, best first; by default the row's own. The global
+        model ranks the public labels only; a label that it does not know has rank 0.
         """
         texts = [text for text, _ in rows]
         x = self._encode(texts)
@@ -172,13 +192,26 @@ class Device(Chooses):
             place = {name: index for index, name in enumerate(view.labels)}
             global_log, rank = view.global_log(texts, x), view.personalizer.ranking
             personal_log = view.personalizer.predict(global_log, x)
-            shared, personal = global_log[:, : view.public], rank(global_log, personal_log)
-            cautious = rank(global_log, personal_log, cautious=True)
         truth = [place.get(catalogue.current(label), -1) for _, label in rows]
+        if accepted is None:
+            accepted = [(label,) for _, label in rows]
+        known = [[place.get(catalogue.current(label), -1) for label in labels] for labels in accepted]
+        judged = [0 <= label < view.public for label in truth]
+
+        def answers(ranking: Floats, log_probability: Floats) -> Answers:
+            return Answers.of(
+                ranking,
+                log_probability,
+                truth=truth,
+                accepted=known,
+                judged=judged,
+            )
+
+        public_log = log_softmax(global_log[:, : view.public])
         return Evaluation(
-            global_ranks=ranks_of(shared, truth),
-            personal_ranks=ranks_of(personal, truth),
-            cautious_ranks=ranks_of(cautious, truth),
+            shared=answers(global_log[:, : view.public], public_log),
+            personal=answers(rank(global_log, personal_log), personal_log),
+            cautious=answers(rank(global_log, personal_log, cautious=True), personal_log),
         )
 
     @property
@@ -213,3 +246,26 @@ class Device(Chooses):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Explained:
+    """A request's vector (d,) and the probabilities (C,) of all labels, personal and shared."""
+
+    view: MemoryView
+    x: Vectors
+    personal: Floats
+    shared: Floats
+
+    def suggestion(self, label: int) -> Suggestion:
+        private = label >= self.view.public
+        return Suggestion(
+            label=self.view.labels[label],
+            score=float(self.personal[label]),
+            source="personal" if private or self.personal[label] > self.shared[label] else "global",
+            private=private,
+            because=tuple(
+                found(id, self.view.records[id], similarity)
+                for id, similarity in self.view.nearest(self.x, label, _EXPLAINED_BY)
+            ),
+        )

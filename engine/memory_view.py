@@ -6,8 +6,10 @@ never leaves the device.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.catalogue import Catalogue
 from engine.checkpoint import Checkpoint
@@ -16,7 +18,16 @@ from engine.encoder import Encoder, Vectors
 from engine.evidence import EvidenceRecord, held_back
 from engine.inputs import encode_inputs, model_inputs
 from engine.personalizer import Evidence, Personalizer
-from engine.rescorer import Floats, Integers, LabelledMemory, log_softmax
+from engine.rescorer import (
+    MOST_EVIDENCE,
+    Floats,
+    Integers,
+    LabelledMemory,
+    evidence_features,
+    judging,
+    log_softmax,
+)
+from engine.scope import Signs, signs
 from engine.scoring import logits
 from store import EncryptedStore, Record, Where
 
@@ -35,6 +46,7 @@ class MemoryView:
     class_bias: Vectors  # (C,)
     memory: LabelledMemory
     evidence: Evidence
+    evidence_logits: Floats  # (e, C), out of sample
     personalizer: Personalizer
 
     @property
@@ -47,13 +59,35 @@ class MemoryView:
         """The class vectors (D,) of the private labels, by name."""
         return dict(zip(self.private_labels, self.class_vectors[self.public :], strict=True))
 
-    def global_log(self, texts: Sequence[str], x: Vectors) -> Floats:
-        """Return log probabilities (q, C) of the shared model for texts with vectors x (q, d).
+    def logits(self, texts: Sequence[str], x: Vectors) -> npt.NDArray[Any]:
+        """Return logits (q, C) of the shared model for texts with vectors x (q, d).
 
         Private labels stand there by their names.
         """
         inputs = model_inputs(texts, x, self.class_vectors.shape[1])
-        return log_softmax(logits(inputs, self.class_vectors, self.class_bias))
+        return logits(inputs, self.class_vectors, self.class_bias)
+
+    def global_log(self, texts: Sequence[str], x: Vectors) -> Floats:
+        """Return the log probabilities (q, C) that belong to `logits`."""
+        return log_softmax(self.logits(texts, x))
+
+    def signs(self, logits: npt.NDArray[Any], personal_log: Floats, x: Vectors) -> Signs:
+        """Return what tells whether q requests with vectors x (q, d) are in scope, of logits and answers (q, C)."""
+        return signs(logits, personal_log, x @ self.x.T)
+
+    def own_signs(self) -> Signs:
+        """Return the same of the memories that judge, each without itself: what requests in scope look like here."""
+        able = judging(self.memory, self.evidence.rows)
+        rows, raw = self.evidence.rows[able][-MOST_EVIDENCE:], self.evidence_logits[able][-MOST_EVIDENCE:]
+        weights = self.personalizer.weights
+        if weights is None:
+            answers = log_softmax(raw)
+        else:
+            judged = evidence_features(self.memory, self.evidence.rows, self.evidence.global_log)
+            answers = log_softmax(judged.phi @ weights)
+        similarity = self.x[rows] @ self.x.T
+        similarity[np.arange(len(rows)), rows] = -np.inf
+        return signs(raw, answers, similarity)
 
     def nearest(self, x: Vectors, label: int, most: int) -> list[tuple[int, float]]:
         """Return up to ``most`` (id, cosine) of memories with this label, nearest to x (d,) first."""
@@ -102,10 +136,11 @@ def build_view(
     x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
     y = np.array([place[name] for name in names], dtype=np.int64)
     inputs = model_inputs([records[id].text for id in labelled], x, model.dimension)
-    global_log = log_softmax(logits(inputs, class_vectors, class_bias)) if len(labelled) else np.zeros((0, len(labels)))
-    rows = _judged_rows(labelled, inputs, y, global_log, evidence, catalogue, class_vectors, class_bias)
-    seen = global_log.copy()
-    seen[rows.rows] = rows.global_log
+    own_logits = logits(inputs, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
+    rows, raw = _judged_rows(labelled, y, own_logits, evidence, catalogue)
+    judges = Evidence(rows=rows, global_log=log_softmax(raw))
+    seen = log_softmax(own_logits)
+    seen[rows] = judges.global_log
     expected = np.exp(seen).mean(axis=0) if len(labelled) else np.full(len(labels), 1 / len(labels))
     memory = LabelledMemory(x=x, y=y, expected=expected, global_log=seen, public=len(catalogue))
     return MemoryView(
@@ -118,25 +153,23 @@ def build_view(
         class_vectors=class_vectors.astype(np.float32),
         class_bias=class_bias.astype(np.float32),
         memory=memory,
-        evidence=rows,
-        personalizer=Personalizer.fit(memory, rows, population=model.population, kappa=model.kappa),
+        evidence=judges,
+        evidence_logits=raw,
+        personalizer=Personalizer.fit(memory, judges, population=model.population, kappa=model.kappa),
     )
 
 
 def _judged_rows(
     labelled: list[int],
-    inputs: Vectors,
     y: Integers,
-    global_log: Floats,
+    own_logits: npt.NDArray[Any],
     evidence: EvidenceRecord,
     catalogue: Catalogue,
-    class_vectors: Vectors,
-    class_bias: Vectors,
-) -> Evidence:
-    """Pick the rows whose global scores are out of sample: never trained, or scored before they trained."""
+) -> tuple[Integers, Floats]:
+    """Pick the rows (e,) whose scores are out of sample, never trained or scored before they trained; their logits
+    (e, C). ``own_logits`` (n, C) are those of today for all labelled memories."""
     usable = evidence.scores if evidence.catalogue == catalogue.fingerprint else {}
-    rows, logs = [], []
-    private = slice(len(catalogue), None)
+    rows, kept = [], []
     back = held_back(labelled)
     for row, id in enumerate(labelled):
         if id not in evidence.trained:
@@ -144,11 +177,10 @@ def _judged_rows(
             if evidence.trained and y[row] >= len(catalogue) and not back[row]:
                 continue
             rows.append(row)
-            logs.append(global_log[row])
+            kept.append(own_logits[row])
         elif id in usable:
-            # The scores kept are logits of public labels; private ones are of today, since they never train.
-            own = logits(inputs[row], class_vectors[private], class_bias[private])
+            # The logits kept are those of public labels; private ones are of today, since they never train.
             rows.append(row)
-            logs.append(log_softmax(np.concatenate([usable[id], own])[None])[0])
-    shape = (len(rows), global_log.shape[1])
-    return Evidence(rows=np.array(rows, dtype=np.int64), global_log=np.array(logs).reshape(shape))
+            kept.append(np.concatenate([usable[id], own_logits[row, len(catalogue) :]]))
+    shape = (len(rows), own_logits.shape[1])
+    return np.array(rows, dtype=np.int64), np.array(kept, dtype=np.float64).reshape(shape)

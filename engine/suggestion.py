@@ -1,16 +1,15 @@
-"""What a device answers: suggestions with the memories that explain them, found memories, and an evaluation.
+"""What a device answers: suggestions with the memories that explain them, and found memories.
 
->>> Evaluation(global_ranks=(1, 2), personal_ranks=(1, 1), cautious_ranks=(1, 1)).personal_accuracy
-1.0
+>>> Suggestions([], scope=Scope(score=1.0, threshold=2.0)).known
+False
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy.typing as npt
+from typing import Literal
 
 from engine.because import Because
+from engine.scope import Scope
 from store import Record
 
 Source = Literal["global", "personal"]
@@ -46,30 +45,20 @@ class Suggestion:
     because: tuple[Found, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """Ranks (from 1) of the true label for each row, by the global and by the personal model; 0 is "not ranked".
+class Suggestions(list[Suggestion]):
+    """Suggestions, the most probable first, and whether the request looks like one that the device can answer.
 
-    ``cautious_ranks`` are those of the personal model when it is cautious: see `Device.suggest`.
+    A list like any other, so whoever only wants labels need not ask.
     """
 
-    global_ranks: tuple[int, ...]
-    personal_ranks: tuple[int, ...]
-    cautious_ranks: tuple[int, ...]
+    def __init__(self, suggestions: Iterable[Suggestion], *, scope: Scope) -> None:
+        super().__init__(suggestions)
+        self.scope = scope
 
     @property
-    def global_accuracy(self) -> float:
-        """Share of rows whose first answer by the global model is the true label."""
-        return _share_first(self.global_ranks)
-
-    @property
-    def personal_accuracy(self) -> float:
-        """Share of rows whose first answer by the personal model is the true label."""
-        return _share_first(self.personal_ranks)
-
-
-def _share_first(ranks: Sequence[int]) -> float:
-    return sum(rank == 1 for rank in ranks) / len(ranks) if ranks else float("nan")
+    def known(self) -> bool:
+        """Whether the device can answer; ``False`` says "I do not know", and what is suggested is a guess."""
+        return self.scope.known
 
 
 def found(id: int, record: Record, similarity: float, because: Because | None = None) -> Found:
@@ -85,11 +74,3 @@ def found(id: int, record: Record, similarity: float, because: Because | None = 
         similarity=similarity,
         because=because,
     )
-
-
-def ranks_of(scores: npt.NDArray[Any], truth: Sequence[int]) -> tuple[int, ...]:
-    """Return ranks from 1, ties counted against the true label; 0 where it is not among the columns."""
-    ranks = []
-    for row, label in zip(scores, truth, strict=True):
-        ranks.append(int((row >= row[label]).sum()) if 0 <= label < len(row) else 0)
-    return tuple(ranks)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.encoder import CachedEncoder
 from federation.config import RunSettings
 from federation.dataset import Row
@@ -19,11 +21,12 @@ from federation.errors import ConfigError
 from federation.experiment import Experiment, Outcome, Progress, no_progress, run_experiment, warm
 from federation.fleet import Measured
 from federation.methods import baselines_module, with_baselines
+from federation.out_of_scope import HeldOut, ScopeRead, hold_out, scope_result
 from federation.results import figures, header, traffic, versus_best
-from federation.splits import has_users, late_users, split_rows
+from federation.splits import Split, has_users, late_users, split_rows
 
 ALPHAS = (0.05, 0.3, 1.0, 5.0)
-_AT_THE_TOP = ("methods", "gain", "users", "rows", "versus_best_baseline", "unseen")
+_AT_THE_TOP = ("methods", "gain", "users", "rows", "versus_best_baseline", "unseen", "out_of_scope")
 
 
 def evaluate_routing(
@@ -38,14 +41,17 @@ def evaluate_routing(
     command: str,
     baselines: Sequence[str] = (),
     unseen: float | None = None,
+    out_of_scope: float | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Return the results with ``methods`` and ``gain`` in each block, and at the top where there is one block.
 
     ``settings`` are those of `RunSettings` that hold for all seeds; ``baselines`` names methods of
     `federation.methods` to run beside ours. With ``unseen`` that share of the devices, drawn by the seed, joins after
-    the last round, and each block has their figures apart. Raises `ConfigError` for an α where rows name users,
-    and `DataError` for rows that no device could be measured on.
+    the last round, and each block has their figures apart. With ``out_of_scope`` that share of the shared labels is
+    held out, and each block says how well requests for them are told from others; its other figures are of rows in
+    scope. Raises `ConfigError` for an α where rows name users, and `DataError` for rows that no device could be
+    measured on.
     """
     named = has_users(rows)
     if named and alphas:
@@ -53,15 +59,21 @@ def evaluate_routing(
     if baselines:
         baselines_module()  # Where it is missing, say so before the rounds.
     warm(encoder, list(dict.fromkeys(row.text for row in rows)), progress)
-    plan = _Plan(settings=settings, encoder=encoder, baselines=baselines, progress=progress)
+    plan = _Plan(
+        settings=settings,
+        encoder=encoder,
+        baselines=baselines,
+        unseen=unseen,
+        out_of_scope=out_of_scope,
+        progress=progress,
+    )
     blocks = []
     for alpha in [None] if named else list(alphas or ALPHAS):
         runs = []
         for seed in range(seeds):
             split = split_rows(rows, seed=seed, devices=devices, alpha=alpha)
-            late = frozenset() if unseen is None else late_users(split, share=unseen, seed=seed)
             name = f"{'' if alpha is None else f'α={alpha:g}, '}seed {seed}"
-            runs.append(plan.run(Experiment.of(split, title=title, late=late), seed=seed, name=name))
+            runs.append(plan.run(split, title=title, seed=seed, name=name))
         blocks.append(_block(alpha, [outcome for outcome, _ in runs], baselines))
         if baselines:
             blocks[-1]["chosen"] = [chosen for _, chosen in runs]
@@ -78,10 +90,18 @@ class _Plan:
     settings: dict[str, Any]
     encoder: CachedEncoder
     baselines: Sequence[str]
+    unseen: float | None
+    out_of_scope: float | None
     progress: Progress
 
-    def run(self, experiment: Experiment, *, seed: int, name: str) -> tuple[Outcome, dict[str, Any]]:
+    def run(self, split: Split, *, title: str, seed: int, name: str) -> tuple[Outcome, dict[str, Any]]:
         """Return the outcome on one split, published methods included, and the settings that these chose."""
+        held: HeldOut | None = None
+        if self.out_of_scope is not None:
+            held = hold_out(split, share=self.out_of_scope, seed=seed)
+            split = held.split
+        late = frozenset() if self.unseen is None else late_users(split, share=self.unseen, seed=seed)
+        experiment = Experiment.of(split, title=title, late=late, outside=None if held is None else held.outside)
         settings = RunSettings(cohort=len(experiment.split), seed=seed, **self.settings)
         shown = _titled(self.progress, name)
         with tempfile.TemporaryDirectory(prefix="tacit-") as folder:
@@ -106,13 +126,23 @@ def _block(alpha: float | None, outcomes: Sequence[Outcome], baselines: Sequence
         for seed, outcome in enumerate(outcomes)
         for one in outcome.measured
     ]
-    present, late = [one for one in measured if not one.late], [one for one in measured if one.late]
-    block = {"alpha": alpha, "bytes": traffic(outcomes)} | _figures(present, baselines)
-    return block | ({"unseen": _figures(late, baselines)} if late else {})
+    scopes = [
+        one if alpha is None else dataclasses.replace(one, user=f"{one.user}, seed {seed}")
+        for seed, outcome in enumerate(outcomes)
+        for one in outcome.scopes
+    ]
+    block: dict[str, Any] = {"alpha": alpha, "bytes": traffic(outcomes)}
+    present, late = ([one for one in measured if one.late is is_late] for is_late in (False, True))
+    block |= _figures(present, baselines, [one for one in scopes if not one.late])
+    if late:
+        block["unseen"] = _figures(late, baselines, [one for one in scopes if one.late])
+    return block
 
 
-def _figures(measured: Sequence[Measured], baselines: Sequence[str]) -> dict[str, Any]:
+def _figures(measured: Sequence[Measured], baselines: Sequence[str], scopes: Sequence[ScopeRead]) -> dict[str, Any]:
     found = figures(measured, seed=0)
+    if scopes:
+        found["out_of_scope"] = scope_result(scopes, rng=np.random.default_rng(0))
     if baselines:
         found["versus_best_baseline"] = versus_best(measured, found["methods"], baselines, seed=0)
     return found

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,11 @@ from federation.dataset import Row
 from federation.errors import CheckpointError, DataError, FederationError
 from federation.fleet import Fleet, Measured, Member, members
 from federation.history import History
+from federation.out_of_scope import ScopeRead, read_scopes
 from federation.run_lock import only_run
 from federation.server_app import CHECKPOINT_FILE
 from federation.simulation import Watch, run_rounds
-from federation.splits import Split, public_labels
+from federation.splits import Split, public_labels, within_labels
 
 # Shows a step: (title, number of ticks) gives the function that ticks.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
@@ -47,25 +48,36 @@ def no_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """Rows split over devices, the labels all of them know, what to call it, and who joins after the rounds."""
+    """Rows split over devices, the labels all of them know, what to call it, and who joins after the rounds.
+
+    ``outside`` are users' requests that are out of scope; where it is given, each device says which it takes for such.
+    """
 
     title: str
     generated: bool
     split: Split
     catalogue: Catalogue
     late: frozenset[str] = frozenset()
+    outside: Mapping[str, tuple[Row, ...]] | None = None
 
     @classmethod
     def of(
-        cls, split: Split, *, title: str, generated: bool = False, late: frozenset[str] = frozenset()
+        cls,
+        split: Split,
+        *,
+        title: str,
+        generated: bool = False,
+        late: frozenset[str] = frozenset(),
+        outside: Mapping[str, tuple[Row, ...]] | None = None,
     ) -> "Experiment":
         """Make an experiment; public labels are the built-in services for generated people, or else those that at
         least two users of the rounds have. Raises `DataError` if no device has rows to measure on."""
         if not any(test for _, _, test in split):
             raise DataError("No user has rows to measure on: users with fewer than 20 rows only train. Give more rows.")
+        split = within_labels(split)
         seen = [part for part in split if part[0] not in late]
         catalogue = Catalogue.builtin() if generated else Catalogue.from_names(public_labels(seen), title=title)
-        return cls(title=title, generated=generated, split=split, catalogue=catalogue, late=late)
+        return cls(title=title, generated=generated, split=split, catalogue=catalogue, late=late, outside=outside)
 
     @property
     def texts(self) -> list[str]:
@@ -85,13 +97,17 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run left: the members, their ranks, the final model, and the history of its rounds."""
+    """What a run left: the members, their ranks, the final model, and the history of its rounds.
+
+    ``scopes`` is how requests in scope and out of it scored, where there are any of the latter.
+    """
 
     people: list[Member]
     measured: list[Measured]
     model: Checkpoint
     history: list[dict[str, Any]]
     examples: list[dict[str, Any]]
+    scopes: list[ScopeRead] = dataclasses.field(default_factory=list)
 
 
 def warm(encoder: CachedEncoder, texts: list[str], progress: Progress) -> None:
@@ -135,8 +151,16 @@ def _run(
         model = _rounds(experiment, settings, fleet, pool, history, progress)
         with progress("Personalizing", len(people)) as tick:
             measured = fleet.measure(model, pool, tick=tick)
+        scopes = [] if experiment.outside is None else read_scopes(people, experiment.outside, pool)
         examples = explained_examples(people, measured, pool) if experiment.generated else []
-    return Outcome(people=people, measured=measured, model=model, history=history.rounds(), examples=examples)
+    return Outcome(
+        people=people,
+        measured=measured,
+        model=model,
+        history=history.rounds(),
+        examples=examples,
+        scopes=scopes,
+    )
 
 
 def _prepare(

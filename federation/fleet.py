@@ -8,7 +8,7 @@ owner of all devices; no device sends a figure.
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ import numpy as np
 from engine.checkpoint import Checkpoint
 from engine.device import Device, Memory
 from engine.encoder import Encoder, Vectors
+from engine.evaluation import Answers, ranks_of
 from engine.personalizer import Evidence, Personalizer
-from engine.rescorer import LabelledMemory
-from engine.suggestion import ranks_of
+from engine.rescorer import Floats, LabelledMemory
 from federation.agent import DevicePool
 from federation.config import OPEN_MODE
 from federation.dataset import Row
@@ -39,12 +39,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Ranks (from 1, 0 for not ranked) of the true labels of a member's test rows, by each method."""
+    """Ranks (from 1, 0 for not ranked) of the true labels of a member's test rows, by each method.
+
+    ``accepted`` are those of all accepted answers of each row, best first, by the methods that tell; ``answers`` is
+    all that the global and the personal model said.
+    """
 
     user: str
     memories: int
     by_method: dict[str, tuple[int, ...]]
     late: bool = False
+    accepted: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    answers: dict[str, Answers] = field(default_factory=dict)
 
 
 def members(split: Sequence[tuple[str, Sequence[Row], Sequence[Row]]], *, late: Collection[str] = ()) -> list[Member]:
@@ -143,32 +149,49 @@ class Fleet:
 
 def measure_device(device: Device, member: Member) -> Measured:
     """Rank a member's test rows by the global and the personal model, by memory alone, and by frequency."""
-    rows = [(row.text, row.label) for row in member.test]
-    evaluation = device.evaluate(rows)
+    rows, accepted = [(row.text, row.label) for row in member.test], [accepted_of(row) for row in member.test]
+    evaluation = device.evaluate(rows, accepted=accepted)
+    answers = {"global": evaluation.shared, "personal": evaluation.personal, "cautious": evaluation.cautious}
+    plain = {"most_frequent": most_frequent_scores(member), "local": local_scores(device.encoder, member)}
+    truth = [(row.label,) for row in member.test]
     return Measured(
         user=member.user,
         memories=len(member.train),
         late=member.late,
         by_method={
-            "most_frequent": most_frequent_ranks(member),
-            "global": evaluation.global_ranks,
-            "local": local_ranks(device.encoder, member),
-            "personal": evaluation.personal_ranks,
-            "cautious": evaluation.cautious_ranks,
-        },
+            name: tuple(ranks for (ranks,) in label_ranks(names, by, truth)) for name, (names, by) in plain.items()
+        }
+        | {name: its.ranks for name, its in answers.items()},
+        accepted={name: label_ranks(names, by, accepted) for name, (names, by) in plain.items()}
+        | {name: its.accepted_ranks for name, its in answers.items()},
+        answers=answers,
     )
 
 
-def most_frequent_ranks(member: Member) -> tuple[int, ...]:
-    """Rank labels by how often the user's own train rows have them, earlier first on a tie."""
+def accepted_of(row: Row) -> tuple[str, ...]:
+    """Return the accepted answers of a row, each once and best first, its label among them."""
+    return tuple(dict.fromkeys(row.labels if row.label in row.labels else (row.label, *row.labels)))
+
+
+def label_ranks(names: Sequence[str], scores: Floats, wanted: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
+    """Return the ranks (from 1) of each row's wanted labels by scores (q, C) of these names; 0 where it is none."""
+    place = {name: number for number, name in enumerate(names)}
+    return tuple(
+        ranks_of(np.repeat(row[None], len(labels), axis=0), [place.get(label, -1) for label in labels])
+        for row, labels in zip(scores, wanted, strict=True)
+    )
+
+
+def most_frequent_scores(member: Member) -> tuple[list[str], Floats]:
+    """Return labels (C,) and scores (q, C) by how often the user's own train rows have them, earlier first on a tie."""
     order = [label for label, _ in Counter(row.label for row in member.train).most_common()]
-    return tuple(order.index(row.label) + 1 if row.label in order else 0 for row in member.test)
+    return order, np.tile(-np.arange(len(order), dtype=np.float64), (len(member.test), 1))
 
 
-def local_ranks(encoder: Encoder, member: Member) -> tuple[int, ...]:
-    """Rank by the device's memory alone: the re-scorer with public weights, over a global model that knows nothing."""
+def local_scores(encoder: Encoder, member: Member) -> tuple[list[str], Floats]:
+    """Return labels (C,) and scores (q, C) by the device's memory alone: the re-scorer with public weights, over a
+    global model that knows nothing."""
     labels = sorted({row.label for row in member.train})
-    truth = [labels.index(row.label) if row.label in labels else -1 for row in member.test]
     x = encoder.encode([row.text for row in member.train])
     y = np.array([labels.index(row.label) for row in member.train], dtype=np.int64)
     uniform = np.full((len(member.train), len(labels)), -np.log(len(labels)))
@@ -178,4 +201,4 @@ def local_ranks(encoder: Encoder, member: Member) -> tuple[int, ...]:
     personalizer = Personalizer.fit(memory, evidence)
     queries = encoder.encode([row.text for row in member.test])
     blank = np.full((len(member.test), len(labels)), -np.log(len(labels)))
-    return ranks_of(personalizer.predict(blank, queries), truth)
+    return labels, personalizer.predict(blank, queries)

@@ -21,7 +21,7 @@ from engine.encoder import Encoder
 from engine.inputs import encode_inputs
 from federation.errors import ConfigError
 from federation.experiment import Experiment, Outcome, Progress
-from federation.fleet import Member
+from federation.fleet import Member, accepted_of
 
 if TYPE_CHECKING:
     from benchmarks.baselines.common import Client
@@ -74,7 +74,11 @@ def with_baselines(
         found = module.run_baselines(clients, names=names, rounds=rounds, seed=seed, tick=tick)
     places = [place for place, member in enumerate(outcome.people) if member.test]
     measured = [
-        replace(one, by_method=one.by_method | {name: found[name].ranks[place] for name in names})
+        replace(
+            one,
+            by_method=one.by_method | {name: found[name].ranks[place] for name in names},
+            accepted=one.accepted | {name: found[name].accepted[place] for name in names},
+        )
         for place, one in zip(places, outcome.measured, strict=True)
     ]
     return replace(outcome, measured=measured), {name: found[name].chosen for name in names}
@@ -94,6 +98,7 @@ def client_of(member: Member, experiment: Experiment, encoder: Encoder, dimensio
         y=np.array([place[row.label] for row in member.train], dtype=np.int64),
         queries=encode_inputs([row.text for row in member.test], encoder, dimension),
         truth=np.array([place.get(row.label, -1) for row in member.test], dtype=np.int64),
+        accepted=tuple(tuple(place.get(label, -1) for label in accepted_of(row)) for row in member.test),
         names=encode_inputs(meanings, encoder, dimension),
         public=len(public),
         late=member.late,

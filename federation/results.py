@@ -7,16 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from federation.calibration import calibration
 from federation.config import MODE_NOTICE, RunSettings
 from federation.experiment import Experiment, Outcome
 from federation.fleet import Measured
+from federation.graded import graded
 from federation.metrics import UserRanks, device_results, gain_interval, routing_result
 
 _OWN = ("global", "personal")
 
 
 def figures(measured: Sequence[Measured], *, seed: int) -> dict[str, Any]:
-    """Return methods, gain, users, rows and devices of measured members, pooled by user."""
+    """Return methods, gain, users, rows and devices of measured members, pooled by user.
+
+    Methods that say how sure they are get ``ece`` and ``nll``; where rows have several accepted answers, all methods
+    get ``accuracy_any`` and ``ndcg_at_5``.
+    """
     users = [
         UserRanks(user=one.user, baseline=one.by_method["global"], personal=one.by_method["personal"])
         for one in measured
@@ -28,6 +34,10 @@ def figures(measured: Sequence[Measured], *, seed: int) -> dict[str, Any]:
             extra[name][one.user].extend(one.by_method[name])
     memories = {one.user: one.memories for one in measured}
     result = routing_result(users, rng=np.random.default_rng(seed), extra=extra)
+    for name in measured[0].answers if measured else ():
+        result["methods"][name] |= calibration([one.answers[name] for one in measured])
+    for name in measured[0].accepted if measured else ():
+        result["methods"][name] |= graded([ranks for one in measured for ranks in one.accepted[name]])
     return result | {"devices": device_results(users, memories=memories)}
 
 

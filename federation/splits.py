@@ -8,6 +8,7 @@ devices by Dirichlet(α) over labels without replacement, and 80% of each device
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -125,3 +126,14 @@ def public_labels(split: Split) -> list[str]:
         for row in train:
             owners[row.label].add(user)
     return sorted(label for label, users in owners.items() if len(users) > 1)
+
+
+def within_labels(split: Split) -> Split:
+    """Leave out accepted answers that are no row's label: nothing in the split could teach them."""
+    labels = {row.label for _, train, test in split for row in [*train, *test]}
+
+    def within(row: Row) -> Row:
+        kept = tuple(name for name in row.labels if name in labels)
+        return row if kept == row.labels else replace(row, labels=kept)
+
+    return [(user, [within(row) for row in train], [within(row) for row in test]) for user, train, test in split]

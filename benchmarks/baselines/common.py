@@ -27,8 +27,9 @@ class Client:
     """One device: unit vectors x (n, d) with labels y (n,) to train on, and queries (q, d) to rank labels for.
 
     ``names`` (K, d) are the encoded names of the K labels that this device knows: first the ``public`` ones, the same
-    on all devices, then those of its own. ``truth`` (q,) holds the queries' labels, −1 for one that it does not know.
-    One that is ``late`` takes no part in rounds and gets what they made afterwards.
+    on all devices, then those of its own. ``truth`` (q,) holds the queries' labels, −1 for one that it does not know,
+    and ``accepted``, where it is given, all labels that each query's user would take. One that is ``late`` takes no
+    part in rounds and gets what they made afterwards.
     """
 
     x: Array
@@ -38,6 +39,7 @@ class Client:
     names: Array
     public: int
     late: bool = False
+    accepted: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,9 +30,13 @@ _ON_FEDAVG = ("fedavg", "fedavg_finetuned", "ditto", "knn_per")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """A method's ranks of each device's true labels (from 1; 0 is "not ranked"), and the settings that it chose."""
+    """A method's ranks of each device's true labels (from 1; 0 is "not ranked"), and the settings that it chose.
+
+    ``accepted`` are the ranks of all accepted labels of each query.
+    """
 
     ranks: list[tuple[int, ...]]
+    accepted: list[tuple[tuple[int, ...], ...]]
     chosen: Config
 
 
@@ -47,7 +51,8 @@ def run_baselines(
     for name in sorted(wanted, key=lambda name: name != "fedavg"):  # FedAvg first: others build on its models.
         fit, grid = METHODS[name]
         chosen = choose(problem.held, fit, grid)
-        found[name] = Fitted(ranks=ranks(clients, fit(problem, **chosen)), chosen=chosen)
+        scores = fit(problem, **chosen)
+        found[name] = Fitted(ranks=ranks(clients, scores), accepted=accepted_ranks(clients, scores), chosen=chosen)
         tick()
     return {name: found[name] for name in METHODS if name in names}
 
@@ -71,6 +76,14 @@ def ranks(clients: Sequence[Client], scores: Sequence[Array]) -> list[tuple[int,
     """Return each device's ranks of its true labels, ties counted against them; 0 for a label without a column."""
     return [
         tuple(_rank(row, int(label)) for row, label in zip(s, one.truth, strict=True))
+        for one, s in zip(clients, scores, strict=True)
+    ]
+
+
+def accepted_ranks(clients: Sequence[Client], scores: Sequence[Array]) -> list[tuple[tuple[int, ...], ...]]:
+    """Return the same for all accepted labels of each query, where a device tells them."""
+    return [
+        tuple(tuple(_rank(row, label) for label in labels) for row, labels in zip(s, one.accepted, strict=False))
         for one, s in zip(clients, scores, strict=True)
     ]
 

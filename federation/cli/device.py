@@ -1,5 +1,6 @@
 """`tacit device`: one device's encrypted memory and the model it personalizes. Needs no flwr."""
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from federation.config import MODE_NOTICE
 
 if TYPE_CHECKING:
     from engine.device import Device
+    from engine.scope import Scope
     from engine.suggestion import Found, Suggestion
 
 
@@ -124,6 +126,9 @@ command.add_command(remember)
 def suggest(path: Path, text: str, k: int, cautious: bool, as_json: bool, unlocking: Unlocking) -> None:
     """Say which labels TEXT most probably belongs to, with the memories that explain each.
 
+    Where TEXT is like nothing that the device can answer, less so than all but 5% of its own labelled memories are,
+    it says that it does not know; what follows is a guess.
+
     "personal" is a label that the memory raised above what the global model gives it; "private" one that only this
     device knows.
     """
@@ -132,8 +137,11 @@ def suggest(path: Path, text: str, k: int, cautious: bool, as_json: bool, unlock
         model = device.model
     if as_json:
         answer = [_suggestion_as_json(suggestion) for suggestion in suggestions]
-        print_json({"suggestions": answer, "model": model_as_json(model)})
+        scope = {"known": suggestions.known, "scope": _scope_as_json(suggestions.scope)}
+        print_json({**scope, "suggestions": answer, "model": model_as_json(model)})
         return
+    if not suggestions.known:
+        click.echo("I do not know: this is like nothing that the device can answer. Its best guesses:")
     rows = [
         (
             suggestion.label,
@@ -149,6 +157,12 @@ def suggest(path: Path, text: str, k: int, cautious: bool, as_json: bool, unlock
 
 def _because(memory: "Found") -> str:
     return f"{memory.id}: {plain(memory.text)} ({memory.similarity:.2f})"
+
+
+def _scope_as_json(scope: "Scope") -> dict[str, object]:
+    # JSON has no −inf, which stands for "nothing is refused".
+    lowest = None if scope.threshold == -math.inf else round(scope.threshold, 6)
+    return {"score": round(scope.score, 6), "threshold": lowest}
 
 
 def _suggestion_as_json(suggestion: "Suggestion") -> dict[str, object]:

@@ -34,6 +34,11 @@ command.add_command(memory)
     "local, most_frequent, fedavg, fedavg_finetuned, fedrep, ditto, knn_per, or all.",
 )
 @click.option("--unseen", type=float, help="Share of devices that join after the rounds, with figures of their own.")
+@click.option(
+    "--out-of-scope",
+    type=float,
+    help="Share of the labels to hold out: how well are requests for them told from others?",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.json and report.html.")
 @run_options
 def routing(
@@ -43,6 +48,7 @@ def routing(
     seeds: int,
     methods: tuple[str, ...],
     unseen: float | None,
+    out_of_scope: float | None,
     out: Path | None,
     encoder_name: str | None,
     as_json: bool,
@@ -57,6 +63,9 @@ def routing(
 
     With --methods, published methods run beside ours on the same vectors, splits and number of rounds, each with
     six settings tried on held-out train rows: they lie in benchmarks/baselines of a source checkout.
+
+    With --out-of-scope, rows of the labels held out leave all train rows. AUROC says how well the device tells the test
+    rows among them from the others; a threshold that aims at 5% of its own memories says how many of either it refuses.
     """
     from engine.encoder import CachedEncoder, load_encoder
     from federation.cli.console import progress
@@ -79,6 +88,7 @@ def routing(
         command=called(),
         baselines=baselines,
         unseen=unseen,
+        out_of_scope=out_of_scope,
         progress=progress,
     )
     _show(results, out, as_json=as_json)

@@ -86,6 +86,7 @@ def _evaluation(results: Mapping[str, Any]) -> str:
         sections += [
             f"<h2>{escape(name.replace('users of', 'Users of'))}</h2>",
             parts.methods_table(block, results),
+            parts.scope_table(block),
             parts.figure(accuracy_by_method(block, generated=generated, name=name if several else "")),
             parts.figure(gain_per_device(block["devices"], generated=generated, name=name if several else "")),
             parts.devices_table(block["devices"]),

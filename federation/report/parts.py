@@ -8,16 +8,22 @@ from typing import Any
 
 from federation.report.pictures import Picture
 from federation.report.words import (
+    CALIBRATION,
     GENERATED,
+    GRADED,
     HURT,
     METHODS,
     WHAT_LEFT,
     bytes_of,
     count,
+    finer,
+    finer_columns,
     gain_sentence,
     method_rows,
     plain,
     points,
+    scope_rows,
+    scope_sentence,
     share,
     size,
     versus_sentence,
@@ -94,7 +100,7 @@ def table(
 
 def methods_table(block: Results, results: Results, *, caption: str = "") -> str:
     """Return the methods with accuracy, interval, MRR, shares hurt, worst tenth and bytes sent, and what they mean."""
-    rows, names = [], []
+    rows, names, columns = [], [], finer_columns(block)
     for name, figures, sent in method_rows(block, bytes_of(block, results).get("sent_per_device")):
         low, high = figures["interval"]
         names.append(name)
@@ -106,18 +112,34 @@ def methods_table(block: Results, results: Results, *, caption: str = "") -> str
                 share(figures.get("hurt")),
                 share(figures.get("hurt_significant")),
                 share(figures["worst_tenth"]),
+                *(finer(figures, key) for key, _ in columns),
                 size(sent),
             ]
         )
     hurt = ["Hurt", "Hurt, signifi\u00adcantly"]
-    headings = ["Method", "Accuracy, 95% interval", "MRR", *hurt, "Worst tenth", "Sent per device"]
+    finest = [heading for _, heading in columns]
+    headings = ["Method", "Accuracy, 95% interval", "MRR", *hurt, "Worst tenth", *finest, "Sent per device"]
     against = versus_sentence(block)
     against = f"{against}. " if against else ""
     return table(headings, rows, caption=caption, best=names.index("personal")) + (
         f'<p class="soft">Gain of the personalized over the global model: <strong>{gain_sentence(block)}</strong>, '
         f"over {count(block['users'], 'user')} and {count(block['rows'], 'test row')}, by bootstrap over users. "
         f"{escape(against)}"
-        f"{HURT}</p>"
+        f"{HURT}{f' {CALIBRATION}' if 'ECE' in finest else ''}{f' {GRADED}' if 'Any' in finest else ''}</p>"
+    )
+
+
+def scope_table(block: Results) -> str:
+    """Return how well requests out of scope were told from others; nothing where none were asked."""
+    if "out_of_scope" not in block:
+        return ""
+    scope = block["out_of_scope"]
+    rows = [[escape(title), *figures] for title, *figures in scope_rows(scope)]
+    headings = ["Score", "AUROC, 95% interval", "False refusals", "Refused, out of scope"]
+    return (
+        "<h3>Saying that it does not know</h3>"
+        + table(headings, rows, best=len(rows) - 1)
+        + f'<p class="soft">{escape(scope_sentence(scope))}</p>'
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from federation.errors import DataError, FederationError
-from federation.report.words import METHODS
+from federation.report.words import METHODS, SCOPE_METHODS
 
 FILE_NAME = "results.json"
 
@@ -213,6 +213,7 @@ _METHOD = {
     "hurt_significant": _SHARE,
     "worst_tenth": _SHARE,
 }
+_METHOD_EXTRA = {"ece": _SHARE, "nll": _number(0), "accuracy_any": _SHARE, "ndcg_at_5": _SHARE}
 _OWN = ("global", "personal")
 _DEVICE = {
     "device": _text,
@@ -226,8 +227,8 @@ _DEVICE = {
 _BYTES = _fields({"sent_per_device": _SIZE, "received_per_device": _SIZE})
 _BLOCK = {
     "methods": _fields(
-        {name: _fields(_METHOD) for name in _OWN},
-        {name: _fields(_METHOD) for name in METHODS if name not in _OWN},
+        {name: _fields(_METHOD, _METHOD_EXTRA) for name in _OWN},
+        {name: _fields(_METHOD, _METHOD_EXTRA) for name in METHODS if name not in _OWN},
     ),
     "gain": _fields({"accuracy": _many(_GAIN, size=3)}),
     "users": _whole,
@@ -260,9 +261,24 @@ _RUN = _fields(
 )
 _ALPHA = _maybe(_number(0, what="a number from 0 or null"))
 _VERSUS = {"versus_best_baseline": _fields({"name": _one_of(METHODS), "accuracy": _many(_GAIN, size=3)})}
-_UNSEEN = {"unseen": _fields(_BLOCK, _VERSUS)}
+_SCOPE_METHOD = _fields(
+    {"auroc": _SHARE, "interval": _many(_SHARE, size=2), "false_refusals": _SHARE, "refused": _SHARE}
+)
+_SCOPE = {
+    "out_of_scope": _fields(
+        {
+            "in_scope": _whole,
+            "out_of_scope": _whole,
+            "devices": _whole,
+            "devices_without_threshold": _whole,
+            "aimed_at": _SHARE,
+            "methods": _fields({}, dict.fromkeys(SCOPE_METHODS, _SCOPE_METHOD)),
+        }
+    )
+}
+_UNSEEN = {"unseen": _fields(_BLOCK, _VERSUS | _SCOPE)}
 _EVALUATION = _fields(
-    {"blocks": _many(_fields({"alpha": _ALPHA} | _BLOCK, {"bytes": _BYTES} | _VERSUS | _UNSEEN), least=1)},
+    {"blocks": _many(_fields({"alpha": _ALPHA} | _BLOCK, {"bytes": _BYTES} | _VERSUS | _SCOPE | _UNSEEN), least=1)},
     {"bytes": _BYTES},
 )
 CHOICE_METRICS = ("accuracy", "accuracy_at_5", "mrr", "hit_rate_at_10", "ndcg_at_10")

@@ -1,13 +1,29 @@
 """The methods as a table for the terminal, readable at 80 columns and without colour."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from federation.report.results import blocks, check_results, is_evaluation
-from federation.report.words import GENERATED, METHODS, bytes_of, count, method_rows, plain, points, share, size
+from federation.report.words import (
+    GENERATED,
+    METHODS,
+    bytes_of,
+    count,
+    finer,
+    finer_columns,
+    method_rows,
+    plain,
+    points,
+    scope_rows,
+    scope_sentence,
+    share,
+    size,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 _ASCII = str.maketrans({"–": "-", "−": "-", "α": "alpha", "·": "-", "…": "..."})
 
@@ -15,25 +31,14 @@ _ASCII = str.maketrans({"–": "-", "−": "-", "α": "alpha", "·": "-", "…":
 def print_methods(results: Mapping[str, Any], console: "Console") -> None:
     """Print accuracy with interval, MRR, share significantly hurt and bytes sent of each method.
 
-    An evaluation gets one section per α. Raises `DataError` if the results are malformed.
+    An evaluation gets one section per α, and further tables: calibration, accepted answers, requests out of scope.
+    Raises `DataError` if the results are malformed.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     check_results(results)
-
-    def fit(text: str, style: str = "") -> Text:
-        if not console.encoding.lower().startswith("utf"):
-            text = text.translate(_ASCII).encode(console.encoding, errors="replace").decode(console.encoding)
-        return Text(text, style=style)
-
+    fit = _fitting(console)
     for line in _heading(results):
         console.print(fit(line, "bold"))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(fit("Method"))
-    for heading in ("Accuracy\n(95% interval)", "MRR", "Devices\nhurt *", "Sent per\ndevice"):
-        table.add_column(fit(heading), justify="right", no_wrap=True)
+    table = _table(fit, "Method", "Accuracy\n(95% interval)", "MRR", "Devices\nhurt *", "Sent per\ndevice")
     for name, block in blocks(results):
         if is_evaluation(results):
             table.add_section()
@@ -55,6 +60,59 @@ def print_methods(results: Mapping[str, Any], console: "Console") -> None:
     if not is_evaluation(results):
         console.print(fit(_counts(results) + "."))
     console.print(fit("* share of devices whose paired z against the global model lies below −1.64"))
+    if is_evaluation(results):
+        for name, block in blocks(results):
+            _print_finer(name, block, console)
+            _print_scope(name, block, console)
+
+
+def _fitting(console: "Console") -> "Callable[..., Text]":
+    """Return what makes a text that this console can show."""
+    from rich.text import Text
+
+    def fit(text: str, style: str = "") -> Text:
+        if not console.encoding.lower().startswith("utf"):
+            text = text.translate(_ASCII).encode(console.encoding, errors="replace").decode(console.encoding)
+        return Text(text, style=style)
+
+    return fit
+
+
+def _table(fit: "Callable[..., Text]", first: str, *others: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(fit(first))
+    for heading in others:
+        table.add_column(fit(heading), justify="right", no_wrap=True)
+    return table
+
+
+def _print_finer(name: str, block: Mapping[str, Any], console: "Console") -> None:
+    """Print how sure the methods are, and how they rank several accepted answers, where a block says so."""
+    columns, fit = finer_columns(block), _fitting(console)
+    if not columns:
+        return
+    table = _table(fit, name, *(heading for _, heading in columns))
+    for method, figures, _ in method_rows(block, None):
+        if any(key in figures for key, _ in columns):
+            table.add_row(fit(METHODS[method]), *(fit(finer(figures, key)) for key, _ in columns))
+    console.print()
+    console.print(table)
+
+
+def _print_scope(name: str, block: Mapping[str, Any], console: "Console") -> None:
+    """Print how well requests out of scope were told from others, where a block says so."""
+    if "out_of_scope" not in block:
+        return
+    fit = _fitting(console)
+    table = _table(fit, f"Out of scope, {name}", "AUROC\n(95% interval)", "False\nrefusals", "Refused")
+    for cells in scope_rows(block["out_of_scope"]):
+        table.add_row(*map(fit, cells))
+    console.print()
+    console.print(table)
+    console.print(fit(scope_sentence(block["out_of_scope"])))
 
 
 def _differences(block: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[float]]]:

@@ -20,6 +20,19 @@ METHODS = {
     "cautious": "Personalized, cautious",
     "personal": "Personalized",
 }
+SCOPE_METHODS = {
+    "max_probability": "Highest probability",
+    "energy": "Energy",
+    "nearest": "Nearest memory",
+    "personal": "The device's own score",
+}
+CALIBRATION = (
+    "ECE: expected calibration error over 15 bins of equally many answers, the gap between how sure a method is and "
+    "how often it is right. NLL: the mean negative log of the probability of the true label, where that is public."
+)
+GRADED = (
+    "Any: the first answer is one of the accepted ones. NDCG@5: accepted answers count 1, 1/2, 1/3 … from the best on."
+)
 _JOINERS = "\u200c\u200d"  # Persian words and many emoji need them.
 _USES_ROUNDS = ("global", "cautious", "personal")
 _STAYS = ("most_frequent", "local")
@@ -104,3 +117,33 @@ def gain_sentence(block: Mapping[str, Any]) -> str:
     """Say the gain of personalization with its interval, in percentage points."""
     mean, low, high = block["gain"]["accuracy"]
     return f"{points(mean)} points (95% interval {points(low)} to {points(high)})"
+
+
+def finer_columns(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (key, heading) of the finer figures that any method of a block has: calibration, accepted answers."""
+    columns = [("accuracy_any", "Any"), ("ndcg_at_5", "NDCG@5"), ("ece", "ECE"), ("nll", "NLL")]
+    return [(key, head) for key, head in columns if any(key in figures for figures in block["methods"].values())]
+
+
+def finer(figures: Mapping[str, Any], key: str) -> str:
+    """Write one of these figures, or a dash for nothing."""
+    return "–" if key not in figures else share(figures[key]) if key == "accuracy_any" else f"{figures[key]:.3f}"
+
+
+def scope_rows(scope: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield what each score says of requests out of scope: name, AUROC with interval, false refusals, refused."""
+    for name, title in SCOPE_METHODS.items():
+        if name in scope["methods"]:
+            its = scope["methods"][name]
+            low, high = its["interval"]
+            auroc = f"{its['auroc']:.3f} ({low:.3f}–{high:.3f})"
+            yield title, auroc, share(its["false_refusals"]), share(its["refused"])
+
+
+def scope_sentence(scope: Mapping[str, Any]) -> str:
+    """Say what was told apart, and by which threshold."""
+    return (
+        f"{count(scope['in_scope'], 'request')} in scope, {scope['out_of_scope']:,} out of it; refused is what scores "
+        f"below all but {100 * scope['aimed_at']:g}% of the device's own memories. "
+        f"{scope['devices_without_threshold']:,} of {count(scope['devices'], 'device')} had too few to refuse anything."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -243,6 +244,18 @@ def test_rows_held_out_are_train_rows_and_train_no_more() -> None:
         asked = {(tuple(x), int(y)) for x, y in zip(less.queries, less.truth, strict=True)}
         assert kept | asked == pairs
         assert not kept & asked
+
+
+def test_accepted_labels_are_ranked_as_the_true_one_is() -> None:
+    clients = [dataclasses.replace(one, accepted=tuple((int(y), 0, -1) for y in one.truth)) for one in town(4)]
+    found = run.run_baselines(clients, names=list(run.METHODS), rounds=ROUNDS, seed=1)
+    for fitted in found.values():
+        for ranks, accepted in zip(fitted.ranks, fitted.accepted, strict=True):
+            assert tuple(one[0] for one in accepted) == ranks
+            assert all(one[2] == 0 for one in accepted)
+    plain = run.run_baselines(town(4), names=["local"], rounds=ROUNDS, seed=1)["local"]
+    assert plain.ranks == found["local"].ranks
+    assert plain.accepted == [()] * len(clients)
 
 
 def test_what_is_chosen_is_the_best_on_held_out_rows_and_its_models_stay() -> None:

@@ -261,6 +261,22 @@ def test_suggest_cautious_ranks_the_shared_answer_higher(device: Call) -> None:
     assert any(differ)
 
 
+def test_suggest_says_plainly_that_it_does_not_know(device: Call) -> None:
+    fresh = as_json(device("suggest", "asdf jkl", "--json"))
+    assert (fresh["known"], fresh["scope"]["threshold"]) == (True, None)  # Too few memories to refuse anything.
+    for text in ("two salads to the office", "a salad for lunch", "a light lunch at my desk", "salad again", "a salad"):
+        device("remember", text, "--label", "Greenbowl healthy meals")
+    shown, answer = device("suggest", "asdf jkl"), as_json(device("suggest", "asdf jkl", "--json"))
+    assert shown.code == 0
+    assert shown.out.splitlines()[0].startswith("I do not know: ")
+    assert answer["known"] is False
+    assert answer["scope"]["score"] < answer["scope"]["threshold"]
+    assert len(answer["suggestions"]) == 3
+    known = device("suggest", "a salad for lunch")
+    assert "I do not know" not in known.out
+    assert as_json(device("suggest", "a salad for lunch", "--json"))["known"] is True
+
+
 def test_suggest_json_marks_private_labels(device: Call) -> None:
     device("remember", "corner table on friday again", "--label", "Luigi's [bold]table[/bold]")
     answer = as_json(device("suggest", "the corner table on friday", "-k", "3", "--json"))

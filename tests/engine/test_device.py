@@ -204,6 +204,26 @@ def test_evaluate_gives_the_ranks_that_suggest_gives(device: Device) -> None:
     assert np.isnan(empty.personal_accuracy)
 
 
+def test_evaluate_says_how_sure_each_answer_is_and_ranks_all_accepted_ones(device: Device) -> None:
+    habits(device)
+    rows = [("something warm", "opera"), ("a pizza", "pizza"), ("x", "unknown")]
+    evaluation = device.evaluate(rows, accepted=[("opera", "taxi"), ("pizza",), ("unknown", "taxi")])
+    for place, (text, label) in enumerate(rows):
+        free = device.suggest(text, k=99)
+        scores, order = {one.label: one.score for one in free}, [one.label for one in free]
+        assert evaluation.personal.confidence[place] == pytest.approx(free[0].score)
+        first = device.suggest(text, k=1, cautious=True)[0]
+        assert evaluation.cautious.confidence[place] == pytest.approx(first.score)
+        log = evaluation.personal.log_likelihood[place]
+        assert log == (None if label == "unknown" else pytest.approx(np.log(scores[label])))
+        if place != 1:
+            assert evaluation.personal.accepted_ranks[place][1] == order.index("taxi") + 1
+    assert evaluation.personal.accepted_ranks[2][0] == evaluation.shared.accepted_ranks[2][0] == 0
+    plain = device.evaluate(rows)
+    assert plain.personal.accepted_ranks == tuple((rank,) for rank in plain.personal_ranks)
+    assert plain.personal_ranks == evaluation.personal_ranks
+
+
 # Private labels.
 
 

@@ -33,11 +33,13 @@ def nameless(rows: list[Row]) -> list[Row]:
     return [Row(user="", order=row.order, text=row.text, label=row.label) for row in rows]
 
 
-def check_block(block: dict[str, Any]) -> None:
+def check_block(block: dict[str, Any], *, graded: bool = False) -> None:
     methods, gain = block["methods"], block["gain"]
-    for one in methods.values():
+    for name, one in methods.items():
+        says_how_sure = name in ("global", "personal", "cautious")
         assert set(one) == {
-            "accuracy", "accuracy_at_5", "mrr", "interval", "hurt", "hurt_significant", "worst_tenth"
+            "accuracy", "accuracy_at_5", "mrr", "interval", "hurt", "hurt_significant", "worst_tenth",
+            *(("ece", "nll") if says_how_sure else ()), *(("accuracy_any", "ndcg_at_5") if graded else ()),
         }  # fmt: skip
     for name in ("global", "personal"):
         assert 0 <= methods[name]["accuracy"] <= methods[name]["mrr"] <= 1
@@ -150,7 +152,7 @@ def test_real_users_are_better_off_personalized(root: Path, encoder: Any) -> Non
         encoder=CachedEncoder(encoder),
         command="tacit evaluate routing",
     )
-    check_block(result)
+    check_block(result, graded=True)
     assert result["users"] == 38
     # Few rounds and one seed: the direction must be right, the size is the benchmark's matter.
     assert result["gain"]["accuracy"][0] > 0

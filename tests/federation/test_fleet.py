@@ -11,7 +11,7 @@ import pytest
 
 from federation.dataset import Row
 from federation.errors import DataError
-from federation.fleet import local_ranks, members, most_frequent_ranks
+from federation.fleet import Member, label_ranks, local_scores, members, most_frequent_scores
 
 
 def row(text: str, label: str) -> Row:
@@ -86,11 +86,15 @@ def test_measuring_gives_every_device_the_final_model(town: Any) -> None:
             assert device.model.flat.tobytes() == town.fleet.start.flat.tobytes()
 
 
+def truth_ranks(member: Member, names: list[str], scores: Any) -> tuple[int, ...]:
+    return tuple(rank for (rank,) in label_ranks(names, scores, [(one.label,) for one in member.test]))
+
+
 def test_most_frequent_ranks_count_the_users_own_train_rows() -> None:
     train = [row("a", "x"), row("b", "y"), row("c", "y"), row("d", "z"), row("e", "x"), row("f", "y")]
     test = [row("g", "y"), row("h", "x"), row("i", "z"), row("j", "new")]
     [member, _] = members([("u", train, test), ("v", [], [])])
-    assert most_frequent_ranks(member) == (1, 2, 3, 0)
+    assert truth_ranks(member, *most_frequent_scores(member)) == (1, 2, 3, 0)
     assert Counter(one.label for one in train)["y"] == 3
 
 
@@ -98,7 +102,7 @@ def test_local_ranks_need_no_shared_model(toy: Any) -> None:
     train = [row(f"cab ride {n}", "taxi") for n in range(5)] + [row(f"cheese slice {n}", "pizza") for n in range(5)]
     test = [row("cab ride", "taxi"), row("cheese slice", "pizza"), row("cab ride", "unknown")]
     [member, _] = members([("u", train, test), ("v", [], [])])
-    assert local_ranks(toy, member) == (1, 1, 0)
+    assert truth_ranks(member, *local_scores(toy, member)) == (1, 1, 0)
 
 
 def test_fleet_of_the_same_rows_trains_to_the_same_bits_whatever_its_keys(

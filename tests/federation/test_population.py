@@ -282,6 +282,30 @@ def test_short_requests_mean_different_things_to_different_people() -> None:
         assert len(own) == len(set(own))
 
 
+# --- requests out of scope
+
+
+def test_requests_out_of_scope_change_no_other_row_and_are_the_same_for_the_same_seed() -> None:
+    plain, more = generate(6, seed=4), generate(6, seed=4, outside_per_device=9)
+    assert plain.outside == ()
+    assert (plain.rows, plain.people) == (more.rows, more.people)
+    assert more.outside == generate(6, seed=4, outside_per_device=9).outside
+    assert more.outside[: 3 * 9] == generate(3, seed=4, outside_per_device=9).outside
+    assert Counter(row.user for row in more.outside) == {person.user: 9 for person in more.people}
+
+
+def test_requests_out_of_scope_are_nobodys_label_and_nobodys_words() -> None:
+    made = generate(40, seed=0, outside_per_device=20)
+    labels = {row.label for row in made.rows} | PUBLIC
+    texts = {row.text.lower() for row in made.rows}
+    assert {row.label for row in made.outside} == {"outside"}
+    assert "outside" not in labels
+    assert not texts & {row.text.lower() for row in made.outside}
+    assert len({row.text for row in made.outside}) > 300
+    assert not any("{" in row.text for row in made.outside)
+    assert {row.split for row in made.outside} == {"test"}
+
+
 # --- files and errors
 
 
@@ -298,6 +322,11 @@ def test_write_jsonl_reads_back_as_the_same_rows_with_their_origin(tmp_path: Pat
 def test_generate_refuses_fewer_than_one_device(devices: int) -> None:
     with pytest.raises(ValueError, match=rf"^Expected devices={devices} to be at least 1\.$"):
         generate(devices, seed=0)
+
+
+def test_generate_refuses_fewer_than_no_requests_out_of_scope() -> None:
+    with pytest.raises(ValueError, match=r"^Expected outside_per_device=-1 to be 0 or more\.$"):
+        generate(1, seed=0, outside_per_device=-1)
 
 
 @pytest.mark.parametrize("rows", [9, 0, -5])

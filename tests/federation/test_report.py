@@ -23,7 +23,7 @@ from federation.metrics import UserRanks, device_results, routing_result
 from federation.report import check_results, load_results, print_methods, write_report, write_results
 from federation.report.page import render
 from federation.report.parts import foreign
-from federation.report.words import points, share, size
+from federation.report.words import SCOPE_METHODS, points, share, size
 
 Results = dict[str, Any]
 MODE = "open: updates visible to the server"
@@ -78,6 +78,19 @@ def beside_others(results: Results) -> Results:
         one["methods"]["ditto"] = dict(one["methods"]["local"])
         one["versus_best_baseline"] = {"name": "ditto", "accuracy": [0.02, -0.01, 0.05]}
         one["unseen"] = {key: one[key] for key in ("methods", "gain", "users", "rows", "devices")}
+    return results
+
+
+def finer(results: Results) -> Results:
+    """The same evaluation with calibration, accepted answers and requests out of scope in each block."""
+    its = {"auroc": 0.87, "interval": [0.81, 0.92], "false_refusals": 0.042, "refused": 0.355}
+    for one in results["blocks"]:
+        for figures in one["methods"].values():
+            figures |= {"accuracy_any": 0.757, "ndcg_at_5": 0.812}
+        for name in ("global", "personal"):
+            one["methods"][name] |= {"ece": 0.0613, "nll": 1.234}
+        one["out_of_scope"] = {"in_scope": 400, "out_of_scope": 1200, "devices": 38, "devices_without_threshold": 1}
+        one["out_of_scope"] |= {"aimed_at": 0.05, "methods": {name: dict(its) for name in SCOPE_METHODS}}
     return results
 
 
@@ -206,6 +219,38 @@ def test_a_best_method_that_there_is_not_is_named(name: object) -> None:
     results = beside_others(evaluation_results())
     results["blocks"][0]["versus_best_baseline"]["name"] = name
     with pytest.raises(DataError, match=r"one of .*ditto.* in 'blocks\[0\]\.versus_best_baseline\.name'"):
+        check_results(results)
+
+
+def test_calibration_accepted_answers_and_requests_out_of_scope_stand_in_page_and_table() -> None:
+    results = finer(evaluation_results(alphas=(None,)))
+    check_results(results)
+    page, output = Page(render(results)), printed(results)
+    assert max(map(len, output.splitlines())) <= 80
+    for text in (page.text, output):
+        for expected in ("NDCG@5", "ECE", "0.061", "1.234", "75.7%", "0.812", "0.870 (0.810–0.920)", "4.2%", "35.5%"):
+            assert expected in text
+        assert "400 requests in scope, 1,200 out of it" in " ".join(text.split())
+        assert all(title in text for title in SCOPE_METHODS.values())
+    # What says nothing of how sure it is has a dash, not a zero.
+    [line] = [line for line in output.splitlines() if line.startswith("Local only") and "75.7%" in line]
+    assert line.split()[-2:] == ["–", "–"]
+    assert "ECE" not in printed(evaluation_results()) + Page(render(evaluation_results())).text
+
+
+def test_a_run_prints_one_table_however_much_it_knows() -> None:
+    results = run_results()
+    plain = printed(results)
+    results["methods"]["global"] |= {"ece": 0.0613, "nll": 1.234}
+    check_results(results)
+    assert printed(results) == plain
+
+
+@pytest.mark.parametrize("wrong", [{"auroc": 1.2}, {"refused": None}, {"interval": [0.1]}])
+def test_malformed_figures_of_requests_out_of_scope_are_named(wrong: dict[str, Any]) -> None:
+    results = finer(evaluation_results())
+    results["blocks"][0]["out_of_scope"]["methods"]["energy"] |= wrong
+    with pytest.raises(DataError, match=rf"blocks\[0\]\.out_of_scope\.methods\.energy\.{next(iter(wrong))}"):
         check_results(results)
 
 
