@@ -80,7 +80,7 @@ def signs(logits: npt.NDArray[Any], personal_log: Floats, similarity: npt.NDArra
     energy = energies(logits)
     likely = np.maximum(personal_log, LEAST_LOG_PROBABILITY)  # 0 · −∞ is 0 here.
     uncertain = -(np.exp(likely) * likely).sum(axis=1)
-    kernel = np.exp(NEAR_SHARPNESS * (np.asarray(similarity, dtype=np.float64) - 1.0)).sum(axis=1)
+    kernel = np.exp(NEAR_SHARPNESS * (similarity - 1.0)).sum(axis=1, dtype=np.float64)
     near = np.log(kernel + np.exp(NEAR_SHARPNESS * (ANCHOR_COSINE - 1.0)))
     return Signs(
         values=np.stack([energy, -uncertain, near], axis=1),
