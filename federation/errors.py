@@ -41,3 +41,9 @@ class RunBusyError(FederationError):
     """Another process is running in the same folder."""
 
     exit_code = 7
+
+
+class PrivacyError(FederationError):
+    """A privacy setting is out of range, or cannot give what it promises."""
+
+    exit_code = 2
