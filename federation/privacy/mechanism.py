@@ -7,7 +7,7 @@ as signed, scaled back and divided by the fixed q·N.
 >>> import numpy as np
 >>> from federation.privacy.parameters import NoiseParameters
 >>> from federation.privacy.stream import SecureStream
->>> one = NoiseParameters(dimension=2, clip_norm=1.0, noise_multiplier=0.01, honest_survivors=1, cohort_ceiling=1)
+>>> one = NoiseParameters(dimension=2, clip_norm=1.0, noise_multiplier=0.04, cohort=1, honest_share=1.0)
 >>> sent = privatise(np.array([0.5, -0.25], dtype=np.float32), one, SecureStream())
 >>> sent.dtype, bool(abs(decode(sent, one, denominator=1.0) - [0.5, -0.25]).max() < 0.2)
 (dtype('uint32'), True)
@@ -55,15 +55,15 @@ def privatise(delta: Floats, parameters: NoiseParameters, stream: SecureStream) 
 def top_up(total: Residues, survivors: int, parameters: NoiseParameters, stream: SecureStream) -> Residues:
     """Return the unmasked sum ``total`` (d,) with the noise of a full cohort, whatever the number of ``survivors``.
 
-    Amplification by sampling counts on noise that does not tell whether a device was drawn. Each device drawn brings its
-    share, so the server adds the shares that are missing to ``cohort_ceiling``. ε against the server counts on none of
-    this. Raises `PrivacyError` for a number of survivors that no round may have.
+    Amplification by sampling counts on noise that does not tell whether a device was drawn, so the server adds the
+    shares of the devices that dropped out. ε against the server does not count on it. Raises `PrivacyError` for a
+    number of survivors that no round may have: more than the cohort, or fewer than the noise was shared between.
     """
-    missing = parameters.cohort_ceiling - survivors
+    missing = parameters.cohort - survivors
     if missing < 0 or survivors < parameters.honest_survivors:
         raise PrivacyError(
-            f"Expected survivors={survivors} in {parameters.honest_survivors} … {parameters.cohort_ceiling}: "
-            "the round is not used."
+            f"Expected survivors={survivors} from {parameters.honest_survivors:g} to {parameters.cohort}: "
+            "this round is not used."
         )
     if missing == 0:
         return _checked(total, parameters)

@@ -1,14 +1,14 @@
 """Discrete noise that devices add in shares: what a sum of shares is, and how close to it.
 
-**Skellam**: sums of independent Skellam numbers are Skellam, of the summed variance (Agarwal, Kairouz and Liu 2021, §2).
+**Skellam**: sums of independent Skellam numbers are Skellam, of the summed variance (Agarwal, Kairouz and Liu 2021).
 
 **Discrete Gaussian** (Canonne, Kamath and Steinke 2020): its sums are not quite discrete Gaussians, nor is it quite a
 rounded Gaussian, but both fail by less than can be measured. Write θ(σ) = 2 Σ_{m ≥ 1} e^(−2π²σ²m²); by Poisson's
 summation Σ_k e^(−(k−c)²/(2σ²)) = σ√(2π)·(1 ± θ(σ)) for every centre c.
 
 1. *Sums.* In the sum of two, of variances a and b, P(y) is e^(−y²/(2(a+b))) times such a sum of variance ab/(a+b), so
-   each addition changes probabilities by a factor within 1 ± 4θ(√(ab/(a+b))) (Kairouz, Liu and Steinke 2021,
-   Theorem 9). Shares have σ ≥ 8 here: 1 ± 2⁻⁹⁰⁰.
+   each addition changes probabilities by a factor within 1 ± 4θ(√(ab/(a+b))), as in Kairouz, Liu and Steinke 2021.
+   Shares have σ ≥ 8 here: 1 ± 2⁻⁹⁰⁰.
 2. *The Gaussian's own privacy.* Add a continuous Gaussian of variance σ² − 4 to the integer sum, then replace the
    result x by a discrete Gaussian of variance 4 around x. That is post-processing of the Gaussian mechanism, and it
    commutes with integers. P(y) is the integral of φ_{σ²−4}(x)·φ_4(y − x)/(1 ± θ(2)), that is φ_{σ²}(y)/(1 ± θ(2)): the

@@ -1,10 +1,8 @@
 """What a private round's noise is set to: the numbers that each device checks and that its masks are bound to.
 
->>> plan = NoiseParameters(
-...     dimension=10_000, clip_norm=1.0, noise_multiplier=1.2, honest_survivors=60, cohort_ceiling=150
-... )
->>> plan.scale, plan.share_variance > 400_000, plan.wrap_probability() < WRAP_PROBABILITY
-(4096, True, True)
+>>> one = NoiseParameters(dimension=10_000, clip_norm=1.0, noise_multiplier=1.2, cohort=100, honest_share=0.6)
+>>> one.scale, one.honest_survivors, round(one.share_variance), one.wrap_probability() < WRAP_PROBABILITY
+(4096, 60.0, 403431, True)
 """
 
 import math
@@ -21,46 +19,48 @@ WRAP_PROBABILITY = 2.0**-40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseParameters:
-    """The settings of the mechanism for one kind of update.
+    """The settings of the mechanism for one kind of update in one round.
 
     An update has ``dimension`` numbers, is clipped to an L2 norm of ``clip_norm`` and scaled so that this becomes
-    `scale` integers, which `squared_bound` bounds after rounding. The noise of any ``honest_survivors`` devices (t)
-    together has a standard deviation of ``noise_multiplier`` (z) times that integer norm. At most ``cohort_ceiling``
-    devices add up. ``noise`` is one of `NOISES`. Raises `PrivacyError` for values out of range, or if the sum could leave ±2³¹ with a probability of
-    2⁻⁴⁰ or more.
+    `scale` integers; `squared_bound` bounds the integers' norm after rounding. ``cohort`` is how many devices agreed to
+    take part in this round, and ``honest_share`` of it at least send an update and keep their noise to themselves: the
+    noise of so many together has a standard deviation of ``noise_multiplier`` (z) times the integers' norm.
+    Shares in proportion to the cohort make the sum's noise the same whether or not one device was drawn, which
+    amplification by sampling needs. ``noise`` is one of `NOISES`.
+
+    Raises `PrivacyError` for values out of range, for discrete Gaussian shares of a standard deviation below 8 steps, and
+    where the sum could leave ±2³¹ with a probability of 2⁻⁴⁰ or more.
     """
 
     dimension: int
     clip_norm: float
     noise_multiplier: float
-    honest_survivors: int
-    cohort_ceiling: int
+    cohort: int
+    honest_share: float
     noise: str = DISCRETE_GAUSSIAN
 
     def __post_init__(self) -> None:
-        for name in ("dimension", "honest_survivors", "cohort_ceiling"):
+        for name in ("dimension", "cohort"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise PrivacyError(f"Expected {name}={value!r} to be a whole number of at least 1.")
-        for name in ("clip_norm", "noise_multiplier"):
+        for name in ("clip_norm", "noise_multiplier", "honest_share"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise PrivacyError(f"Expected {name}={value!r} to be positive and finite.")
-        if self.honest_survivors > self.cohort_ceiling:
-            raise PrivacyError(
-                f"Expected honest_survivors={self.honest_survivors} to be at most cohort_ceiling={self.cohort_ceiling}."
-            )
+        if not self.honest_share <= 1:
+            raise PrivacyError(f"Expected honest_share={self.honest_share} to be at most 1.")
         if self.noise not in NOISES:
             raise PrivacyError(f"Expected noise={self.noise!r} to be one of {', '.join(NOISES)}.")
         if self.noise == DISCRETE_GAUSSIAN and self.share_variance < LEAST_SHARE_VARIANCE:
             raise PrivacyError(
-                f"Expected noise_multiplier={self.noise_multiplier} over {self.honest_survivors} devices to leave each a "
-                f"standard deviation of at least {LEAST_SHARE_VARIANCE**0.5:g} steps: take a larger one, or Skellam noise."
+                f"Expected noise_multiplier={self.noise_multiplier} over {self.honest_survivors:g} devices to leave "
+                "each a standard deviation of at least 8 steps: take a larger one, or Skellam noise."
             )
         if not self.wrap_probability() < WRAP_PROBABILITY:
             raise PrivacyError(
-                f"The sum of cohort_ceiling={self.cohort_ceiling} devices with noise_multiplier={self.noise_multiplier} "
-                f"and {self.dimension} numbers may wrap at 2^{MODULUS_BITS}: lower one of them."
+                f"The sum of cohort={self.cohort} updates of {self.dimension} numbers may wrap at 2^{MODULUS_BITS} with "
+                f"noise_multiplier={self.noise_multiplier}: lower one of them."
             )
 
     @property
@@ -70,17 +70,22 @@ class NoiseParameters:
 
     @property
     def squared_bound(self) -> int:
-        """The most that the squared L2 norm of a device's integers may be: the sensitivity, squared."""
+        """The most that the squared L2 norm of a device's integers may be: the squared sensitivity."""
         return squared_norm_bound(self.scale, self.dimension)
 
     @property
+    def honest_survivors(self) -> float:
+        """The number t of devices whose noise is counted on, not rounded."""
+        return self.honest_share * self.cohort
+
+    @property
     def central_variance(self) -> float:
-        """The variance of the noise of t devices a coordinate, in squared integer steps."""
+        """The variance of the noise that is counted on, a coordinate, in squared integer steps."""
         return self.noise_multiplier**2 * self.squared_bound
 
     @property
     def share_variance(self) -> float:
-        """The variance of one device's noise a coordinate, in squared integer steps."""
+        """The variance of one device's noise, a coordinate, in squared integer steps."""
         return self.central_variance / self.honest_survivors
 
     @property
@@ -91,12 +96,12 @@ class NoiseParameters:
     def wrap_probability(self) -> float:
         """Return a bound on the probability that any coordinate of a sum leaves ±2³¹.
 
-        At the worst each device of the largest cohort puts its whole norm on one coordinate, and all add their noise:
-        what remains to ±2³¹ is left to the noise, whose tail Chernoff's bound and a union over coordinates give. The bound
-        is that of Skellam noise; discrete Gaussians have lighter tails (Canonne et al. 2020, Corollary 17).
+        At the worst each device of the cohort puts its whole norm on one coordinate, and all add their noise: what
+        remains to ±2³¹ is left to the noise, whose tail Chernoff's bound and a union over coordinates give. The bound is
+        that of Skellam noise; discrete Gaussians have lighter tails (Canonne, Kamath and Steinke 2020).
         """
-        room = 2.0 ** (MODULUS_BITS - 1) - 1 - self.cohort_ceiling * math.sqrt(self.squared_bound)
+        room = 2.0 ** (MODULUS_BITS - 1) - 1 - self.cohort * math.sqrt(self.squared_bound)
         if room <= 0:
             return 1.0
-        tail = skellam_tail(room, self.share_variance * self.cohort_ceiling)
+        tail = skellam_tail(room, self.share_variance * self.cohort)
         return math.exp(min(0.0, math.log(self.dimension) + tail))

@@ -1,15 +1,15 @@
 """Rényi differential privacy of the Skellam and Gaussian mechanisms, sampled or not, and what follows from it.
 
-Neighbours are two fleets of which one device's update is replaced by zeros ("zero-out"); its noise stays. All bounds are
-at whole orders α ≥ 2, where that of the Skellam mechanism is proven.
+Neighbours are two fleets of which one device's update is replaced by zeros ("zero-out"); its noise stays. All bounds
+are at whole orders α ≥ 2, where that of the Skellam mechanism is proven.
 
-Sources: Skellam, Agarwal, Kairouz and Liu 2021, Corollary 3.6; sampling, Mironov, Talwar and Zhang 2019, §3: the sum for
-whole orders holds for any pair of distributions, and its direction is the larger one wherever a reflection swaps the
-two, as it does for Skellam (Theorem 5); conversion, Canonne, Kamath and Steinke 2020, Proposition 12; zCDP, Bun and
-Steinke 2016.
+Sources: Skellam, Agarwal, Kairouz and Liu 2021, for several dimensions; sampling, Mironov, Talwar and Zhang 2019: their
+sum for whole orders holds for any pair of distributions, and its direction is the larger one wherever a reflection
+swaps the two, as it does for Skellam (Theorem 5); conversion, Canonne, Kamath and Steinke 2020, Proposition 12; zCDP,
+Bun and Steinke 2016.
 
 >>> round(epsilon_of(10 * gaussian_rdp(2.0), 1e-5), 3), round(zcdp_epsilon(gaussian_rho(2.0), 1e-5), 3)
-(8.088, 2.165)
+(8.088, 2.168)
 """
 
 import math
@@ -97,10 +97,10 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
 
 
 def zcdp_rho(epsilon: float, delta: float) -> float:
-    """Return the largest total ρ that stays within (``epsilon``, ``delta``): the budget that a person's choice gives."""
+    """Return the largest total ρ that stays within (``epsilon``, ``delta``): the budget that a person chose."""
     if not 0 < epsilon < float("inf"):
         raise PrivacyError(f"Expected epsilon={epsilon} to be positive and finite.")
-    low, high = 0.0, epsilon  # At every order ε(α) ≤ ε is needed for less: α ≥ 2, so ρ ≤ ε/2 + what δ gives back.
+    low, high = 0.0, epsilon
     while zcdp_epsilon(high, delta) <= epsilon:
         low, high = high, 2 * high
     for _ in range(80):

@@ -5,8 +5,8 @@ chooses who is drawn. N comes from the signed roster.
 
 >>> cohort_bounds(1000, 100)
 (58, 148)
->>> minimum_honest(58), participation_limit(rounds=30, q=0.1)
-(36, 7)
+>>> round(honest_share(), 3), participation_limit(rounds=30, q=0.1)
+(0.6, 7)
 """
 
 import math
@@ -41,18 +41,15 @@ def cohort_bounds(population: int, cohort: int, failure: float = ROUND_FAILURE) 
     return floor, population - _largest_below(population, 1 - q, failure)
 
 
-def minimum_honest(floor: int, *, dropout: float = 0.3, colluding: float = 0.1) -> int:
-    """Return t: how many honest devices of a cohort of ``floor`` are left after drop-outs and without colluders.
+def honest_share(*, dropout: float = 0.3, colluding: float = 0.1) -> float:
+    """Return the least share of a cohort that sends an update and keeps its noise from the server.
 
-    ``dropout`` and ``colluding`` are shares of the cohort, each rounded down to whole devices. Raises `PrivacyError`
-    if none is left. A colluder does not flip its coin honestly: the share is of the cohort, not of the population.
+    ``dropout`` and ``colluding`` are shares of the cohort. A colluder need not flip its coin honestly, so 10% of a
+    population may be more than 10% of a cohort. Raises `PrivacyError` if nobody is left.
     """
-    if not (0 <= dropout < 1 and 0 <= colluding < 1):
-        raise PrivacyError(f"Expected dropout={dropout} and colluding={colluding} in [0, 1).")
-    left = floor - math.floor(dropout * floor) - math.floor(colluding * floor)
-    if left < 1:
-        raise PrivacyError(f"A cohort of {floor} may keep no honest device: invite more or assume less.")
-    return left
+    if not (dropout >= 0 and colluding >= 0 and dropout + colluding < 1):
+        raise PrivacyError(f"Expected dropout={dropout} and colluding={colluding} to leave honest devices.")
+    return 1 - dropout - colluding
 
 
 def participation_limit(*, rounds: int, q: float, share: float = 0.01) -> int:

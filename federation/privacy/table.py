@@ -1,8 +1,8 @@
 """Tables for drawing integers from a symmetric distribution by inversion, exact to 2⁻¹⁰⁰.
 
 A table holds the 128-bit cumulative probabilities of |X|; a uniform 128-bit number is looked up in it, and a sign is
-drawn. The probabilities are computed in whole numbers of 320 bits and more, by recurrences without cancellation. What is
-drawn differs from X in total variation by at most the mass beyond the table's end (2⁻¹¹⁹) and the rounding of its
+drawn. The probabilities are computed in whole numbers of 320 bits and more, by recurrences without cancellation. What
+is drawn differs from X in total variation by at most the mass beyond the table's end (2⁻¹¹⁹) and the rounding of its
 thresholds (2⁻¹²⁷ an entry): together below 2⁻¹⁰⁰ for tables of up to 2²⁴ entries.
 
 >>> from federation.privacy.stream import SecureStream
