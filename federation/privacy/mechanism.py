@@ -60,7 +60,7 @@ def top_up(total: Residues, survivors: int, parameters: NoiseParameters, stream:
     number of survivors that no round may have: more than the cohort, or fewer than the noise was shared between.
     """
     missing = parameters.cohort - survivors
-    if missing < 0 or survivors < parameters.honest_survivors:
+    if missing < 0 or survivors < parameters.honest_survivors - 1e-6:
         raise PrivacyError(
             f"Expected survivors={survivors} from {parameters.honest_survivors:g} to {parameters.cohort}: "
             "this round is not used."

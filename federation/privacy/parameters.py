@@ -2,7 +2,7 @@
 
 >>> one = NoiseParameters(dimension=10_000, clip_norm=1.0, noise_multiplier=1.2, cohort=100, honest_share=0.6)
 >>> one.scale, one.honest_survivors, round(one.share_variance), one.wrap_probability() < WRAP_PROBABILITY
-(4096, 60.0, 403431, True)
+(4096, 60.0, 403454, True)
 """
 
 import math
@@ -28,8 +28,8 @@ class NoiseParameters:
     Shares in proportion to the cohort make the sum's noise the same whether or not one device was drawn, which
     amplification by sampling needs. ``noise`` is one of `NOISES`.
 
-    Raises `PrivacyError` for values out of range, for discrete Gaussian shares of a standard deviation below 8 steps, and
-    where the sum could leave ±2³¹ with a probability of 2⁻⁴⁰ or more.
+    Raises `PrivacyError` for values out of range, for discrete Gaussian shares of a standard deviation below 8 steps,
+    and where the sum could leave ±2³¹ with a probability of 2⁻⁴⁰ or more.
     """
 
     dimension: int
@@ -59,8 +59,8 @@ class NoiseParameters:
             )
         if not self.wrap_probability() < WRAP_PROBABILITY:
             raise PrivacyError(
-                f"The sum of cohort={self.cohort} updates of {self.dimension} numbers may wrap at 2^{MODULUS_BITS} with "
-                f"noise_multiplier={self.noise_multiplier}: lower one of them."
+                f"The sum of cohort={self.cohort} updates of dimension={self.dimension} may wrap at 2^{MODULUS_BITS} "
+                f"with noise_multiplier={self.noise_multiplier}: lower one of them."
             )
 
     @property
@@ -97,8 +97,8 @@ class NoiseParameters:
         """Return a bound on the probability that any coordinate of a sum leaves ±2³¹.
 
         At the worst each device of the cohort puts its whole norm on one coordinate, and all add their noise: what
-        remains to ±2³¹ is left to the noise, whose tail Chernoff's bound and a union over coordinates give. The bound is
-        that of Skellam noise; discrete Gaussians have lighter tails (Canonne, Kamath and Steinke 2020).
+        remains to ±2³¹ is left to the noise, whose tail Chernoff's bound and a union over coordinates give. The bound
+        is that of Skellam noise; discrete Gaussians have lighter tails (Canonne, Kamath and Steinke 2020).
         """
         room = 2.0 ** (MODULUS_BITS - 1) - 1 - self.cohort * math.sqrt(self.squared_bound)
         if room <= 0:

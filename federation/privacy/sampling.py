@@ -5,7 +5,7 @@ chooses who is drawn. N comes from the signed roster.
 
 >>> cohort_bounds(1000, 100)
 (58, 148)
->>> round(honest_share(), 3), participation_limit(rounds=30, q=0.1)
+>>> honest_share(), participation_limit(rounds=30, q=0.1)
 (0.6, 7)
 """
 
@@ -49,7 +49,7 @@ def honest_share(*, dropout: float = 0.3, colluding: float = 0.1) -> float:
     """
     if not (dropout >= 0 and colluding >= 0 and dropout + colluding < 1):
         raise PrivacyError(f"Expected dropout={dropout} and colluding={colluding} to leave honest devices.")
-    return 1 - dropout - colluding
+    return round(1 - dropout - colluding, 12)
 
 
 def participation_limit(*, rounds: int, q: float, share: float = 0.01) -> int:
