@@ -16,6 +16,7 @@ _COMMANDS = {
     "simulate": ("federation.cli.simulate", "Run federated rounds over the users of a data file, one device each."),
     "device": ("federation.cli.device", "Create and use one device's encrypted memory."),
     "model": ("federation.cli.model", "Change a shared model's file between rounds."),
+    "privacy": ("federation.cli.privacy", "Print the noise that an ε needs, and what a run then guarantees."),
     "evaluate": ("federation.cli.evaluate", "Measure personalization on a data file by the protocol."),
     "report": ("federation.cli.report", "Write report.html and print the table of a finished run again."),
 }
@@ -87,7 +88,11 @@ def _one_line(error: Exception) -> str:
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "The disk is full. What was written before is whole; free some space and run the command again."
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("flwr", "matplotlib"):
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in (
+        "flwr",
+        "matplotlib",
+        "dp_accounting",
+    ):
         return f"This command needs {error.name}. Install it with: pip install 'tacit[federation]'"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror

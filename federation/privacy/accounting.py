@@ -11,7 +11,7 @@ the discrete one (`noise`). Skellam noise is accounted by its own Rényi bound (
 
 >>> plan = PrivacyPlan(devices=1000, cohort=100, rounds=10, participations=4, delta=1e-5, dimension=10_000)
 >>> print(guarantee(plan, 2.2).text)
-ε = 3.92 against the server (4 participations), ε = 0.69 of the released model (10 rounds, q = 0.1), δ = 1e-05, \
+ε = 3.93 against the server (4 participations), ε = 0.70 of the released model (10 rounds, q = 0.1), δ = 1e-05, \
 discrete Gaussian noise z = 2.2 by PLD
 """
 
@@ -97,11 +97,13 @@ class PrivacyGuarantee:
     @property
     def text(self) -> str:
         """The guarantee in one line."""
-        server = f"ε = {self.eps_server:.2f} against the server ({_counted(self.participations, 'participation')})"
+        server = (
+            f"ε = {in_words(self.eps_server)} against the server ({_counted(self.participations, 'participation')})"
+        )
         if math.isinf(self.eps_server):
             server = "nothing against the server, which is trusted with each update"
         return (
-            f"{server}, ε = {self.eps_released:.2f} of the released model ({_counted(self.rounds, 'round')}, "
+            f"{server}, ε = {in_words(self.eps_released)} of the released model ({_counted(self.rounds, 'round')}, "
             f"q = {self.q:g}), δ = {self.delta:g}, {self.mechanism} noise z = {self.z:g} by {self.method}"
         )
 
@@ -201,6 +203,11 @@ def _sampled_gaussian_epsilon(plan: PrivacyPlan, noise_multiplier: float) -> flo
 def _refuse_unusable(noise_multiplier: float) -> None:
     if not 0 < noise_multiplier < float("inf"):
         raise PrivacyError(f"Expected noise_multiplier={noise_multiplier} to be positive and finite.")
+
+
+def in_words(epsilon: float) -> str:
+    """Return ``epsilon`` to two places, rounded up: what is printed holds too."""
+    return f"{math.ceil(epsilon * 100) / 100:.2f}"
 
 
 def _counted(count: int, what: str) -> str:

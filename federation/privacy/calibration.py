@@ -39,7 +39,7 @@ _log = logging.getLogger("tacit.federation")
 def calibrate(plan: PrivacyPlan, epsilon: float, *, against: str = SERVER) -> float:
     """Return the least noise multiplier z, a multiple of 0.001, that keeps ``plan`` within ``epsilon``.
 
-    ``against`` is the figure to keep: `SERVER` or `RELEASED`. The first result may take 20 seconds, later ones come
+    ``against`` is the figure to keep: `SERVER` or `RELEASED`. The first result may take half a minute, later ones come
     from the cache. Raises `PrivacyError` for an ε that is not positive and finite, and for `SERVER` in central mode.
     """
     if not 0 < epsilon < float("inf"):
