@@ -24,7 +24,13 @@ _NOISES = {"discrete-gaussian": "discrete Gaussian", "skellam": "Skellam"}
     metavar="k",
     help="The most of one device.  [default: what 1% of the devices would exceed]",
 )
-@click.option("--epsilon", type=float, multiple=True, default=(1.0, 2.0, 4.0, 8.0), help="What to keep within.")
+@click.option(
+    "--epsilon",
+    type=float,
+    multiple=True,
+    default=(1.0, 2.0, 4.0, 8.0),
+    help="What to keep within.  [default: 1 2 4 8]",
+)
 @click.option("--delta", type=float, default=1e-5, show_default=True, help="How likely ε may fail to hold.")
 @click.option(
     "--against",
@@ -48,7 +54,7 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
 
     A device's whole update counts. "server" is whoever sees which devices take part in which rounds; "released" is
     whoever sees the models alone. The noise z is a standard deviation, in clip norms; "on the mean" is how long the
-    noise on a round's mean update is, over all numbers, in clip norms too. Finding z may take half a minute; it is kept.
+    noise on a round's mean update is, over all numbers, in clip norms too. Finding z may take half a minute, once.
     """
     from federation.privacy.calibration import calibrate
     from federation.privacy.sampling import cohort_bounds

@@ -11,7 +11,7 @@ the discrete one (`noise`). Skellam noise is accounted by its own Rényi bound (
 
 >>> plan = PrivacyPlan(devices=1000, cohort=100, rounds=10, participations=4, delta=1e-5, dimension=10_000)
 >>> print(guarantee(plan, 2.2).text)
-ε = 3.93 against the server (4 participations), ε = 0.70 of the released model (10 rounds, q = 0.1), δ = 1e-05, \
+ε = 3.93 against the server (4 participations), ε = 0.69 of the released model (10 rounds, q = 0.1), δ = 1e-05, \
 discrete Gaussian noise z = 2.2 by PLD
 """
 
@@ -97,11 +97,11 @@ class PrivacyGuarantee:
     @property
     def text(self) -> str:
         """The guarantee in one line."""
-        server = (
-            f"ε = {in_words(self.eps_server)} against the server ({_counted(self.participations, 'participation')})"
-        )
         if math.isinf(self.eps_server):
             server = "nothing against the server, which is trusted with each update"
+        else:
+            count = _counted(self.participations, "participation")
+            server = f"ε = {in_words(self.eps_server)} against the server ({count})"
         return (
             f"{server}, ε = {in_words(self.eps_released)} of the released model ({_counted(self.rounds, 'round')}, "
             f"q = {self.q:g}), δ = {self.delta:g}, {self.mechanism} noise z = {self.z:g} by {self.method}"

@@ -13,6 +13,7 @@ whole, a warning says so and the noise is computed again.
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,7 @@ SERVER, RELEASED = "server", "released"
 AGAINST = (SERVER, RELEASED)
 _ACCOUNTING = 1  # Grows when the same plan and noise get another ε.
 _STEPS = 1000  # Of the noise multiplier, to 1.
+_INTERPOLATIONS = 6
 _MOST = 10**9  # Steps: more noise than any model survives.
 _log = logging.getLogger("tacit.federation")
 
@@ -69,29 +71,52 @@ def epsilon_at(plan: PrivacyPlan, noise_multiplier: float, against: str) -> floa
 def least_multiplier(epsilon_of: Callable[[float], float], epsilon: float, guess: float = 1.0) -> float:
     """Return the least multiple of 0.001 at which ``epsilon_of``, which never grows with it, is at most ``epsilon``.
 
-    It is bracketed from ``guess`` and found by bisection. Raises `PrivacyError` if none below a million is.
+    It is bracketed from ``guess``; the bracket is cut by interpolation a few times and then in halves. Raises
+    `PrivacyError` if none below a million is.
     """
 
-    def enough(steps: int) -> bool:
+    def ask(steps: int) -> float:
         try:
-            return epsilon_of(steps / _STEPS) <= epsilon
+            return epsilon_of(steps / _STEPS) if steps else math.inf
         except PrivacyError:  # So little noise that it is none.
-            return False
+            return math.inf
 
-    high = max(1, round(guess * _STEPS))
-    low = 0
-    while not enough(high):
-        low, high = high, 2 * high
-        if high > _MOST:
+    low, high = _bracket(ask, epsilon, max(1, round(guess * _STEPS)))
+    left = _INTERPOLATIONS
+    while high[0] - low[0] > 1:
+        middle = _between(low, high, epsilon) if left > 0 else (low[0] + high[0]) // 2
+        left, value = left - 1, ask(middle)
+        low, high = (low, (middle, value)) if value <= epsilon else ((middle, value), high)
+    return high[0] / _STEPS
+
+
+def _bracket(ask: Callable[[int], float], epsilon: float, steps: int) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Two numbers of steps, each with its ε, between which ``epsilon`` is crossed."""
+    here = steps, ask(steps)
+    if here[1] <= epsilon:
+        while True:
+            less = here[0] - max(1, here[0] // 10)
+            low = less, ask(less)
+            if low[1] > epsilon:
+                return low, here
+            here = low
+    while True:
+        more = 2 * here[0]
+        if more > _MOST:
             raise PrivacyError(f"No noise keeps epsilon={epsilon}: allow a larger one, or fewer rounds.")
-    if low == 0:
-        low = high - max(1, high // 8)
-        while low > 0 and enough(low):
-            low, high = low - max(1, low // 4), low
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high / _STEPS
+        high = more, ask(more)
+        if high[1] <= epsilon:
+            return here, high
+        here = high
+
+
+def _between(low: tuple[int, float], high: tuple[int, float], epsilon: float) -> int:
+    """A number of steps strictly between two, where a power law through both reaches ``epsilon``."""
+    if not (low[0] > 0 and math.isfinite(low[1]) and 0 < high[1] < low[1]):
+        return (low[0] + high[0]) // 2
+    share = math.log(low[1] / epsilon) / math.log(low[1] / high[1])
+    reached = math.ceil(low[0] * math.pow(high[0] / low[0], share))
+    return min(max(reached, low[0] + 1), high[0] - 1)
 
 
 def cache_folder() -> Path:
