@@ -14,14 +14,19 @@ from federation.secagg.terms import Announcement
 
 
 class Cohort:
-    """The cohort with this bitmap over the roster. Raises ``WireError`` and ``ParameterError``."""
+    """The cohort with this bitmap over the roster; ``found`` if it was derived before.
+
+    Raises ``WireError`` and ``ParameterError``.
+    """
 
     __slots__ = ("_places", "bitmap", "found", "h0", "h1", "indices", "keys")
 
-    def __init__(self, announcement: Announcement, roster: Roster, bitmap: bytes) -> None:
+    def __init__(
+        self, announcement: Announcement, roster: Roster, bitmap: bytes, found: Parameters | None = None
+    ) -> None:
         self.bitmap = bitmap
         self.indices: tuple[int, ...] = decode_bitmap(bitmap, len(roster.keys))
-        self.found: Parameters = announcement.terms.derive(len(self.indices))
+        self.found = found or announcement.terms.derive(len(self.indices))
         self.keys = tuple(roster.keys[index] for index in self.indices)
         self.h0 = round_hash(announcement)
         self.h1 = next_hash("cohort", self.h0, bitmap)

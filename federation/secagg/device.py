@@ -48,6 +48,7 @@ from federation.secagg.messages import (
     encode_unmask,
     framed,
 )
+from federation.secagg.parameters import Parameters
 from federation.secagg.roster import Roster
 from federation.secagg.shamir import SHARE_BYTES, field_elements
 from federation.secagg.sharing import make_shares, open_share, seal_share
@@ -168,11 +169,11 @@ class DeviceRound(Secret):
 
         def work() -> _Work:
             bitmap = body(message, COHORT, (len(self._roster.keys) + 7) // 8)
-            cohort = self._cohort(bitmap)
+            cohort = Cohort(self._announcement, self._roster, bitmap)
             cohort.position(self._state.index)
             self._policy.check(cohort.found)
             reply = RevealMessage(index=self._state.index, revealed=_Keys(self._state.seed, cohort.h0).revealed)
-            return reply.encode(), replace(self._state, cohort=bitmap)
+            return reply.encode(), replace(self._state, cohort=bitmap, found=cohort.found.encode())
 
         return self._answer(_REVEAL, message, work)
 
@@ -180,7 +181,7 @@ class DeviceRound(Secret):
         """Answer the peers with sealed shares. Raises ``WireError``, ``PeerKeyError``, ``GraphError``."""
 
         def work() -> _Work:
-            cohort = self._cohort(self._state.cohort)
+            cohort = self._cohort()
             position = cohort.position(self._state.index)
             keys = _Keys(self._state.seed, cohort.h0)
             peers = decode_peers(message, cohort.found)
@@ -199,8 +200,8 @@ class DeviceRound(Secret):
         """
 
         def work() -> _Work:
-            cohort = self._cohort(self._state.cohort)
-            dimension = Announcement.decode(self._state.announcement).terms.dimension
+            cohort = self._cohort()
+            dimension = self._announcement.terms.dimension
             if vector.dtype != np.uint32 or vector.shape != (dimension,):
                 raise ValueError(
                     f"Expected a vector of shape ({dimension},), uint32, got {vector.shape}, {vector.dtype}."
@@ -226,7 +227,7 @@ class DeviceRound(Secret):
         """Answer the survivors with a signature. Raises ``WireError``, ``SurvivorError``."""
 
         def work() -> _Work:
-            cohort = self._cohort(self._state.cohort)
+            cohort = self._cohort()
             bitmap = body(message, SURVIVORS, (cohort.found.devices + 7) // 8)
             sharers = cohort.decode(self._state.sharers)
             check_survivors(cohort, cohort.position(self._state.index), sharers, cohort.decode(bitmap))
@@ -239,7 +240,7 @@ class DeviceRound(Secret):
         """Answer a quorum's signatures with one share for each chooser, then hold none. Raises ``SurvivorError``."""
 
         def work() -> _Work:
-            cohort = self._cohort(self._state.cohort)
+            cohort = self._cohort()
             bitmap, signatures = decode_signers(message, cohort.found)
             survivors = set(cohort.decode(self._state.survivors))
             h3 = cohort.h3(self._state.sharers, self._state.survivors)
@@ -262,8 +263,13 @@ class DeviceRound(Secret):
         after = replace(after, stage=stage, request=_digest(message), reply=reply)
         return Answer(reply=reply, round=DeviceRound(after, self._roster, self._policy, self._identity))
 
-    def _cohort(self, bitmap: bytes) -> Cohort:
-        return Cohort(Announcement.decode(self._state.announcement), self._roster, bitmap)
+    @property
+    def _announcement(self) -> Announcement:
+        return Announcement.decode(self._state.announcement)
+
+    def _cohort(self) -> Cohort:
+        """The cohort that was answered; a state that has none yet is not asked."""
+        return Cohort(self._announcement, self._roster, self._state.cohort, Parameters.decode(self._state.found))
 
 
 class _Keys(Secret):

@@ -1,7 +1,7 @@
 """Who holds a device's shares: a uniform k-subset of the others, from randomness that the device committed to.
 
 >>> arcs(bytes(32), position=0, revealed=bytes(16), devices=5, neighbours=2)
-(1, 2)
+(1, 3)
 >>> arcs(bytes(32), position=0, revealed=bytes(16), devices=5, neighbours=4)
 (1, 2, 3, 4)
 

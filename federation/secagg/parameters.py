@@ -13,6 +13,7 @@ is that of Bell et al. 2020 (CCS), sections 3.4 and 4.2, with exact tails in pla
 from __future__ import annotations
 
 import functools
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
@@ -25,8 +26,9 @@ BREACH_BITS = 40
 MOST_DEVICES = 20_000
 LEAST_DEVICES = 3
 # 2^-20 is split: 2^-21 for too few shares, 2^-22 for each of two lists of choosers that overflow their messages. 2^-40
-# is split: 2^-41 for a device whose colluding neighbours reach the threshold, 2^-42 twice for sums of a few devices.
+# is split: 2^-41 for a device whose colluding neighbours reach the threshold, 2^-42 for sums of a few devices.
 _SHARES_BITS, _LIST_BITS, _DEVICE_BITS, _GROUP_BITS = 21, 22, 41, 42
+_ENCODED = struct.Struct("<10I2d")
 _FINE = 16  # Logarithms count in sixteenths of a bit.
 
 
@@ -51,6 +53,15 @@ class Parameters:
     smallest_sum: int
     failure_bits: float
     breach_bits: float
+
+    def encode(self) -> bytes:
+        """56 bytes, for a device to keep: deriving again takes a tenth of a second in a large cohort."""
+        return _ENCODED.pack(*(getattr(self, name) for name in self.__slots__))
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Parameters:
+        """What :meth:`encode` gave. Raises ``struct.error`` for another size."""
+        return cls(**dict(zip(cls.__slots__, _ENCODED.unpack(encoded), strict=True)))
 
     @property
     def survivors(self) -> int:
@@ -124,7 +135,7 @@ def _found(n: int, bad: int, early: int, lost: int, k: int, t: int, largest: int
     if k < n - 1:
         choosers = binomial_limit(n - 1, k, n - 1, times=n, bits=_LIST_BITS)
         extra = binomial_limit(n - 1 - k, k, n - 1, times=n, bits=_LIST_BITS)
-        overflow = 2.0 ** (1 - _LIST_BITS)
+        overflow = ((choosers < n - 1) + (extra < n - 1 - k)) * 2.0**-_LIST_BITS
     else:
         extra = 0
     failure = n * Fraction(*below(n - 1, n - lost - 1, k, t)) + Fraction(overflow)
@@ -146,7 +157,7 @@ def _found(n: int, bad: int, early: int, lost: int, k: int, t: int, largest: int
 
 
 def _small_sums(n: int, bad: int, lost: int, k: int, t: int) -> tuple[int, float]:
-    """The largest a such that no 2 to a honest devices can be summed apart, but for 2^-41; and the bits of that chance.
+    """The largest a such that no 2 to a honest devices can be summed apart, but for 2^-42; and the bits of that chance.
 
     A group of a honest devices that is unmasked without the others has all its arcs inside itself, the colluders and
     the dropped, and each of it has t arcs inside itself and the colluders (``PROTOCOL.md``, "What a sum holds"). The
@@ -155,16 +166,15 @@ def _small_sums(n: int, bad: int, lost: int, k: int, t: int) -> tuple[int, float
     honest = n - bad
     most = honest - lost - 1  # One more is the whole sum.
     total = 0  # In units of 2^-80.
-    limit = 1 << 80 - _GROUP_BITS + 1
     a, largest = 2, 1
     while a <= most:
         last = min(a + a // 32, most)
         bits = _group_bits(n, bad, lost, k, t, a, last)
-        total += (last - a + 1) * (1 << max(80 - bits, 0)) if bits < 80 else last - a + 1
-        if total > limit:
+        total_with = total + (last - a + 1) * (1 << max(80 - bits, 0))
+        if total_with > 1 << 80 - _GROUP_BITS:
             break
-        largest, a = last, last + 1
-    return max(largest, 1), min(80.0 - (total.bit_length() if total <= limit else 80 - _GROUP_BITS + 1), 80.0)
+        total, largest, a = total_with, last, last + 1
+    return largest, 80.0 - total.bit_length()
 
 
 def _group_bits(n: int, bad: int, lost: int, k: int, t: int, first: int, last: int) -> int:

@@ -19,7 +19,19 @@ _VERSION = 1
 _HEAD = struct.Struct("<BBI")
 _LENGTH = struct.Struct("<I")
 _HELD = struct.Struct(f"<I?{SHARE_PAIR_BYTES}s")
-_FIELDS = ("announcement", "request", "reply", "seed", "cohort", "peers", "choosers", "sharers", "held", "survivors")
+_FIELDS = (
+    "announcement",
+    "request",
+    "reply",
+    "seed",
+    "cohort",
+    "found",
+    "peers",
+    "choosers",
+    "sharers",
+    "held",
+    "survivors",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
@@ -33,6 +45,7 @@ class RoundState(Secret):
     reply: bytes
     seed: bytes = b""
     cohort: bytes = b""
+    found: bytes = b""
     peers: bytes = b""
     choosers: bytes = b""
     sharers: bytes = b""

@@ -114,7 +114,7 @@ class Fleet:
             return
         for index in self.here("agree"):
             self.server.agreement(index, self.ask("agree", index, message))
-        message = self.server.close_agreements()
+        self.signers = message = self.server.close_agreements()
         if stage == "agree":
             return
         for index in self.here("unmask"):
