@@ -1,10 +1,10 @@
 """What a secure sum costs a device and the server: `python -m benchmarks.secagg`.
 
 For each cohort size one device goes through a whole round among real neighbours; every stage starts from its stored
-state, as a new process would. Prints CPU-seconds and bytes (both ways), their ratios to the limits, and that of bytes to
-sending the vector in the clear. The number of neighbours is the one derived for 30% dropouts after shares are
-distributed, 5% before and 10% colluding. ``--neighbours`` takes the largest shares of dropouts and colluders, as 3 to 1,
-for which so many suffice. ``--server`` runs whole rounds in which 30% fail to send an input and prints the server's
+state, as a new process would. Prints CPU-seconds and bytes (both ways), their ratios to the limits, and that of bytes
+to sending the vector in the clear. The number of neighbours is the one derived for 30% dropouts after shares are
+distributed, 5% before and 10% colluding. ``--neighbours`` takes the largest shares of dropouts and colluders, as 3 to
+1, for which so many suffice. ``--server`` runs whole rounds in which 30% fail to send an input and prints the server's
 CPU-seconds. ``--parameters`` prints what is derived. Options: --dimension, --cohorts, --repeats, --json.
 """
 

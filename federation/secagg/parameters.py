@@ -81,11 +81,10 @@ def parameters(devices: int, dropout: float, colluding: float, early: float = 0.
     Raises ``ParameterError`` where no graph, not even the complete one, keeps the promises; it says from which n on.
     """
     shares = {"dropout": dropout, "colluding": colluding, "early": early}
-    permille = {name: round(1000 * share) for name, share in shares.items()}
     for name, share in shares.items():
-        if not 0 <= share < 1 or abs(1000 * share - permille[name]) > 1e-6:
+        if not 0 <= share < 1 or abs(1000 * share - round(1000 * share)) > 1e-6:  # NaN fails the first.
             raise ParameterError(f"Expected {name}={share} in [0, 1) with at most three decimals.")
-    return derive(devices, permille["dropout"], permille["colluding"], permille["early"])
+    return derive(devices, round(1000 * dropout), round(1000 * colluding), round(1000 * early))
 
 
 @functools.lru_cache(maxsize=64)
