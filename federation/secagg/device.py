@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -145,7 +146,9 @@ class DeviceRound(Secret):
         state = RoundState.from_bytes(blob)
         try:
             asked = Announcement.decode(state.announcement)
-        except (WireError, ParameterError):
+            if state.stage > _ADVERT:
+                Parameters.decode(state.found)
+        except (WireError, ParameterError, struct.error):
             raise StateError("The stored state of a round is damaged: abandon the round.") from None
         if roster.hash != asked.roster_hash or roster.keys[state.index : state.index + 1] != (identity.public,):
             raise StateError("The stored round is of another roster or device: abandon the round.")

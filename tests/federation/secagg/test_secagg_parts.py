@@ -9,6 +9,7 @@ import json
 import pickle
 import struct
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,9 @@ def test_stored_rounds_that_are_damaged_or_anothers_are_refused() -> None:
     for bad in (b"", b"\2" + bytes(16), bytes(18)):
         with pytest.raises(StateError):
             History.from_bytes(bad)
+    lost = replace(fleet.devices[0]._state, stage=2)  # Without the parameters that stage 2 keeps.
+    with pytest.raises(StateError):
+        DeviceRound.from_bytes(lost.to_bytes(), **mine)  # type: ignore[arg-type]
 
 
 # Golden vectors: a change of any byte on the wire or in the state must change the version

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from secagg_fleet import MODEL, STAGES, Fleet, key_of, seed_of
 
 from federation.secagg import (
@@ -39,11 +41,16 @@ from federation.secagg.cohort import Cohort
 from federation.secagg.device import _Keys
 from federation.secagg.masks import MaskedSum, self_mask_key
 from federation.secagg.messages import (
+    AGREEMENT,
     PeerRecord,
+    RevealMessage,
+    body,
     decode_forwarded,
     decode_input,
     decode_peers,
+    decode_shares,
     decode_signers,
+    decode_unmask,
     encode_bitmap,
     encode_forwarded,
     encode_peers,
@@ -570,6 +577,33 @@ def test_two_announcements_split_the_cohort_into_devices_that_refuse_each_other(
             refusals += 1
     near = {*fleet.server._chosen[VICTIM], *fleet.server._choosers[VICTIM]}
     assert refusals == len(near) + 1
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(STAGES), st.data())
+def test_changed_bytes_are_refused_or_answered_but_never_crash(fleet: Fleet, stage: str, data: st.DataObject) -> None:
+    for side in (0, 1):
+        message = bytearray(fleet.sent[stage, VICTIM][side])
+        for _ in range(data.draw(st.integers(1, 3))):
+            message[data.draw(st.integers(0, len(message) - 1))] ^= data.draw(st.integers(1, 255))
+        with suppress(SecAggError):
+            if side == 0:
+                tell(fleet, stage, bytes(message))
+            else:
+                decode_reply(fleet, stage, bytes(message))
+
+
+def decode_reply(fleet: Fleet, stage: str, reply: bytes) -> None:
+    """As the server reads a device's answer."""
+    found = fleet.server.found
+    readers = {
+        "reveal": RevealMessage.decode,
+        "shares": lambda text: decode_shares(text, found),
+        "input": lambda text: decode_input(text, 4),
+        "agree": lambda text: body(text, AGREEMENT, 64),
+        "unmask": lambda text: decode_unmask(text, found),
+    }
+    readers[stage](reply)
 
 
 def test_a_vector_of_another_shape_or_type_is_refused(fleet: Fleet) -> None:

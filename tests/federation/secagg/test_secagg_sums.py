@@ -65,6 +65,18 @@ def test_sum_is_exact_when_all_promised_dropouts_come_at_one_stage(stage: str) -
     assert fleet.run(vectors).tolist() == oracle(vectors, fleet.server.survivors)
 
 
+@pytest.mark.slow
+def test_sum_of_a_large_cohort_with_dropouts_at_all_stages_is_exact() -> None:
+    n = 150
+    found = parameters(n, 0.3, 0.1)
+    early = {index: ("reveal", "shares")[index % 2] for index in range(found.early)}
+    late = {index: STAGES[2 + index % 3] for index in range(found.early, found.lost)}
+    fleet = Fleet(rows=n, terms=Terms(dimension=1000), gone={**early, **late})
+    vectors = vectors_of(n, 1000)
+    want = vectors[list(fleet.here("agree"))].sum(axis=0, dtype=np.uint32)
+    assert (fleet.run(vectors) == want).all()
+
+
 def test_sum_over_the_complete_graph_is_exact() -> None:
     terms = Terms(dimension=5, dropout=50, early=0, colluding=850)
     fleet = Fleet(rows=20, terms=terms, gone={4: "input"})
