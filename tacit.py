@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 if TYPE_CHECKING:
-    from engine.catalogue import Catalogue, Label
-    from engine.checkpoint import Checkpoint
-    from engine.choice_model import ChoiceModel
-    from engine.chooser import Choice
-    from engine.device import Device, Memory
-    from engine.encoder import Encoder, load_encoder
+    from engine.choices.chooser import Choice
+    from engine.choices.model import ChoiceModel
+    from engine.device.device import Device, Memory
+    from engine.device.evaluation import Evaluation
+    from engine.device.suggestion import Found, Suggestion, Suggestions
+    from engine.encoders.encoder import Encoder, load_encoder
     from engine.errors import EngineError
-    from engine.evaluation import Evaluation
-    from engine.migration import migrate
-    from engine.suggestion import Found, Suggestion, Suggestions
+    from engine.model.catalogue import Catalogue, Label
+    from engine.model.checkpoint import Checkpoint
+    from engine.model.migration import migrate
     from federation.cli import main
     from federation.population import generate
     from store import DeviceKey, Passphrase, StoreError
@@ -29,26 +29,26 @@ __version__ = "0.1.0"
 
 # Where each public name lives: loaded at first use, so that `import tacit` costs nothing.
 _HOMES = {
-    "Catalogue": "engine.catalogue",
-    "Checkpoint": "engine.checkpoint",
-    "Choice": "engine.chooser",
-    "ChoiceModel": "engine.choice_model",
-    "Device": "engine.device",
+    "Catalogue": "engine.model.catalogue",
+    "Checkpoint": "engine.model.checkpoint",
+    "Choice": "engine.choices.chooser",
+    "ChoiceModel": "engine.choices.model",
+    "Device": "engine.device.device",
     "DeviceKey": "store",
-    "Encoder": "engine.encoder",
+    "Encoder": "engine.encoders.encoder",
     "EngineError": "engine.errors",
-    "Evaluation": "engine.evaluation",
-    "Found": "engine.suggestion",
-    "Label": "engine.catalogue",
-    "Memory": "engine.device",
+    "Evaluation": "engine.device.evaluation",
+    "Found": "engine.device.suggestion",
+    "Label": "engine.model.catalogue",
+    "Memory": "engine.device.device",
     "Passphrase": "store",
     "StoreError": "store",
-    "Suggestion": "engine.suggestion",
-    "Suggestions": "engine.suggestion",
+    "Suggestion": "engine.device.suggestion",
+    "Suggestions": "engine.device.suggestion",
     "generate": "federation.population",
-    "load_encoder": "engine.encoder",
+    "load_encoder": "engine.encoders.encoder",
     "main": "federation.cli",
-    "migrate": "engine.migration",
+    "migrate": "engine.model.migration",
 }
 
 __all__ = [

@@ -83,7 +83,7 @@ def _texts_in(line: dict[str, Any]) -> Iterator[str]:
 
 def vectors_of(texts: Sequence[str], kept: Path | None) -> Floats:
     """The embeddings (n, d) of ``texts``, from the file ``kept`` if it has as many."""
-    from engine.encoder import load_encoder
+    from engine.encoders.encoder import load_encoder
 
     if kept is not None and kept.is_file():
         vectors: Floats = np.load(kept)

@@ -40,7 +40,7 @@ def texts(count: int) -> list[tuple[str, str]]:
 
 def prepare(folder: Path, memories: Sequence[tuple[str, str]]) -> None:
     """Make a device with these memories in ``folder``, and its key beside it. Also exports the encoder, if need be."""
-    from engine.device import Device, Memory
+    from engine.device.device import Device, Memory
     from store import DeviceKey, FileSecret
 
     key = DeviceKey.generate()
@@ -51,9 +51,9 @@ def prepare(folder: Path, memories: Sequence[tuple[str, str]]) -> None:
 
 def answers(name: str, folder: Path, asked: Sequence[tuple[str, str]]) -> Figures:
     """The figures of one encoder, in a process that has done nothing before."""
-    from engine.device import Device
-    from engine.encoder import load_encoder
-    from engine.sentence_encoder import SentenceEncoder
+    from engine.device.device import Device
+    from engine.encoders.encoder import load_encoder
+    from engine.encoders.sentence_encoder import SentenceEncoder
     from store import DeviceKey, FileSecret
 
     encoder = load_encoder() if name == "onnx" else SentenceEncoder.reference()
@@ -92,8 +92,8 @@ def _each(step: Callable[[tuple[str, str]], object], rows: Sequence[tuple[str, s
 
 def export_cpu_s() -> float:
     """CPU-seconds of the export that happens once on a machine."""
-    from engine.encoder import default_encoder_path
-    from engine.onnx_encoder import exported
+    from engine.encoders.encoder import default_encoder_path
+    from engine.encoders.onnx_encoder import exported
 
     began = time.process_time()
     exported(default_encoder_path())

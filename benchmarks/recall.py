@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.encoder import load_encoder
-from engine.recall import AROUND, MOST, recall
-from engine.word_vectors import word_vectors
+from engine.encoders.encoder import load_encoder
+from engine.encoders.word_vectors import word_vectors
+from engine.recall.ranking import AROUND, MOST, recall
 from federation.population import generate
 from store import DeviceKey, EncryptedStore, FileSecret, MemoryWitness, Record
 

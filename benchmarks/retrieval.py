@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.encoder import Encoder, encode_in_parts, load_encoder
+from engine.encoders.encoder import Encoder, encode_in_parts, load_encoder
 from store.index.lexical import LexicalIndex
 from store.index.postings import build_postings
 from store.index.terms import entry_of, terms_of

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.encoder import CachedEncoder, load_encoder
-from engine.model import BIAS_GAIN, SCALE
-from federation.config import RunSettings
-from federation.experiment import Experiment, run_experiment, warm
-from federation.fleet import members
+from engine.encoders.encoder import CachedEncoder, load_encoder
+from engine.model.model import BIAS_GAIN, SCALE
+from federation.data.splits import split_as_marked
 from federation.population import generate
-from federation.splits import split_as_marked
-from federation.update import clip
+from federation.privacy.update import clip
+from federation.rounds.config import RunSettings
+from federation.simulation.experiment import Experiment, run_experiment, warm
+from federation.simulation.fleet import members
 
 
 def plain_rounds(experiment: Experiment, encoder: CachedEncoder, settings: RunSettings) -> float:

@@ -1,4 +1,6 @@
-"""Fits and tries the weights of the scope score (`engine/scope.py`): `python -m benchmarks.scope --rows hwu64.jsonl`.
+"""Fits and tries the weights of the scope score (`engine/personal/scope.py`).
+
+`python -m benchmarks.scope --rows hwu64.jsonl` prints them.
 
 Generated people make requests of three kinds that their devices cannot know: for needs that were held out whole, for
 single services whose rivals are known (hard: "order me some dinner" is in scope for these), and for what no service
@@ -20,17 +22,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from engine.encoder import CachedEncoder, load_encoder
-from engine.rescorer import Floats
-from engine.scope import FALSE_REFUSALS, SIGNS, threshold
-from federation.config import RunSettings
-from federation.dataset import Row, read_rows
-from federation.experiment import Experiment, run_experiment
-from federation.fleet import Fleet
-from federation.out_of_scope import auroc, hold_out
+from engine.encoders.encoder import CachedEncoder, load_encoder
+from engine.personal.rescorer import Floats
+from engine.personal.scope import FALSE_REFUSALS, SIGNS, threshold
+from federation.data.dataset import Row, read_rows
+from federation.data.splits import Split, split_as_marked, split_rows
 from federation.population import generate
 from federation.population.needs import NEEDS
-from federation.splits import Split, split_as_marked, split_rows
+from federation.rounds.config import RunSettings
+from federation.simulation.experiment import Experiment, run_experiment
+from federation.simulation.fleet import Fleet
+from federation.simulation.out_of_scope import auroc, hold_out
 
 NEEDS_HELD_OUT, SERVICES_HELD_OUT, OUTSIDE_EACH = 3, 3, 5
 LABELS_HELD_OUT = 0.25

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.encoder import CachedEncoder, load_encoder
-from engine.evaluation import Answers
-from engine.personalizer import Evidence, Personalizer, device_statistics
-from engine.rescorer import (
+from engine.device.evaluation import Answers
+from engine.encoders.encoder import CachedEncoder, load_encoder
+from engine.personal.personalizer import Evidence, Personalizer, device_statistics
+from engine.personal.rescorer import (
     PUBLIC_WEIGHTS,
     STATISTICS_LENGTH,
     Floats,
@@ -29,13 +29,13 @@ from engine.rescorer import (
     log_softmax,
     newton_step,
 )
-from federation.calibration import calibration
-from federation.config import RunSettings
-from federation.dataset import read_rows
-from federation.experiment import Experiment, run_experiment
-from federation.fleet import Fleet
+from federation.data.dataset import read_rows
+from federation.data.splits import Split, has_users, split_as_marked, split_rows
+from federation.evaluation.calibration import calibration
 from federation.population import generate
-from federation.splits import Split, has_users, split_as_marked, split_rows
+from federation.rounds.config import RunSettings
+from federation.simulation.experiment import Experiment, run_experiment
+from federation.simulation.fleet import Fleet
 
 NEWTON_STEPS = 3
 

@@ -33,7 +33,7 @@ sys.path.append(str(Path(__file__).parent / "shared"))
 
 from keychains import MemoryKeychain
 
-from engine.encoder import Encoder, Vectors, load_encoder
+from engine.encoders.encoder import Encoder, Vectors, load_encoder
 
 # A shell starts what runs in the background with Ctrl-C ignored, and processes hand that on: tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from federation.choice_metrics import Scores
-from federation.choice_plain import Scorer
+from federation.evaluation.choice_metrics import Scores
+from federation.evaluation.choice_plain import Scorer
 
 LAMBDAS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from federation.choice_metrics import Scores
-from federation.choice_plain import Scorer
+from federation.evaluation.choice_metrics import Scores
+from federation.evaluation.choice_plain import Scorer
 
 FACTORS = 32
 

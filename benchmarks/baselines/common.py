@@ -6,7 +6,7 @@ training needs the products R·Xᵀ alone, once. That is the same update as in t
 as fast; the tests hold every method against a plain loop over devices and weights.
 
 The inputs are 10·[x; 0.3]: a unit vector and a constant for the bias, scaled as the shared model scales them
-(`engine.scoring`), so that the methods stand on the same model.
+(`engine.model.scoring`), so that the methods stand on the same model.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from engine.scoring import BIAS_GAIN, SCALE
+from engine.model.scoring import BIAS_GAIN, SCALE
 
 Array = npt.NDArray[Any]
 ABSENT = -1e4  # The score of a label that a device does not know: its probability is 0, and so is its gradient.

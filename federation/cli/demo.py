@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from federation.run_lock import LOCK_FILE, only_run
+from federation.simulation.run_lock import LOCK_FILE, only_run
 
 _OWN_FILES = ("results.json", "report.html", "rounds.jsonl", "run.json", "start.safetensors", "checkpoint.safetensors")
 _OWN_FOLDERS = ("devices", "keys")

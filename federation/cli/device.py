@@ -28,12 +28,12 @@ from federation.cli.device_shared import (
     when,
 )
 from federation.cli.unlock import Unlocking, store_file, unlock_options
-from federation.config import MODE_NOTICE
+from federation.rounds.config import MODE_NOTICE
 
 if TYPE_CHECKING:
-    from engine.device import Device
-    from engine.scope import Scope
-    from engine.suggestion import Found, Suggestion
+    from engine.device.device import Device
+    from engine.device.suggestion import Found, Suggestion
+    from engine.personal.scope import Scope
 
 
 class InOrder(click.Group):
@@ -77,14 +77,14 @@ def create(
     With --key-file, a key file that is missing is made with a new random key; it must lie outside PATH. Nobody can
     open the device without its passphrase or key.
     """
-    from engine.catalogue import Catalogue
+    from engine.model.catalogue import Catalogue
 
     _refuse_existing(path)
     labels = Catalogue.builtin() if catalogue is None else Catalogue.from_file(catalogue)
     has_key = unlocking.key_file is not None and unlocking.key_file.exists()
     with unlocking.unlock_new(path) as unlock:
-        from engine.device import Device
-        from engine.encoder import load_encoder
+        from engine.device.device import Device
+        from engine.encoders.encoder import load_encoder
 
         with Device.create(path, unlock, catalogue=labels, encoder=load_encoder(encoder)) as device:
             if allow_rounds is not None:
@@ -256,7 +256,7 @@ def evaluate(path: Path, file: Path, as_json: bool, unlocking: Unlocking) -> Non
 
     FILE holds one JSON object a line with text and label. Nothing of it is kept.
     """
-    from federation.dataset import read_rows
+    from federation.data.dataset import read_rows
 
     pairs = [(row.text, row.label) for row in read_rows(file)]
     with opened(path, unlocking, many=True) as device:
@@ -297,8 +297,8 @@ def reencode(path: Path, encoder: str, as_json: bool, unlocking: Unlocking) -> N
 
     The model starts again from the label names, since models do not carry over between encoders.
     """
-    from engine.device import Device
-    from engine.encoder import load_encoder
+    from engine.device.device import Device
+    from engine.encoders.encoder import load_encoder
     from federation.cli.showing import ShowingEncoder
 
     refuse_missing(path)

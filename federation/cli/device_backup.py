@@ -23,7 +23,7 @@ from federation.cli.device_shared import (
 from federation.cli.unlock import Unlocking, unlock_options
 
 if TYPE_CHECKING:
-    from engine.device import Device
+    from engine.device.device import Device
     from store import Where
 
 

@@ -27,7 +27,7 @@ from federation.cli.device_shared import (
 from federation.cli.unlock import Unlocking, unlock_options
 
 if TYPE_CHECKING:
-    from engine.device import Memory
+    from engine.device.device import Memory
 
 _OWN = ("text", "label", "time", "scope", "purpose", "source")
 # A routing file can be remembered as it stands: what else its rows hold is of no use to a memory.
@@ -219,7 +219,7 @@ def _fields(line: str) -> dict[str, Any]:
 
 def _memory(fields: dict[str, Any], defaults: Defaults) -> "Memory":
     """Return the memory that these fields describe; raise ValueError where one is missing or malformed."""
-    from engine.device import Memory
+    from engine.device.device import Memory
     from store import Record
 
     given = {name: fields[name] for name in _OWN if fields.get(name) is not None}

@@ -20,7 +20,7 @@ from federation.cli.device_shared import (
     when,
 )
 from federation.cli.unlock import Unlocking, unlock_options
-from federation.config import MODE_NOTICE
+from federation.rounds.config import MODE_NOTICE
 
 _HASH_SHOWN = 12
 ANY = "any"
@@ -71,7 +71,7 @@ def budget(path: Path, lifetime: int | str | None, week: int | str | None, as_js
     A contribution counts before it leaves, even if the round then fails; an older copy of the device gets none back.
     At its limit the device abstains, and the round goes on without it. Weeks begin on Thursday at 0:00 UTC.
     """
-    from engine.account import Account, Limits
+    from engine.owner.account import Account, Limits
 
     with opened_store(path, unlocking) as store:
         account, now = Account(store), time.time()

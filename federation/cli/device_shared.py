@@ -15,9 +15,9 @@ import click
 from federation.cli.unlock import Unlocking, store_file
 
 if TYPE_CHECKING:
-    from engine.checkpoint import Checkpoint
-    from engine.device import Device
-    from engine.suggestion import Found
+    from engine.device.device import Device
+    from engine.device.suggestion import Found
+    from engine.model.checkpoint import Checkpoint
     from store import EncryptedStore
 
 GENERATED = "generated population"
@@ -68,7 +68,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 @contextlib.contextmanager
 def opened(path: Path, unlocking: Unlocking, *, many: bool = False) -> Iterator["Device"]:
     """Open the device in ``path`` for the block; with ``many``, encoding many texts shows a progress bar."""
-    from engine.device import Device
+    from engine.device.device import Device
     from federation.cli.showing import ShowingEncoder
 
     refuse_missing(path)

@@ -67,11 +67,11 @@ def routing(
     With --out-of-scope, rows of the labels held out leave all train rows. AUROC says how well the device tells the test
     rows among them from the others; a threshold that aims at 5% of its own memories says how many of either it refuses.
     """
-    from engine.encoder import CachedEncoder, load_encoder
+    from engine.encoders.encoder import CachedEncoder, load_encoder
     from federation.cli.console import progress
-    from federation.dataset import read_rows
-    from federation.evaluation import evaluate_routing
-    from federation.methods import chosen_baselines
+    from federation.data.dataset import read_rows
+    from federation.evaluation.methods import chosen_baselines
+    from federation.evaluation.routing import evaluate_routing
 
     if cohort is not None:
         raise click.UsageError("The protocol invites all devices to each round: leave --cohort out.")

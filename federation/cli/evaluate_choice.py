@@ -43,9 +43,9 @@ def choice(
     with 20 rows or more is foreseen. Rows without: those whose split is test. Items that one user alone has, and that
     the list of items lacks, stay private.
     """
-    from federation.choice_data import items_beside, read_choices, read_items
     from federation.cli.console import print_json, progress
-    from federation.evaluation_choice import evaluate_choice
+    from federation.data.choices import items_beside, read_choices, read_items
+    from federation.evaluation.choice import evaluate_choice
 
     rows = read_choices(file)
     beside = items_beside(file)

@@ -23,11 +23,11 @@ def memory(
     Each line of FILE is a conversation with questions. It is searched by itself; questions without evidence, and those
     of category 5, are left out. The weights of "hybrid" are fitted on the other conversations of the file.
     """
-    from engine.encoder import load_encoder
+    from engine.encoders.encoder import load_encoder
     from federation.cli.console import print_json, progress
     from federation.cli.simulate import called
-    from federation.conversations import read_conversations
-    from federation.evaluation_memory import evaluate_memory
+    from federation.data.conversations import read_conversations
+    from federation.evaluation.memory import evaluate_memory
 
     results = evaluate_memory(
         read_conversations(file)[:most],

@@ -9,8 +9,8 @@ from federation.cli.console import print_json
 from federation.cli.device_shared import WordsType, model_as_json, model_in_words, print_table
 
 if TYPE_CHECKING:
-    from engine.checkpoint import Checkpoint
-    from engine.migration import LabelMap
+    from engine.model.checkpoint import Checkpoint
+    from engine.model.migration import LabelMap
 
 
 @click.group(name="model")
@@ -46,10 +46,10 @@ def migrate(checkpoint: Path, catalogue: Path, out: Path, encoder: str | None, a
     `tacit simulate --resume`, with the result in the run's folder, runs its --rounds more. A device takes part again
     once it uses the new model (`tacit device model PATH --use NEW`), and abstains before.
     """
-    from engine.catalogue import Catalogue
-    from engine.checkpoint import Checkpoint
-    from engine.encoder import load_encoder
-    from engine.migration import label_map, migrate
+    from engine.encoders.encoder import load_encoder
+    from engine.model.catalogue import Catalogue
+    from engine.model.checkpoint import Checkpoint
+    from engine.model.migration import label_map, migrate
 
     before, wanted = Checkpoint.load(checkpoint), Catalogue.from_file(catalogue)
     if out.exists() and not (checkpoint.exists() and out.samefile(checkpoint)):

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
-from engine.encoder import Vectors, WrappedEncoder, encode_in_parts
+from engine.encoders.encoder import Vectors, WrappedEncoder, encode_in_parts
 from federation.cli.console import progress
 
 _BATCH = 64

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from federation.config import DEFAULTS, STRATEGIES
+from federation.rounds.config import DEFAULTS, STRATEGIES
 
 if TYPE_CHECKING:
-    from federation.experiment import Experiment
+    from federation.simulation.experiment import Experiment
 
 GENERATED = "generated"
 
@@ -74,9 +74,9 @@ def command(
 
 def load_experiment(data: str, *, devices: int | None, alpha: float, seed: int) -> "Experiment":
     """Return the experiment that ``data`` names; raises `DataError` for a bad file."""
-    from federation.dataset import read_rows
-    from federation.experiment import Experiment
-    from federation.splits import has_users, split_as_marked, split_rows
+    from federation.data.dataset import read_rows
+    from federation.data.splits import has_users, split_as_marked, split_rows
+    from federation.simulation.experiment import Experiment
 
     if data == GENERATED:
         from federation.population import generate
@@ -92,12 +92,12 @@ def run_and_report(
     experiment: "Experiment", out: Path, *, encoder_name: str | None, as_json: bool, given: dict[str, Any]
 ) -> dict[str, Any]:
     """Run the experiment in ``out``, write its results and report, and print the table or the JSON."""
-    from engine.encoder import CachedEncoder, load_encoder
+    from engine.encoders.encoder import CachedEncoder, load_encoder
     from federation.cli.console import print_json, progress
-    from federation.config import RunSettings
-    from federation.experiment import run_experiment
+    from federation.evaluation.results import run_results
     from federation.report import print_methods, write_report, write_results
-    from federation.results import run_results
+    from federation.rounds.config import RunSettings
+    from federation.simulation.experiment import run_experiment
 
     given = dict(given)
     given["cohort"] = min(given.pop("cohort", None) or len(experiment.split), len(experiment.split))

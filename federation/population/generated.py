@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from federation.dataset import Row
+from federation.data.dataset import Row
 from federation.population.outside import outside_rows
 from federation.population.people import Person, make_person
 from federation.population.requests import Intent, make_rows
@@ -46,7 +46,7 @@ class Population:
     def write_jsonl(self, path: Path) -> None:
         """Write one JSON object a row, UTF-8, with the key ``origin`` on each; `OSError` if that is not possible.
 
-        `federation.dataset.read_rows` reads the same rows back.
+        `federation.data.dataset.read_rows` reads the same rows back.
         """
         with path.open("w", encoding="utf-8", newline="\n") as file:
             for row in self.rows:

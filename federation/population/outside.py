@@ -12,7 +12,7 @@ people is for. Their label is `OUTSIDE`, which no device knows and no method may
 
 from random import Random
 
-from federation.dataset import Row
+from federation.data.dataset import Row
 from federation.population.people import Person
 from federation.population.wording import fill, speak
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from engine.services import SERVICES
-from federation.dataset import Row
+from engine.model.services import SERVICES
+from federation.data.dataset import Row
 from federation.population.needs import NEEDS, Need
 from federation.population.people import Habit, Person
 from federation.population.specific import SPECIFIC

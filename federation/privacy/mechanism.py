@@ -24,7 +24,7 @@ from federation.privacy.parameters import NoiseParameters
 from federation.privacy.quantise import round_unbiased
 from federation.privacy.stream import SecureStream
 from federation.privacy.table import Integers
-from federation.update import Floats, clip
+from federation.privacy.update import Floats, clip
 
 Residues = npt.NDArray[np.uint32]
 

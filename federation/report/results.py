@@ -52,7 +52,7 @@ def write_results(results: Mapping[str, Any], folder: Path) -> Path:
 
 def write_file(path: Path, content: str) -> Path:
     """Replace ``path`` by ``content`` as a whole, its folder made if missing; raise `FederationError` if refused."""
-    from engine.checkpoint import write_atomically
+    from engine.model.checkpoint import write_atomically
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.convert import CONVERTERS, main
-from federation.dataset import read_rows
+from federation.data.dataset import read_rows
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint, start_checkpoint
-from engine.encoder import Encoder, default_encoder_path
+from engine.encoders.encoder import Encoder, default_encoder_path
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint, start_checkpoint
 
 Call = Callable[..., Any]
 

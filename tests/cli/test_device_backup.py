@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine.device import Device
-from engine.encoder import Encoder
+from engine.device.device import Device
+from engine.encoders.encoder import Encoder
 from store import DeviceKey, RecoveryKey
 
 Call = Callable[..., Any]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from engine.account import WEEK_S, Account, Contribution, Limits
+from engine.owner.account import WEEK_S, Account, Contribution, Limits
 from store import DeviceKey, EncryptedStore
 
 Call = Callable[..., Any]

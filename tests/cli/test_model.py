@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from engine.catalogue import Catalogue, Label
-from engine.checkpoint import Checkpoint, start_checkpoint
+from engine.model.catalogue import Catalogue, Label
+from engine.model.checkpoint import Checkpoint, start_checkpoint
 
 Call = Callable[..., Any]
 

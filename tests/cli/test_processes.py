@@ -42,7 +42,7 @@ main(["device", "suggest", home + "/phone", "a salad", "-k", "1", *key])
 FULL = """
 import resource, sys
 from pathlib import Path
-from engine.encoder import load_encoder
+from engine.encoders.encoder import load_encoder
 from federation.cli import main
 home, name, room = sys.argv[1], sys.argv[2], int(sys.argv[3])
 load_encoder().encode(["whatever a library writes when it is first used is written now"])

@@ -23,8 +23,8 @@ SECRET = "correct horse 🐎 battery"
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a device that opens with ``SECRET``, and a file that holds it."""
-    from engine.catalogue import Catalogue
-    from engine.device import Device
+    from engine.device.device import Device
+    from engine.model.catalogue import Catalogue
     from store import Passphrase
 
     home = tmp_path_factory.mktemp("locked")

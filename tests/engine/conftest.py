@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import engine
-from engine.catalogue import Catalogue, Label
-from engine.device import Device
+from engine.device.device import Device
+from engine.model.catalogue import Catalogue, Label
 from store import DeviceKey
 
 

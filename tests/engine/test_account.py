@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from engine.account import WEEK_S, Account, Contribution, Limits, Spent, digest
-from engine.device import Device, Memory
+from engine.device.device import Device, Memory
 from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
+from engine.owner.account import WEEK_S, Account, Contribution, Limits, Spent, digest
 from store import (
     AcceptRollback,
     AnchorFile,

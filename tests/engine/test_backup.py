@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
-from engine.device import Device, Memory
+from engine.device.device import Device, Memory
 from engine.errors import BackupError, EncoderMismatchError, EngineError
+from engine.model.catalogue import Catalogue
 from store import (
     ArchiveError,
     DeviceKey,

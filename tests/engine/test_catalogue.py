@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue, Label
 from engine.errors import CatalogueError
+from engine.model.catalogue import Catalogue, Label
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda name: bool(name.strip()))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save
 
-from engine import checkpoint as module
-from engine.catalogue import Catalogue
-from engine.checkpoint import FORMAT, Checkpoint, check_encoder, start_checkpoint, write_atomically
+from engine.encoders.spelling import spelling
 from engine.errors import EncoderMismatchError, ModelError
-from engine.rescorer import MOST_WEIGHT, K
-from engine.spelling import spelling
+from engine.model import checkpoint as module
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import FORMAT, Checkpoint, check_encoder, start_checkpoint, write_atomically
+from engine.personal.rescorer import MOST_WEIGHT, K
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 CATALOGUES = st.lists(
@@ -282,8 +282,8 @@ def test_a_full_disk_leaves_the_old_file(
 import resource
 from pathlib import Path
 import numpy as np
-from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint
 from engine.errors import ModelError
 flat = np.zeros(200_000, np.float32)
 big = Checkpoint(flat=flat, dimension=99_999, encoder="e", catalogue=Catalogue.from_names("ab"))

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.catalogue import Catalogue
-from engine.choice_history import CHOICE, ChoiceHistory
-from engine.choice_model import FACTORS, ChoiceModel
-from engine.chooser import Chooser
-from engine.chooses import POWER, reply_length
-from engine.device import Device
+from engine.choices.chooser import Chooser
+from engine.choices.factors import BLOCKS, context_features, profiles
+from engine.choices.habits import PUBLIC_HABITS, Habits
+from engine.choices.history import CHOICE, ChoiceHistory
+from engine.choices.model import FACTORS, ChoiceModel
+from engine.device.chooses import POWER, reply_length
+from engine.device.device import Device
 from engine.errors import ModelError
-from engine.factors import BLOCKS, context_features, profiles
-from engine.habits import PUBLIC_HABITS, Habits
+from engine.model.catalogue import Catalogue
 from store import DeviceKey, Where
 
 FILMS = ("alien", "brazil", "casablanca", "dune", "eraserhead", "fargo")
@@ -163,7 +163,7 @@ def test_choice_is_an_ordinary_memory_that_outlives_the_process(
 
 
 def test_choices_train_no_labels_and_labels_are_no_choices(filled: Device) -> None:
-    from engine.training import TrainingPlan
+    from engine.model.training import TrainingPlan
 
     flat = filled.model.flat
     trained = filled.train(flat, plan=TrainingPlan(), hold_back=False, rng=np.random.default_rng(0))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.catalogue import Catalogue
-from engine.device import Device, Memory
+from engine.device.device import Device, Memory
+from engine.device.evidence import EvidenceRecord
 from engine.errors import ConsentError, EngineError
-from engine.evidence import EvidenceRecord
-from engine.training import TrainingPlan
+from engine.model.catalogue import Catalogue
+from engine.model.training import TrainingPlan
 from store import DeviceKey, EncryptedStore, RecordMissingError, Where
 
 PLAN = TrainingPlan(steps=2, learning_rate=0.1, reference_rows=4)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dates import DayRange, day_of, days_in, may_have_dates
+from engine.recall.dates import DayRange, day_of, days_in, may_have_dates
 
 TODAY = date(2024, 5, 15)  # A Wednesday.
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint, start_checkpoint
-from engine.device import Device, Memory
-from engine.encoder import load_encoder
+from engine.device.device import Device, Memory
+from engine.device.evidence import EvidenceRecord, held_back
+from engine.encoders.encoder import load_encoder
+from engine.encoders.spelling import SPELLING, spelling
 from engine.errors import EncoderError, EncoderMismatchError, EngineError, ModelError
-from engine.evidence import EvidenceRecord, held_back
-from engine.spelling import SPELLING, spelling
-from engine.training import TrainingPlan
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint, start_checkpoint
+from engine.model.training import TrainingPlan
 from store import (
     AnchorFile,
     DeviceKey,
@@ -780,7 +780,7 @@ def test_processes_on_one_device_lose_nothing(
 ) -> None:
     code = f"""
 import runpy, sys
-from engine.device import Device
+from engine.device.device import Device
 from store import DeviceKey
 HashEncoder = runpy.run_path({str(Path(__file__).parents[1] / "conftest.py")!r})["HashEncoder"]
 with Device.open({str(folder)!r}, DeviceKey(bytes(range(32))), encoder=HashEncoder()) as device:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import encoder as module
-from engine.encoder import (
+from engine.encoders import encoder as module
+from engine.encoders.encoder import (
     DEFAULT_ENCODER,
     CachedEncoder,
     Encoder,
@@ -21,8 +21,8 @@ from engine.encoder import (
     default_encoder_path,
     load_encoder,
 )
+from engine.encoders.sentence_encoder import SentenceEncoder
 from engine.errors import EncoderError
-from engine.sentence_encoder import SentenceEncoder
 
 TEXTS = [
     "a table for two",
@@ -95,7 +95,7 @@ def test_a_path_or_a_url_opens_no_file_and_no_connection(
     ran = python(f"""
 import sys
 from pathlib import Path
-from engine.encoder import load_encoder
+from engine.encoders.encoder import load_encoder
 encoder = load_encoder()
 encoder.encode(["warm"])
 seen = []

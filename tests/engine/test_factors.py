@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import ModelError
-from engine.factors import (
+from engine.choices.factors import (
     BLOCKS,
     CONTEXT_RIDGE,
     RIDGE,
@@ -26,6 +25,7 @@ from engine.factors import (
     solve,
     target_block,
 )
+from engine.errors import ModelError
 
 ITEMS, FACTORS = 12, 3
 histories = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=15), min_size=1, max_size=6)

@@ -12,10 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
-from engine.choice_history import ChoiceHistory, check_context, context_text
-from engine.errors import ModelError
-from engine.habits import (
+from engine.choices.habits import (
     BACK_OFF,
     PUBLIC_HABITS,
     STATISTICS_LENGTH,
@@ -26,6 +23,9 @@ from engine.habits import (
     newton_step,
     walk,
 )
+from engine.choices.history import ChoiceHistory, check_context, context_text
+from engine.errors import ModelError
+from engine.model.catalogue import Catalogue
 
 PLACES, DAYS = ("home", "work", "pub"), ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 choices = st.lists(

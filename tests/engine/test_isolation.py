@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import tacit
-from engine.catalogue import Catalogue
-from engine.device import Device
-from engine.training import TrainingPlan
+from engine.device.device import Device
+from engine.model.catalogue import Catalogue
+from engine.model.training import TrainingPlan
 from store import DeviceKey, Passphrase
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -104,7 +104,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import numpy as np
 from tacit import Catalogue, Device, DeviceKey, Memory
-from engine.training import TrainingPlan
+from engine.model.training import TrainingPlan
 
 toy = runpy.run_path({str(Path(__file__).parents[1] / "conftest.py")!r})["HashEncoder"]()
 key = DeviceKey.generate()
@@ -212,7 +212,7 @@ def test_import_tacit_loads_no_heavy_library(python: Run) -> None:
         "faiss",
         "numpy",
         "sqlite_utils",
-        "engine.device",
+        "engine.device.device",
     )
     ran = python(f"import sys, tacit; print([name for name in {heavy!r} if name in sys.modules])")
     assert ran.stdout.strip() == "[]", ran.stderr

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue, Label
-from engine.checkpoint import Checkpoint, start_checkpoint
-from engine.device import Device
+from engine.device.device import Device
+from engine.device.evidence import EvidenceRecord
 from engine.errors import CatalogueError, EncoderMismatchError, ModelError
-from engine.evidence import EvidenceRecord
-from engine.inputs import encode_inputs
-from engine.migration import label_map, migrate, successor
-from engine.model import Model
-from engine.rescorer import K
-from engine.training import TrainingPlan
+from engine.model.catalogue import Catalogue, Label
+from engine.model.checkpoint import Checkpoint, start_checkpoint
+from engine.model.inputs import encode_inputs
+from engine.model.migration import label_map, migrate, successor
+from engine.model.model import Model
+from engine.model.training import TrainingPlan
+from engine.personal.rescorer import K
 from store import DeviceKey
 
 PLAN = TrainingPlan(steps=3, reference_rows=4)

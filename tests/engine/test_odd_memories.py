@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
-from engine.device import Device, Memory
-from engine.rescorer import PUBLIC_WEIGHTS
-from engine.training import TrainingPlan
+from engine.device.device import Device, Memory
+from engine.model.catalogue import Catalogue
+from engine.model.training import TrainingPlan
+from engine.personal.rescorer import PUBLIC_WEIGHTS
 from store import DeviceKey, FileSecret
 
 QUESTIONS = ["taxi to the station", "", "🍕🍕", "明日の天気は", "Wie komme ich zum Bahnhof?", "x" * 5000]

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import onnx_encoder as module
-from engine.bert_graph import bert_as_onnx
-from engine.encoder import WEIGHTS_SHA256, default_encoder_path
+from engine.encoders import onnx_encoder as module
+from engine.encoders.bert_graph import bert_as_onnx
+from engine.encoders.encoder import WEIGHTS_SHA256, default_encoder_path
+from engine.encoders.onnx_encoder import OnnxEncoder, cache_folder, exported
+from engine.encoders.sentence_encoder import SentenceEncoder
 from engine.errors import EncoderError
-from engine.onnx_encoder import OnnxEncoder, cache_folder, exported
-from engine.sentence_encoder import SentenceEncoder
 from federation.population import generate
 
 ODD = [
@@ -90,7 +90,7 @@ def test_answering_imports_neither_torch_nor_sentence_transformers(
 ) -> None:
     ran = python("""
 import sys
-from engine.encoder import load_encoder
+from engine.encoders.encoder import load_encoder
 print(load_encoder().encode(["a table for two"]).shape)
 print(sorted({"torch", "transformers", "sentence_transformers", "onnx"} & sys.modules.keys()))
 """)
@@ -173,7 +173,10 @@ def test_cache_that_cannot_be_written_is_said_and_answers_still_come(
 def test_processes_that_export_at_once_leave_one_whole_file(cache: Path) -> None:
     whole = cache.read_bytes()
     cache.unlink()
-    code = "from engine.encoder import load_encoder; print(load_encoder().encode(['a table for two'])[0, :4].tolist())"
+    code = (
+        "from engine.encoders.encoder import load_encoder; "
+        "print(load_encoder().encode(['a table for two'])[0, :4].tolist())"
+    )
     started = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
         for _ in range(3)

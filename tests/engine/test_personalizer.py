@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import rescorer
 from engine.errors import ModelError
-from engine.personalizer import (
+from engine.personal import rescorer
+from engine.personal.personalizer import (
     AGAINST_NATS,
     CAUTION,
     LEAST_EVIDENCE,
@@ -22,7 +22,7 @@ from engine.personalizer import (
     Personalizer,
     device_answer,
 )
-from engine.rescorer import (
+from engine.personal.rescorer import (
     KAPPA,
     MOST_EVIDENCE,
     MOST_WEIGHT,

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.because import Because
-from engine.device import Device, Memory
+from engine.device.device import Device, Memory
+from engine.encoders.word_vectors import word_vectors
 from engine.errors import ConsentError
-from engine.recall import rank
-from engine.recall_features import FEATURES, Features, features_of, sessions_of
-from engine.recall_fit import RankedList, fit_weights
-from engine.recall_weights import WEIGHTS
-from engine.word_match import match_words
-from engine.word_vectors import word_vectors
+from engine.recall.because import Because
+from engine.recall.features import FEATURES, Features, features_of, sessions_of
+from engine.recall.fit import RankedList, fit_weights
+from engine.recall.ranking import rank
+from engine.recall.weights import WEIGHTS
+from engine.recall.word_match import match_words
 from store import DeviceKey, Record
 
 DAY = 86_400.0

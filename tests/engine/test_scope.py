@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import scope
-from engine.catalogue import Catalogue
-from engine.device import Device, Memory
-from engine.rescorer import ANCHOR_COSINE, NEAR_SHARPNESS, log_softmax
-from engine.scope import LEAST_OWN, SIGNS, Scope, signs, threshold
-from engine.suggestion import Suggestions
+from engine.device.device import Device, Memory
+from engine.device.suggestion import Suggestions
+from engine.model.catalogue import Catalogue
+from engine.personal import scope
+from engine.personal.rescorer import ANCHOR_COSINE, NEAR_SHARPNESS, log_softmax
+from engine.personal.scope import LEAST_OWN, SIGNS, Scope, signs, threshold
 from store import DeviceKey
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from engine.errors import ModelError
-from engine.rescorer import KAPPA, PUBLIC_WEIGHTS, Judged, K, local_weights, log_softmax
-from engine.shrinkage import FOLDS, KAPPAS, chosen, marks
+from engine.personal.rescorer import KAPPA, PUBLIC_WEIGHTS, Judged, K, local_weights, log_softmax
+from engine.personal.shrinkage import FOLDS, KAPPAS, chosen, marks
 
 LABELS = 5
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.encoder import Vectors
+from engine.encoders.encoder import Vectors
+from engine.encoders.spelling import PAIR_WEIGHT, RUNS, SPELLING, spelling
 from engine.errors import ModelError
-from engine.inputs import fits, model_inputs
-from engine.spelling import PAIR_WEIGHT, RUNS, SPELLING, spelling
+from engine.model.inputs import fits, model_inputs
 
 U64 = (1 << 64) - 1
 
@@ -94,7 +94,7 @@ def test_a_lone_surrogate_is_refused() -> None:
 
 
 def test_spelling_is_the_same_in_another_process() -> None:
-    code = "from engine.spelling import spelling; print(spelling(['déjà vu', 'gmail']).tobytes().hex())"
+    code = "from engine.encoders.spelling import spelling; print(spelling(['déjà vu', 'gmail']).tobytes().hex())"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONUTF8": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert other.stdout.strip() == spelling(["déjà vu", "gmail"]).tobytes().hex()

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
+from engine.encoders.spelling import SPELLING
 from engine.errors import ModelError
-from engine.inputs import encode_inputs
-from engine.model import BIAS_GAIN, SCALE, Model, class_count, flat_size
-from engine.spelling import SPELLING
-from engine.training import TrainingPlan, train
+from engine.model.catalogue import Catalogue
+from engine.model.inputs import encode_inputs
+from engine.model.model import BIAS_GAIN, SCALE, Model, class_count, flat_size
+from engine.model.training import TrainingPlan, train
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 import federation
-from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint, start_checkpoint
-from federation import simulation
-from federation.agent import DevicePool
-from federation.config import RunSettings
-from federation.dataset import Row
-from federation.fleet import Fleet, members
-from federation.simulation import RoundTraffic, Watch, run_rounds
-from federation.splits import Split, public_labels
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint, start_checkpoint
+from federation.data.dataset import Row
+from federation.data.splits import Split, public_labels
+from federation.rounds.agent import DevicePool
+from federation.rounds.config import RunSettings
+from federation.simulation import grid as simulation
+from federation.simulation.fleet import Fleet, members
+from federation.simulation.grid import RoundTraffic, Watch, run_rounds
 
 ROOT = Path(federation.__file__).resolve().parents[1]
 LABELS = ("taxi", "pizza", "opera", "salon")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.account import Limits
-from engine.catalogue import Catalogue
-from engine.training import TrainingPlan
-from federation import agent
-from federation.agent import Agent, DevicePool, TrainRequest, agent_of, most_open, serving
+from engine.model.catalogue import Catalogue
+from engine.model.training import TrainingPlan
+from engine.owner.account import Limits
 from federation.errors import UpdateError
+from federation.rounds import agent
+from federation.rounds.agent import Agent, DevicePool, TrainRequest, agent_of, most_open, serving
 from store import DeviceKey, StoreError, StoreFullError, Where
 
 # Of the town, whose people have these.
@@ -252,7 +252,7 @@ def test_node_without_a_device_is_told_how_to_start(config: dict[str, Any]) -> N
 def test_node_configuration_names_the_device_in_deployment(
     tmp_path: Path, town: Any, monkeypatch: pytest.MonkeyPatch, toy: Any
 ) -> None:
-    monkeypatch.setattr("engine.device.load_encoder", lambda name=None: toy)
+    monkeypatch.setattr("engine.device.device.load_encoder", lambda name=None: toy)
     folder, key = town.fleet.folder / "devices" / "device-0001", town.fleet.folder / "keys" / "device-0001.key"
     secret = str(key.with_suffix(".secret"))
     with agent_of({"device": str(folder), "key-file": str(key), "secret-file": secret}) as found:

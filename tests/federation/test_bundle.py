@@ -43,7 +43,9 @@ def test_bundle_holds_the_packages_python_files_and_nothing_else(bundle: Path, t
         names = opened.namelist()
     assert len(names) == len(set(names))
     assert set(names) == expected | {"pyproject.toml", ".info/CONTENT"}
-    assert {"federation/client_app.py", "federation/server_app.py", "federation/__init__.py"} <= set(names)
+    assert {"federation/rounds/client_app.py", "federation/rounds/server_app.py", "federation/__init__.py"} <= set(
+        names
+    )
     assert bundle.stat().st_size < 2_000_000  # Far below Flower's limit, 10 MB: no data has crept in.
 
 
@@ -59,7 +61,8 @@ def test_apps_load_from_the_bundle_alone(bundle: Path, tmp_path: Path, clean_env
         opened.extractall(tmp_path / "unpacked")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from federation.client_app import app as client; from federation.server_app import app as server\n"
+        "from federation.rounds.client_app import app as client\n"
+        "from federation.rounds.server_app import app as server\n"
         "import federation, engine, store\n"
         "assert all(m.__file__.startswith(sys.argv[1]) for m in (federation, engine, store))\n"
         "print(type(client).__name__, type(server).__name__)"

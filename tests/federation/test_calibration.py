@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.evaluation import Answers
-from federation.calibration import BINS, calibration, expected_calibration_error
+from engine.device.evaluation import Answers
+from federation.evaluation.calibration import BINS, calibration, expected_calibration_error
 
 ANSWERS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
 

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.account import Limits
-from engine.catalogue import Catalogue
-from engine.choice_history import CHOICE, ChoiceHistory
-from engine.choice_model import ChoiceModel
-from engine.chooses import POWER, reply_length
+from engine.choices.factors import BLOCKS, examples, gram, orthonormal, power_block, solve, target_block
+from engine.choices.habits import PUBLIC_HABITS, device_statistics, newton_step
+from engine.choices.history import CHOICE, ChoiceHistory
+from engine.choices.model import ChoiceModel
+from engine.device.chooses import POWER, reply_length
 from engine.errors import ModelError
-from engine.factors import BLOCKS, examples, gram, orthonormal, power_block, solve, target_block
-from engine.habits import PUBLIC_HABITS, device_statistics, newton_step
-from federation.agent import Agent, DevicePool
-from federation.choice_data import ChoiceRow, ChoiceSplit
-from federation.choice_fleet import ChoiceFleet
-from federation.choice_request import ChoiceRequest
-from federation.choice_rounds import CHOICE_FILE, CHOICE_MESSAGE, all_choice_rounds, check_start, learn_choices
-from federation.config import RunSettings
+from engine.model.catalogue import Catalogue
+from engine.owner.account import Limits
+from federation.data.choices import ChoiceRow, ChoiceSplit
 from federation.errors import CheckpointError, RoundError, UpdateError
-from federation.simulation import RoundTraffic, Watch, run_rounds
-from federation.update import l2_norm
+from federation.privacy.update import l2_norm
+from federation.rounds.agent import Agent, DevicePool
+from federation.rounds.choice_request import ChoiceRequest
+from federation.rounds.choice_rounds import CHOICE_FILE, CHOICE_MESSAGE, all_choice_rounds, check_start, learn_choices
+from federation.rounds.config import RunSettings
+from federation.simulation.choice_fleet import ChoiceFleet
+from federation.simulation.grid import RoundTraffic, Watch, run_rounds
 
 ITEMS = tuple(f"film {letter}" for letter in "abcdefgh")
 FACTORS = 3
@@ -205,7 +205,7 @@ def test_a_share_of_repeats_that_is_none_has_no_say(lie: tuple[float, float], mo
         def valid_arrays(self, *_: object, **__: object) -> list[np.ndarray]:
             return [honest, honest, liar]
 
-    monkeypatch.setattr("federation.choice_rounds._invitations", lambda *_, **__: [])
+    monkeypatch.setattr("federation.rounds.choice_rounds._invitations", lambda *_, **__: [])
     grid = SimpleNamespace(send_and_receive=lambda *_, **__: [])
     kept: list[ChoiceModel] = []
     settings = RunSettings(rounds=1, cohort=3, min_replies=1)

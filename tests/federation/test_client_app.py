@@ -15,12 +15,12 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.common.serde import message_to_proto
 
-from engine.catalogue import Catalogue
-from federation import agent, client_app
-from federation.agent import DevicePool
+from engine.model.catalogue import Catalogue
 from federation.errors import UpdateError
-from federation.simulation import InProcessGrid
-from federation.strategy import reply_array
+from federation.rounds import agent, client_app
+from federation.rounds.agent import DevicePool
+from federation.rounds.strategy import reply_array
+from federation.simulation.grid import InProcessGrid
 
 LENGTH = 5
 SECRET = "the spare key lies under the third flowerpot"

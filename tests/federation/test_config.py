@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from federation.config import RunSettings
 from federation.errors import ConfigError
+from federation.rounds.config import RunSettings
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,6 @@ def test_defaults_in_pyproject_are_settings(root: Path) -> None:
         name: value for name, value in app["config"].items() if name != "rounds"
     }
     assert app["components"] == {
-        "serverapp": "federation.server_app:app",
-        "clientapp": "federation.client_app:app",
+        "serverapp": "federation.rounds.server_app:app",
+        "clientapp": "federation.rounds.client_app:app",
     }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation.dataset import Row, parse_row, read_rows
+from federation.data.dataset import Row, parse_row, read_rows
 from federation.errors import DataError
 
 GOOD: dict[str, Any] = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from engine.encoder import CachedEncoder
-from federation.dataset import Row, read_rows
+from engine.encoders.encoder import CachedEncoder
+from federation.data.dataset import Row, read_rows
 from federation.errors import ConfigError, DataError
-from federation.evaluation import evaluate_routing
+from federation.evaluation.routing import evaluate_routing
 
 SETTINGS: dict[str, Any] = {"rounds": 3, "local_steps": 2}
 

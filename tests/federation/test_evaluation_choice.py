@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federation.choice_data import (
+from federation.data.choices import (
     ChoiceRow,
     items_beside,
     parse_choice,
@@ -20,10 +20,10 @@ from federation.choice_data import (
     read_items,
     split_choices,
 )
-from federation.choice_metrics import Question, answer, figures, questions, rank_of
-from federation.choice_plain import counted, plain_methods, repeat_share
 from federation.errors import DataError
-from federation.evaluation_choice import LEARNED, evaluate_choice
+from federation.evaluation.choice import LEARNED, evaluate_choice
+from federation.evaluation.choice_metrics import Question, answer, figures, questions, rank_of
+from federation.evaluation.choice_plain import counted, plain_methods, repeat_share
 
 NONE = np.zeros(0, dtype=np.int64)
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from engine.recall_features import FEATURES
-from engine.recall_fit import RankedList
+from engine.recall.features import FEATURES
+from engine.recall.fit import RankedList
 from federation.cli.app import cli
-from federation.conversations import parse_conversation, read_conversations, time_of
+from federation.data.conversations import parse_conversation, read_conversations, time_of
 from federation.errors import DataError
-from federation.evaluation_memory import PARTS, Asked, evaluate_memory, figures_of, leave_one_out
+from federation.evaluation.memory import PARTS, Asked, evaluate_memory, figures_of, leave_one_out
 from federation.report.memory import write_memory_report
 
 TURNS: list[dict[str, Any]] = [
@@ -93,7 +93,7 @@ def test_results_repeat(file: Path, toy: Any) -> None:
 def test_weights_are_not_fitted_on_the_conversation_that_they_rank(
     file: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import federation.evaluation_memory as module
+    import federation.evaluation.memory as module
 
     seen: list[int] = []
 
@@ -107,8 +107,8 @@ def test_weights_are_not_fitted_on_the_conversation_that_they_rank(
 
 
 def test_the_harness_ranks_as_the_device_does(file: Path, toy: Any, tmp_path: Path) -> None:
-    from engine.device import Device, Memory
-    from federation.evaluation_memory import _searched
+    from engine.device.device import Device, Memory
+    from federation.evaluation.memory import _searched
     from store import DeviceKey
 
     conversation = read_conversations(file)[0]

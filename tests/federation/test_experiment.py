@@ -9,20 +9,20 @@ import click
 import numpy as np
 import pytest
 
-from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint
-from engine.device import Device
-from engine.encoder import CachedEncoder
-from engine.shrinkage import ANSWER_LENGTH
-from engine.spelling import SPELLING, spelling
+from engine.device.device import Device
+from engine.encoders.encoder import CachedEncoder
+from engine.encoders.spelling import SPELLING, spelling
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint
+from engine.personal.shrinkage import ANSWER_LENGTH
 from federation.cli import demo
-from federation.config import RunSettings
-from federation.dataset import Row
+from federation.data.dataset import Row
+from federation.data.splits import split_by_user
 from federation.errors import FederationError, RoundError, RunBusyError
-from federation.experiment import Experiment, run_experiment
-from federation.results import run_results
-from federation.run_lock import only_run
-from federation.splits import split_by_user
+from federation.evaluation.results import run_results
+from federation.rounds.config import RunSettings
+from federation.simulation.experiment import Experiment, run_experiment
+from federation.simulation.run_lock import only_run
 from store import DeviceKey
 
 
@@ -99,8 +99,8 @@ def test_results_of_a_run_are_whole(run: Any, experiment: Experiment, tmp_path: 
 
 
 def test_generated_people_use_the_built_in_services_and_say_so(tmp_path: Path, toy: Any) -> None:
+    from federation.data.splits import split_as_marked
     from federation.population import generate
-    from federation.splits import split_as_marked
 
     population = generate(3, seed=0)
     experiment = Experiment.of(split_as_marked(population.rows), title=population.title, generated=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from federation.dataset import Row
+from federation.data.dataset import Row
 from federation.errors import DataError
-from federation.fleet import Member, label_ranks, local_scores, members, most_frequent_scores
+from federation.simulation.fleet import Member, label_ranks, local_scores, members, most_frequent_scores
 
 
 def row(text: str, label: str) -> Row:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation.graded import accuracy_any, graded, ndcg_at
+from federation.evaluation.graded import accuracy_any, graded, ndcg_at
 
 # Distinct ranks, some of them 0 for "not ranked".
 RANKS = st.lists(st.integers(1, 9), min_size=1, max_size=6, unique=True).flatmap(

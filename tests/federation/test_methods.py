@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-import engine.encoder
+import engine.encoders.encoder
 import federation
-from engine.encoder import CachedEncoder
+from engine.encoders.encoder import CachedEncoder
 from federation.cli import main
-from federation.dataset import Row
+from federation.data.dataset import Row
+from federation.data.splits import late_users, split_by_user
 from federation.errors import ConfigError, DataError
-from federation.evaluation import evaluate_routing
-from federation.experiment import Experiment
-from federation.fleet import members
-from federation.methods import BASELINES, chosen_baselines, client_of
+from federation.evaluation.methods import BASELINES, chosen_baselines, client_of
+from federation.evaluation.routing import evaluate_routing
 from federation.report.results import check_results
-from federation.splits import late_users, split_by_user
+from federation.simulation.experiment import Experiment
+from federation.simulation.fleet import members
 
 SETTINGS = {"rounds": 3, "local_steps": 2}
 LABELS = ("taxi", "pizza", "opera", "salon")
@@ -208,7 +208,7 @@ def file(tmp_path: Path, rows: Any) -> Path:
 def test_command_prints_the_table_with_the_methods(
     file: Path, toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(engine.encoder, "load_encoder", lambda name: toy)
+    monkeypatch.setattr(engine.encoders.encoder, "load_encoder", lambda name: toy)
     asked = ["--methods", "ditto,fedavg", "--methods", "knn_per", "--unseen", "0.3", "--rounds", "2", "--seeds", "1"]
     main(["evaluate", "routing", str(file), *asked, "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
@@ -235,7 +235,7 @@ def test_command_bad_input_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(engine.encoder, "load_encoder", lambda name: toy)
+    monkeypatch.setattr(engine.encoders.encoder, "load_encoder", lambda name: toy)
     with pytest.raises(SystemExit) as left:
         main(["evaluate", "routing", str(file), "--seeds", "1", *given])
     assert left.value.code not in (0, None)

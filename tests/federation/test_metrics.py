@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import metrics
-from federation.metrics import (
+from federation.evaluation import metrics
+from federation.evaluation.metrics import (
     UserRanks,
     accuracy,
     accuracy_interval,

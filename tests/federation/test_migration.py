@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.catalogue import Catalogue, Label
-from engine.checkpoint import Checkpoint
-from engine.encoder import CachedEncoder
-from engine.inputs import encode_inputs
-from engine.migration import migrate
-from engine.model import Model
-from federation.agent import Agent, TrainRequest
-from federation.client_app import ABSTAIN
-from federation.config import RunSettings
-from federation.dataset import Row
+from engine.encoders.encoder import CachedEncoder
+from engine.model.catalogue import Catalogue, Label
+from engine.model.checkpoint import Checkpoint
+from engine.model.inputs import encode_inputs
+from engine.model.migration import migrate
+from engine.model.model import Model
+from federation.data.dataset import Row
 from federation.errors import CheckpointError
-from federation.experiment import Experiment, Outcome, run_experiment
-from federation.simulation import Watch
+from federation.rounds.agent import Agent, TrainRequest
+from federation.rounds.client_app import ABSTAIN
+from federation.rounds.config import RunSettings
+from federation.simulation.experiment import Experiment, Outcome, run_experiment
+from federation.simulation.grid import Watch
 
 NAME = "checkpoint.safetensors"
 ROUNDS, MORE, STEPS = 4, 6, 2

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from engine.encoder import CachedEncoder
-from engine.scope import FALSE_REFUSALS
-from federation.dataset import Row
+from engine.encoders.encoder import CachedEncoder
+from engine.personal.scope import FALSE_REFUSALS
+from federation.data.dataset import Row
+from federation.data.splits import public_labels, split_by_user
 from federation.errors import ConfigError, DataError
-from federation.evaluation import evaluate_routing
-from federation.out_of_scope import (
+from federation.evaluation.routing import evaluate_routing
+from federation.report.results import check_results
+from federation.simulation.out_of_scope import (
     METHODS,
     ScopeRead,
     auroc,
@@ -25,8 +27,6 @@ from federation.out_of_scope import (
     read_scopes,
     scope_result,
 )
-from federation.report.results import check_results
-from federation.splits import public_labels, split_by_user
 
 SCORES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=8)  # Few values, so that ties are common.
 
@@ -194,10 +194,10 @@ def test_late_devices_have_figures_of_their_own(rows: Any, toy: Any) -> None:
 
 @pytest.mark.slow
 def test_generated_people_hear_that_a_device_does_not_know(encoder: Any, tmp_path: Any) -> None:
-    from federation.config import RunSettings
-    from federation.experiment import Experiment, run_experiment
+    from federation.data.splits import split_as_marked
     from federation.population import generate
-    from federation.splits import split_as_marked
+    from federation.rounds.config import RunSettings
+    from federation.simulation.experiment import Experiment, run_experiment
 
     population = generate(24, seed=7, outside_per_device=8)
     outside = {

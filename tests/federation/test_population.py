@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.services import SERVICES
-from federation.dataset import Row, read_rows
+from engine.model.services import SERVICES
+from federation.data.dataset import Row, read_rows
 from federation.population import Person, Population, generate
 from federation.population.needs import NEEDS
 from federation.population.specific import SPECIFIC

@@ -145,7 +145,7 @@ def test_a_cache_that_cannot_be_written_is_told_of(
 
 
 def test_cache_lies_where_the_encoders_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from engine import onnx_encoder
+    from engine.encoders import onnx_encoder
 
     for name, value in (("TACIT_CACHE_DIR", str(tmp_path)), ("TACIT_CACHE_DIR", ""), ("XDG_CACHE_HOME", "/x")):
         monkeypatch.setenv(name, value)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from federation.errors import DataError, FederationError
-from federation.metrics import UserRanks, device_results, routing_result
+from federation.evaluation.metrics import UserRanks, device_results, routing_result
 from federation.report import check_results, load_results, print_methods, write_report, write_results
 from federation.report.page import render
 from federation.report.parts import foreign

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint
-from engine.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, K, Statistics, newton_step
-from engine.shrinkage import ANSWER_LENGTH, KAPPAS, chosen
-from federation.agent import Agent, StatisticsRequest
-from federation.dataset import Row
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint
+from engine.personal.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, K, Statistics, newton_step
+from engine.personal.shrinkage import ANSWER_LENGTH, KAPPAS, chosen
+from federation.data.dataset import Row
 from federation.errors import RoundError, UpdateError
-from federation.rescorer_rounds import RESCORER_MESSAGE
-from federation.simulation import Watch
-from federation.update import l2_norm
+from federation.privacy.update import l2_norm
+from federation.rounds.agent import Agent, StatisticsRequest
+from federation.rounds.rescorer_rounds import RESCORER_MESSAGE
+from federation.simulation.grid import Watch
 
 # Of the town, whose people have these.
 LABELS = Catalogue.from_names(["opera", "pizza", "salon", "taxi"])

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from engine.checkpoint import Checkpoint
-from engine.encoder import CachedEncoder
+from engine.encoders.encoder import CachedEncoder
 from engine.errors import ModelError
-from federation.config import STRATEGIES, RunSettings
+from engine.model.checkpoint import Checkpoint
 from federation.errors import CheckpointError
-from federation.experiment import Experiment, run_experiment
-from federation.history import History
+from federation.rounds.config import STRATEGIES, RunSettings
+from federation.simulation.experiment import Experiment, run_experiment
+from federation.simulation.history import History
 
 ROUNDS, DEVICES = 6, 4
 NAME = "checkpoint.safetensors"

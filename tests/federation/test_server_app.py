@@ -15,19 +15,19 @@ import pytest
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 from flwr.app import Array, Context, RecordDict
 
-from engine.checkpoint import Checkpoint
-from engine.encoder import CachedEncoder
-from engine.model import flat_size
-from engine.shrinkage import ANSWER_LENGTH
-from engine.spelling import SPELLING
-from federation import server_app
-from federation.client_app import ABSTAIN
-from federation.dataset import Row
+from engine.encoders.encoder import CachedEncoder
+from engine.encoders.spelling import SPELLING
+from engine.model.checkpoint import Checkpoint
+from engine.model.model import flat_size
+from engine.personal.shrinkage import ANSWER_LENGTH
+from federation.data.dataset import Row
+from federation.data.splits import public_labels
 from federation.errors import CheckpointError, ConfigError
-from federation.experiment import Experiment, run_experiment
-from federation.rescorer_rounds import RESCORER_MESSAGE
-from federation.simulation import InProcessGrid
-from federation.splits import public_labels
+from federation.rounds import server_app
+from federation.rounds.client_app import ABSTAIN
+from federation.rounds.rescorer_rounds import RESCORER_MESSAGE
+from federation.simulation.experiment import Experiment, run_experiment
+from federation.simulation.grid import InProcessGrid
 
 TEXT_SECRET = "zebra-meridian-47 pays for Quixotica clinic"
 LABEL_SECRET = "Quixotica clinic for rare ailments"
@@ -165,7 +165,7 @@ def test_label_of_one_user_enters_neither_catalogue_nor_model(
     experiment = Experiment.of(secret_split, title="three people")
     assert LABEL_SECRET not in experiment.catalogue
     assert list(experiment.catalogue.names) == public_labels(secret_split)
-    from federation.config import RunSettings
+    from federation.rounds.config import RunSettings
 
     outcome = run_experiment(experiment, RunSettings(rounds=2, cohort=3), tmp_path / "run", CachedEncoder(toy))
     expected = flat_size(len(experiment.catalogue), toy.dimension + SPELLING)
@@ -253,7 +253,7 @@ def test_checkpoint_says_how_it_was_made(town: Any) -> None:
 
 
 def test_checkpoint_is_there_after_each_round(town: Any) -> None:
-    from federation.simulation import Watch
+    from federation.simulation.grid import Watch
 
     seen: list[int] = []
 
@@ -271,10 +271,10 @@ def test_disk_that_is_full_is_one_line_and_the_checkpoint_before_stays(
 ) -> None:
     import errno
 
-    import engine.checkpoint
+    import engine.model.checkpoint
     from engine.errors import EngineError
 
-    write = engine.checkpoint.write_atomically
+    write = engine.model.checkpoint.write_atomically
     written = 0
 
     def full(path: Path, content: bytes) -> None:
@@ -284,7 +284,7 @@ def test_disk_that_is_full_is_one_line_and_the_checkpoint_before_stays(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, content)
 
-    monkeypatch.setattr(engine.checkpoint, "write_atomically", full)
+    monkeypatch.setattr(engine.model.checkpoint, "write_atomically", full)
     with pytest.raises(EngineError, match="No space left") as error:
         town.run(rounds=3)
     assert "\n" not in str(error.value)

@@ -1,7 +1,7 @@
 """The in-process Grid, the part of Flower's internals it rests on, and what it tells the one who watches.
 
-The contract tests are the place to look when an upgrade of Flower breaks: `federation/simulation.py` is the only file
-that uses these names.
+The contract tests are the place to look when an upgrade of Flower breaks: `federation/simulation/grid.py` is the only
+file that uses these names.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from federation.simulation import InProcessGrid, RoundTraffic, Watch
+from federation.simulation.grid import InProcessGrid, RoundTraffic, Watch
 
-UPGRADE = "Flower's internals have changed: federation/simulation.py rests on this. See its docstring."
+UPGRADE = "Flower's internals have changed: federation/simulation/grid.py rests on this. See its docstring."
 
 
 # The contract
@@ -125,7 +125,7 @@ def test_only_one_file_of_the_packages_touches_flowers_internals(root: Path) -> 
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "flwr" and not name.startswith(public) for name in names):
                 found.add(path.relative_to(root).as_posix())
-    assert found == {"federation/simulation.py"}
+    assert found == {"federation/simulation/grid.py"}
 
 
 # The Grid
@@ -136,7 +136,7 @@ def test_flower_is_kept_quiet_before_it_is_imported(root: Path, program: str) ->
 import os
 for name in [name for name in os.environ if name.startswith("FLWR_")]:
     del os.environ[name]
-import federation.simulation
+import federation.simulation.grid
 for name in ("TELEMETRY_ENABLED", "DISABLE_UPDATE_CHECK", "DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"):
     print(os.environ["FLWR_" + name])
 """
@@ -150,7 +150,7 @@ def test_nodes_are_the_same_in_every_run() -> None:
 
 
 def test_pulled_replies_are_given_once(town: Any) -> None:
-    from federation.agent import serving
+    from federation.rounds.agent import serving
 
     grid = InProcessGrid(town.names)
     config = {

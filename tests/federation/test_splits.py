@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation.dataset import Row
+from federation.data.dataset import Row
+from federation.data.splits import has_users, public_labels, split_as_marked, split_by_dirichlet, split_by_user
 from federation.errors import ConfigError, DataError
-from federation.splits import has_users, public_labels, split_as_marked, split_by_dirichlet, split_by_user
 
 
 def people(sizes: dict[str, int], *, labels: int = 3) -> list[Row]:

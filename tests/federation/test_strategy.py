@@ -14,14 +14,15 @@ import pytest
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
-from engine.inputs import model_inputs
-from engine.model import BIAS_GAIN, SCALE
-from federation import client_app, simulation
-from federation.config import STRATEGIES, RunSettings
+from engine.model.inputs import model_inputs
+from engine.model.model import BIAS_GAIN, SCALE
 from federation.errors import CheckpointError, ConfigError, RoundError
-from federation.simulation import InProcessGrid, Watch
-from federation.strategy import make_strategy
-from federation.update import clip
+from federation.privacy.update import clip
+from federation.rounds import client_app
+from federation.rounds.config import STRATEGIES, RunSettings
+from federation.rounds.strategy import make_strategy
+from federation.simulation import grid as simulation
+from federation.simulation.grid import InProcessGrid, Watch
 
 STEPS, RATE, CLIP = 3, 5.0, 0.2
 LOCAL: dict[str, Any] = {"local_steps": STEPS, "learning_rate": RATE, "clip_norm": CLIP, "ridge": 0.0}
@@ -130,7 +131,7 @@ def test_device_with_many_memories_weighs_no_more_than_one_with_few(town_of: Any
 
 
 def train_alone(town: Any, name: str, *, rate: float) -> np.ndarray:
-    from engine.training import TrainingPlan
+    from engine.model.training import TrainingPlan
 
     plan = TrainingPlan(steps=STEPS, learning_rate=rate)
     with town.fleet.open(name) as device:
@@ -255,7 +256,7 @@ def test_round_that_fails_later_keeps_the_checkpoint_of_the_one_before(town: Any
 
     with pytest.raises(RoundError, match=r"Round 2 failed: 1 valid replies of 4"):
         town.run(rounds=3, watch=Watch(on_round=break_after_first))
-    from engine.checkpoint import Checkpoint
+    from engine.model.checkpoint import Checkpoint
 
     kept = Checkpoint.load(town.out / "checkpoint.safetensors")
     assert kept.round == 1

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint, start_checkpoint
-from engine.device import Device, Memory
-from engine.inputs import encode_inputs
-from engine.shrinkage import ANSWER_LENGTH
+from engine.device.device import Device, Memory
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint, start_checkpoint
+from engine.model.inputs import encode_inputs
+from engine.personal.shrinkage import ANSWER_LENGTH
 from store import DeviceKey
 
 ROUNDS = 1

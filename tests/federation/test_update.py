@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from federation.errors import UpdateError
-from federation.update import check_reply, clip, l2_norm
+from federation.privacy.update import check_reply, clip, l2_norm
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT32_TINY = float(np.finfo(np.float32).smallest_subnormal)

@@ -437,7 +437,7 @@ def test_real_sentences_are_found_again():
     source = DATA / "memory" / "locomo.jsonl"
     if not source.is_file():
         pytest.skip("../shared/data/memory/locomo.jsonl is not there.")
-    from engine.encoder import load_encoder
+    from engine.encoders.encoder import load_encoder
 
     conversations = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     turns = list(dict.fromkeys(turn["text"] for conversation in conversations for turn in conversation["memory"]))

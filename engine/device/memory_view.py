@@ -1,0 +1,186 @@
+"""The device's memory as arrays, for scoring: built from the store at first use, dropped when the store changes.
+
+Private labels are those of memories that the catalogue does not hold. Their class vector is the encoded name, which
+never leaves the device.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.device.evidence import EvidenceRecord, held_back
+from engine.encoders.encoder import Encoder, Vectors
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint
+from engine.model.inputs import encode_inputs, model_inputs
+from engine.model.scoring import logits
+from engine.owner.consent import PERSONALIZATION
+from engine.personal.personalizer import Evidence, Personalizer
+from engine.personal.rescorer import (
+    MOST_EVIDENCE,
+    Floats,
+    Integers,
+    LabelledMemory,
+    evidence_features,
+    judging,
+    log_softmax,
+)
+from engine.personal.scope import Signs, signs
+from store import EncryptedStore, Record, Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryView:
+    """All m memories, the n labelled ones among them, and the C labels this device knows (public ones first)."""
+
+    records: dict[int, Record]
+    ids: Integers  # (n,) of labelled memories
+    x: Vectors  # (n, d), by the encoder
+    y: Integers  # (n,) positions in labels
+    labels: tuple[str, ...]
+    public: int
+    class_vectors: Vectors  # (C, D), with D inputs of the shared model
+    class_bias: Vectors  # (C,)
+    memory: LabelledMemory
+    evidence: Evidence
+    evidence_logits: Floats  # (e, C), out of sample
+    personalizer: Personalizer
+
+    @property
+    def private_labels(self) -> tuple[str, ...]:
+        """Labels that only this device knows."""
+        return self.labels[self.public :]
+
+    @property
+    def private_vectors(self) -> dict[str, Vectors]:
+        """The class vectors (D,) of the private labels, by name."""
+        return dict(zip(self.private_labels, self.class_vectors[self.public :], strict=True))
+
+    def logits(self, texts: Sequence[str], x: Vectors) -> npt.NDArray[Any]:
+        """Return logits (q, C) of the shared model for texts with vectors x (q, d).
+
+        Private labels stand there by their names.
+        """
+        inputs = model_inputs(texts, x, self.class_vectors.shape[1])
+        return logits(inputs, self.class_vectors, self.class_bias)
+
+    def global_log(self, texts: Sequence[str], x: Vectors) -> Floats:
+        """Return the log probabilities (q, C) that belong to `logits`."""
+        return log_softmax(self.logits(texts, x))
+
+    def signs(self, logits: npt.NDArray[Any], personal_log: Floats, x: Vectors) -> Signs:
+        """Return what tells whether q requests with vectors x (q, d) are in scope, of logits and answers (q, C)."""
+        return signs(logits, personal_log, x @ self.x.T)
+
+    def own_signs(self) -> Signs:
+        """Return the same of the memories that judge, each without itself: what requests in scope look like here."""
+        able = judging(self.memory, self.evidence.rows)
+        rows, raw = self.evidence.rows[able][-MOST_EVIDENCE:], self.evidence_logits[able][-MOST_EVIDENCE:]
+        weights = self.personalizer.weights
+        if weights is None:
+            answers = log_softmax(raw)
+        else:
+            judged = evidence_features(self.memory, self.evidence.rows, self.evidence.global_log)
+            answers = log_softmax(judged.phi @ weights)
+        similarity = self.x[rows] @ self.x.T
+        similarity[np.arange(len(rows)), rows] = -np.inf
+        return signs(raw, answers, similarity)
+
+    def nearest(self, x: Vectors, label: int, most: int) -> list[tuple[int, float]]:
+        """Return up to ``most`` (id, cosine) of memories with this label, nearest to x (d,) first."""
+        rows = np.flatnonzero(self.y == label)
+        similarity = self.x[rows] @ x
+        order = np.argsort(-similarity, kind="stable")[:most]
+        return [(int(self.ids[rows[i]]), float(similarity[i])) for i in order]
+
+
+def encode_names(names: Sequence[str], encoder: Encoder, dimension: int) -> Vectors:
+    """Return the class vectors (n, dimension) that labels known by name alone start from."""
+    return encode_inputs([name.replace("_", " ") for name in names], encoder, dimension)
+
+
+def build_view(
+    store: EncryptedStore,
+    encoder: Encoder,
+    model: Checkpoint,
+    evidence: EvidenceRecord,
+    *,
+    readable: bool,
+    known: Mapping[str, Vectors],
+) -> MemoryView:
+    """Read the store and choose the personalization on the shared ``model``; ``known`` label names are not encoded.
+
+    Only memories kept for the purpose of personalization are read, and none where they are not ``readable``.
+    """
+    catalogue = model.catalogue
+    all_ids: list[int] = []
+    all_vectors = np.zeros((0, encoder.dimension), dtype=np.float32)
+    records: dict[int, Record] = {}
+    if readable:
+        all_ids, all_vectors = store.vectors(Where(purpose=PERSONALIZATION))
+        records = {stored.id: stored.record for stored in store.iter(purpose=PERSONALIZATION)}
+    position = {id: row for row, id in enumerate(all_ids)}
+    labelled = [id for id in all_ids if id in records and records[id].label is not None]
+    names = [catalogue.current(str(records[id].label)) for id in labelled]
+    private = tuple(sorted({name for name in names if name not in catalogue}))
+    labels = catalogue.names + private
+    place = {name: index for index, name in enumerate(labels)}
+    table = model.flat.reshape(len(catalogue), model.dimension + 1)
+    new = [name for name in private if name not in known or known[name].shape != (model.dimension,)]
+    named = {**known, **dict(zip(new, encode_names(new, encoder, model.dimension), strict=True))} if new else known
+    class_vectors = np.stack([*table[:, :-1], *(named[name] for name in private)])
+    class_bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
+    x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
+    y = np.array([place[name] for name in names], dtype=np.int64)
+    inputs = model_inputs([records[id].text for id in labelled], x, model.dimension)
+    own_logits = logits(inputs, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
+    rows, raw = _judged_rows(labelled, y, own_logits, evidence, catalogue)
+    judges = Evidence(rows=rows, global_log=log_softmax(raw))
+    seen = log_softmax(own_logits)
+    seen[rows] = judges.global_log
+    expected = np.exp(seen).mean(axis=0) if len(labelled) else np.full(len(labels), 1 / len(labels))
+    memory = LabelledMemory(x=x, y=y, expected=expected, global_log=seen, public=len(catalogue))
+    return MemoryView(
+        records=records,
+        ids=np.array(labelled, dtype=np.int64),
+        x=x,
+        y=y,
+        labels=labels,
+        public=len(catalogue),
+        class_vectors=class_vectors.astype(np.float32),
+        class_bias=class_bias.astype(np.float32),
+        memory=memory,
+        evidence=judges,
+        evidence_logits=raw,
+        personalizer=Personalizer.fit(memory, judges, population=model.population, kappa=model.kappa),
+    )
+
+
+def _judged_rows(
+    labelled: list[int],
+    y: Integers,
+    own_logits: npt.NDArray[Any],
+    evidence: EvidenceRecord,
+    catalogue: Catalogue,
+) -> tuple[Integers, Floats]:
+    """Pick the rows (e,) whose scores are out of sample, never trained or scored before they trained; their logits
+    (e, C). ``own_logits`` (n, C) are those of today for all labelled memories."""
+    usable = evidence.scores if evidence.catalogue == catalogue.fingerprint else {}
+    rows, kept = [], []
+    back = held_back(labelled)
+    for row, id in enumerate(labelled):
+        if id not in evidence.trained:
+            # Private rows never train: as many of them judge as of the others, or they would count twice.
+            if evidence.trained and y[row] >= len(catalogue) and not back[row]:
+                continue
+            rows.append(row)
+            kept.append(own_logits[row])
+        elif id in usable:
+            # The logits kept are those of public labels; private ones are of today, since they never train.
+            rows.append(row)
+            kept.append(np.concatenate([usable[id], own_logits[row, len(catalogue) :]]))
+    shape = (len(rows), own_logits.shape[1])
+    return np.array(rows, dtype=np.int64), np.array(kept, dtype=np.float64).reshape(shape)

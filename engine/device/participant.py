@@ -1,0 +1,259 @@
+"""The device's part in rounds: the shared model it uses, its training, and what it may give, each time noted.
+
+The half of a `Device` that the federation's agent talks to. Nothing leaves through this class but what the agent asks
+for, and the owner's consent and limits are asked first.
+"""
+
+import contextlib
+import json
+import time as clock
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from engine.device.backup import BackedUpKeeper
+from engine.device.evidence import held_back
+from engine.device.memory_view import MemoryView, build_view
+from engine.encoders.encoder import Encoder, Vectors
+from engine.errors import CatalogueError, ConsentError, ModelError
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint, check_encoder
+from engine.model.inputs import model_inputs
+from engine.model.migration import LabelMap, fresh_rows, label_map
+from engine.model.scoring import logits
+from engine.model.training import TrainingPlan, train
+from engine.owner.account import Account, Contribution, Standing
+from engine.owner.consent import PERSONALIZATION
+from engine.personal.personalizer import device_answer
+from engine.personal.rescorer import Floats, Integers
+from store import EncryptedStore, StoreError, Where
+
+
+class Participant(BackedUpKeeper):
+    """An open store with its encoder and the shared model. Use `Device`."""
+
+    def __init__(self, store: EncryptedStore, encoder: Encoder) -> None:
+        """Internal: use `Device.create` or `Device.open`."""
+        super().__init__(store, encoder)
+        self._private_vectors: dict[str, Vectors] = {}  # Of the labels that were in use when last looked at.
+
+    # The shared model
+
+    @property
+    def model(self) -> Checkpoint:
+        """The shared model in use, with its catalogue and round."""
+        with self._lock:
+            return self._kept.model()
+
+    def load_model(self, checkpoint: Checkpoint | Path | str) -> None:
+        """Use another shared model from now on; the one before stays for `previous_model`.
+
+        Where it has another version of the catalogue, memories keep the label they were given: one that only this
+        device knew and that is public now takes part in training, one that was removed does not any more. Raises
+        `ModelError` for an earlier version than the device has.
+        """
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint.load(Path(checkpoint))
+        check_encoder(checkpoint, self._encoder)
+        # What continues a run on the server is of no use here.
+        bare = replace(checkpoint, tensors={}, notes={})
+        with self._lock, self._store.transaction():
+            before = self._kept.model().catalogue
+            if bare.catalogue.is_older_than(before):
+                raise ModelError(
+                    f"This model has version {bare.catalogue.version} of the catalogue, and this device has "
+                    f"{before.version}: use a model that is as new, or go back to the one before with "
+                    "`tacit device model PATH --previous`."
+                )
+            self._kept.use_model(bare)
+            self._move_evidence(before, bare)
+
+    def previous_model(self) -> None:
+        """Swap the model in use with the one before it. Raises `ModelError` if there is none."""
+        with self._lock, self._store.transaction():
+            before = self._kept.model().catalogue
+            self._kept.swap_models()
+            self._move_evidence(before, self._kept.model())
+
+    def _move_evidence(self, before: Catalogue, model: Checkpoint) -> None:
+        """Keep the scores of labels that both catalogues have, where one is a version of the other.
+
+        Labels that are new are scored as they were before anything had trained, by their encoded meanings.
+        """
+        evidence = self._kept.evidence_to_change()
+        after = model.catalogue
+        if before.line != after.line or evidence.catalogue != before.fingerprint or before == after:
+            return
+        try:
+            moves = label_map(before, after)
+        except CatalogueError:  # Versions apart, a name may have gone from one label to another.
+            evidence.restart(after.fingerprint)
+        else:
+            evidence.move(moves, self._fresh_logits(sorted(evidence.scores), moves, model.dimension))
+        self._kept.put_evidence(evidence)
+
+    def _fresh_logits(self, ids: Sequence[int], moves: LabelMap, dimension: int) -> dict[int, Vectors]:
+        """Logits (new,) of the new labels by id, for those memories that may be read; untrained."""
+        if not len(moves.new):
+            return dict.fromkeys(ids, np.zeros(0, dtype=np.float32))
+        if not ids or not self._consents.granted(PERSONALIZATION):
+            return {}
+        records = {one.id: one.record for one in self._store.iter(purpose=PERSONALIZATION)}
+        scored = [id for id in ids if id in records]
+        if not scored:
+            return {}
+        vectors = np.stack([self._store.vector(id) for id in scored])
+        x = model_inputs([records[id].text for id in scored], vectors, dimension)
+        fresh = fresh_rows(moves, self._encoder, dimension)
+        new = logits(x, fresh, np.zeros(len(fresh), dtype=np.float32)).astype(np.float32)
+        return dict(zip(scored, new, strict=True))
+
+    def train(self, flat: Vectors, *, plan: TrainingPlan, hold_back: bool, rng: np.random.Generator) -> Vectors:
+        """Return the shared model ``flat`` (C·(d+1),) after local training on labelled memories.
+
+        Memories with private labels never train. With ``hold_back``, every other memory waits; the first time it may
+        train, its scores by the incoming model are kept as evidence for the personalization. ``flat`` must be of
+        this device's catalogue; raises `ModelError` otherwise.
+        """
+        with self._lock:
+            catalogue = self.model.catalogue
+            if flat.shape != self.model.flat.shape or not np.isfinite(flat).all():
+                raise ModelError(f"Expected {self.model.flat.size} finite model numbers, got {flat.shape}.")
+            ids, x, y = self._kept.once("trainable", self._trainable)
+            trained = self._kept.evidence().trained
+            chosen = ~held_back(ids) if hold_back else np.ones(len(ids), dtype=bool)
+            new = [row for row in np.flatnonzero(chosen) if int(ids[row]) not in trained]
+            if new:
+                evidence = self._kept.evidence_to_change()
+                evidence.restart(catalogue.fingerprint)
+                # Only a model that has trained is worth keeping as evidence: before, it knows the names alone.
+                if not hold_back:
+                    kept = _public_logits(flat, x[new], len(catalogue))
+                    evidence.scores.update((int(ids[row]), logits) for row, logits in zip(new, kept, strict=True))
+                evidence.mark_trained(int(ids[row]) for row in new)
+                self._kept.put_evidence(evidence)
+        return train(flat, x[chosen], y[chosen], plan=plan, rng=rng)
+
+    def rescorer_statistics(self, flat: Vectors, weights: Floats) -> Floats:
+        """Return what this device gives to a Newton step of the re-scorer's population weights (K,) at ``weights``.
+
+        See `device_answer`: of the leave-one-out likelihood of the memories that the shared model ``flat`` has not
+        trained on, or had not when it scored them. Raises `ModelError` for another catalogue's model.
+        """
+        with self._lock:
+            model = self.model
+            if flat.shape != model.flat.shape or not np.isfinite(flat).all():
+                raise ModelError(f"Expected {model.flat.size} finite model numbers, got {flat.shape}.")
+            view = self._view_of(replace(model, flat=flat))  # Asked for three times in a run, so not kept.
+            return device_answer(view.memory, view.evidence, weights)
+
+    @property
+    def allowed_rounds(self) -> str | None:
+        """The mode of federated rounds that the owner has allowed; ``None``, the default, is none."""
+        with self._lock:
+            return self._kept.allowed_rounds()
+
+    def allow_rounds(self, mode: str | None) -> None:
+        """Allow federated rounds in this mode ("open": the server sees this device's updates), or, with None, none.
+
+        Noted in the ledger. With None, no update waits to leave any more.
+        """
+        if mode not in (None, "open"):
+            raise ValueError(f"Expected mode={mode!r} to be 'open' or None: this release has no other.")
+        word = json.dumps({"mode": mode, "time": clock.time()}).encode()
+        with self._lock, self._store.transaction(witness=True):
+            self._kept.allow_rounds(mode)
+            self._store.append("rounds", word)
+            if mode is None:
+                self._account.drop_queued()
+
+    @property
+    def account(self) -> Account:
+        """What this device gave to rounds, and the owner's limits."""
+        return self._account
+
+    def contribute(self, contribution: Contribution, payload: bytes, *, standing: Standing) -> None:
+        """Note, durably, that ``payload`` is about to leave: see `Account.send`.
+
+        Raises `ConsentError` where the owner has not allowed rounds in its mode or has withdrawn consent to its
+        purpose, `ChangedMeanwhileError` where the device stands otherwise than before the memory was read, and
+        `BudgetError` at a limit. Not inside a transaction, which could still undo the note.
+        """
+        with self._noting(contribution.mode, contribution.purpose):
+            self._account.send(contribution, payload, standing=standing, expires=self._kept.expires)
+
+    def contribute_again(self, asked: str, *, mode: str, purpose: str) -> bytes | None:
+        """Return the bytes that this request was answered with before, or ``None``: see `Account.send_again`.
+
+        Raises `ConsentError` and `BudgetError`. Not inside a transaction.
+        """
+        with self._lock:
+            if not self._account.answered(asked):  # As good as always, and then nothing need be written.
+                self._require_allowed(mode, purpose)
+                return None
+            with self._noting(mode, purpose):
+                return self._account.send_again(asked, now=clock.time())
+
+    @contextlib.contextmanager
+    def _noting(self, mode: str, purpose: str) -> Iterator[None]:
+        with self._lock:
+            if self._store.in_transaction:
+                raise StoreError("A contribution is not made inside a transaction: leave the block first.")
+            with self._kept.untouched(), self._store.transaction():
+                self._require_allowed(mode, purpose)
+                yield
+
+    def _require_allowed(self, mode: str, purpose: str) -> None:
+        if self._kept.allowed_rounds() != mode:
+            raise ConsentError("This device's owner has not allowed rounds in this mode.")
+        self._consents.require(purpose)
+
+    # Inside
+
+    def _drop_cached(self) -> None:
+        super()._drop_cached()
+        self._private_vectors = {}
+
+    def _viewed(self) -> MemoryView:
+        return self._kept.once("view", lambda: self._view_of(self.model))
+
+    def _view_of(self, model: Checkpoint) -> MemoryView:
+        self._check_encoder_is_current()
+        readable = self._consents.granted(PERSONALIZATION)
+        view = build_view(
+            self._store,
+            self._encoder,
+            model,
+            self._kept.evidence(),
+            readable=readable,
+            known=self._private_vectors,
+        )
+        self._private_vectors = view.private_vectors
+        self._kept.rests_on(view.records.values())
+        return view
+
+    def _trainable(self) -> tuple[Integers, Vectors, Integers]:
+        """Ids (n,), model inputs (n, D) and public labels (n,) of the memories that may train."""
+        self._check_encoder_is_current()
+        catalogue, dimension = self.model.catalogue, self.model.dimension
+        if not self._consents.granted(PERSONALIZATION):
+            return (
+                np.zeros(0, dtype=np.int64),
+                np.zeros((0, dimension), dtype=np.float32),
+                np.zeros(0, dtype=np.int64),
+            )
+        ids, vectors = self._store.vectors(Where(purpose=PERSONALIZATION))
+        records = {stored.id: stored.record for stored in self._store.iter(purpose=PERSONALIZATION)}
+        self._kept.rests_on(records.values())
+        rows = [row for row, id in enumerate(ids) if id in records and records[id].label in catalogue]
+        y = np.array([catalogue.index(str(records[ids[row]].label)) for row in rows], dtype=np.int64)
+        x = model_inputs([records[ids[row]].text for row in rows], vectors[rows], dimension)
+        return np.array(ids, dtype=np.int64)[rows], x, y
+
+
+def _public_logits(flat: Vectors, x: Vectors, classes: int) -> Vectors:
+    from engine.model.model import Model
+
+    return Model.from_flat(flat, classes=classes, dimension=x.shape[1]).scores(x)

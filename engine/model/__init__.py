@@ -1,0 +1,1 @@
+"""The shared model: labels, inputs, scores, training, checkpoints, and migrations between catalogues."""

@@ -1,0 +1,1 @@
+"""What the owner decides and can read: consent, limits and the account of what left."""

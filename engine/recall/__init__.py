@@ -1,0 +1,1 @@
+"""Finding memories: what a search ranks by, with which weights, and why each result is there."""

@@ -1,0 +1,290 @@
+"""What the ranking of found memories looks at: one number a feature and candidate.
+
+Scores of meaning and of words are standardised over the candidates; a memory's neighbours and its session (memories of
+one scope without a gap of more than an hour) lend it theirs. Words are compared softly: a question's word is as much in
+a memory as the memory's most similar word is like it (the maximum similarity of Khattab and Zaharia 2020, "ColBERT",
+section 3, over word vectors instead of contextual ones), weighted by how rare the word is in this user's memory. Dates
+are ranges of days: the question's as seen from now, the memory's as seen from its own time.
+
+A memory's speaker is what stands before its first colon ("Ada: I baked bread") if that is one capitalised word or
+stands before several, or else its source, unless that is "user" or "feedback"; it counts where the question names it.
+"""
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.encoders.word_vectors import WordVectors
+from engine.recall.dates import DayRange, day_of, days_in, may_have_dates
+from engine.recall.word_match import Match, match_words
+from store import Candidates, Record
+from store.index.terms import words_of
+from store.search.candidates import NONE
+
+FEATURES = (
+    "meaning",  # Cosine, standardised.
+    "words",  # BM25, standardised.
+    "soft",  # Share of the question's words that it has, softly, names of speakers left out; standardised.
+    "soft_window",  # The same of itself, two memories before and one after together; standardised.
+    "has_word_window",  # The share of the question's words that these have exactly, 0 to 1.
+    "soft_session",  # The share of the question's words that its session has softly, 0 to 1.
+    "meaning_before",  # Meaning of the memory before and after, 0 where there is none.
+    "meaning_after",
+    "answers",  # Where the memory before is a question: that one's soft share, standardised.
+    "session_best",  # The highest mean of meaning, words and soft in its session.
+    "speaker",  # Whether the one speaker named in the question said it.
+    "asks",  # Whether it is a question itself.
+    "length",  # Logarithm of its number of words, less that of 20.
+    "tells_when",  # The question asks when, and it has what looks like a date.
+    "tells_number",  # The question asks how many or how long, and it has a number.
+    "kept_then",  # It was kept on a day that the question names.
+    "kept_soon_after",  # Falls from 1 to 1/e in a week after those days.
+    "tells_of_then",  # How well a date in it fits one in the question, 0 to 1.
+)
+SESSION_GAP_S = 3600.0
+_SOON_DAYS = 7.0
+_ROUNDING = 1e-5
+_END_CHARS = 200  # In which a question mark ends a text: looking for one takes their square.
+_NOBODY = frozenset({"user", "feedback"})  # Sources that say nothing of who spoke.
+_SIMILAR = 0.5  # From here on a similar word is shown as a reason.
+_SPEAKER = re.compile(r"\s*([^\W\d_][^:\n]{0,40}?)\s*:\s")
+_ASKS = re.compile(r"\?[^\w.!?]*(?:\[[^\]]*\]\s*)?$")
+_WHEN = re.compile(
+    r"\b(?:when|what (?:day|date|month|year|time)|(?:which|what) \w+ (?:day|month|year)|how long)\b", re.I
+)
+_HOW_MANY = re.compile(r"\bhow (?:many|much|long|old|often|far)\b", re.I)
+_NUMBER = re.compile(r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|once|twice)\b", re.I)
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Slots = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Features:
+    """The features of n candidates, ``matrix`` (n, len(FEATURES)), and what they were made from.
+
+    ``weights`` (q,) says how much each of the question's q words counts.
+    """
+
+    candidates: Candidates
+    matrix: Floats
+    match: Match
+    weights: Floats
+    ranges: tuple[DayRange, ...]
+    told: tuple[tuple[DayRange, ...], ...]
+    speakers: tuple[str, ...]
+    named: Bools
+    before: Slots
+
+    def exact_words(self, at: int) -> Iterator[str]:
+        """The question's words that candidate ``at`` has."""
+        return (word for word, exact in zip(self.match.question, self.match.exact[:, at], strict=True) if exact)
+
+    def similar_words(self, at: int) -> Iterator[str]:
+        """Words that candidate ``at`` has in place of the question's, "this for that"."""
+        for row, word in enumerate(self.match.question):
+            if self.weights[row] > 0 and not self.match.exact[row, at] and self.match.soft[row, at] >= _SIMILAR:
+                yield f"{self.match.nearest(row, at)} for {word}"
+
+    def dates(self, at: int) -> Iterator[str]:
+        """What in the question names the day of candidate ``at``, or a day that it tells of."""
+        day = day_of(self.candidates.records[at].record.time)
+        for range in self.ranges:
+            told = next((its.words for its in self.told[at] if range.overlap(its) > 0), None)
+            if day is not None and range.first <= day <= range.last:
+                yield f"kept in {range.words!r}"
+            elif told is not None:
+                yield f"{told!r} is in {range.words!r}"
+
+    def neighbour(self, at: int) -> int | None:
+        """The id of the memory before or after ``at`` that has most of the question's words that ``at`` lacks."""
+        soft = self.match.soft
+        around = [int(self.before[at]), *np.flatnonzero(self.before == at).tolist()]
+        gains = {}
+        for other in around:
+            if other != NONE:
+                more = soft[:, other] * ((soft[:, other] >= _SIMILAR) & (soft[:, at] < _SIMILAR))
+                gains[other] = float(self.weights @ more)
+        best = max(gains, key=gains.__getitem__, default=NONE)
+        return self.candidates.records[best].id if best != NONE and gains[best] > 0 else None
+
+
+def features_of(text: str, candidates: Candidates, *, now: float, words: WordVectors | None) -> Features:
+    """The features of at least one candidate for the question ``text``, asked at ``now`` (Unix seconds)."""
+    records = [stored.record for stored in candidates.records]
+    texts = [record.text for record in records]
+    before = _close(candidates.before, np.array([record.time for record in records]))
+    speakers = _speakers(texts, [record.source for record in records])
+    match = match_words(text, texts, words)
+    named, names = _named(match.hashes, speakers)
+    rarity = np.array([0.0 if term in names else candidates.rarity.get(term, 0.0) for term in match.hashes])
+    today = day_of(now)
+    ranges = days_in(text, today, asked=True) if today is not None else []
+    days = [day_of(record.time) for record in records]
+    none: list[DayRange] = []
+    told = [days_in(its, day) if ranges and day else none for its, day in zip(texts, days, strict=True)]
+    columns = _of_words(candidates, match, rarity, before, sessions_of(records))
+    ends = [its[-_END_CHARS:] for its in texts]
+    asks = np.array(["?" in its and bool(_ASKS.search(its)) for its in ends])
+    columns |= _of_texts(text, texts, asks)
+    columns["answers"] = _shifted(columns["soft"] * asks, before)
+    columns["speaker"] = named.astype(np.float64)
+    columns |= _of_dates(ranges, days, told)
+    return Features(
+        candidates=candidates,
+        matrix=np.stack([columns[name] for name in FEATURES], axis=1),
+        match=match,
+        weights=rarity,
+        ranges=tuple(ranges),
+        told=tuple(map(tuple, told)),
+        speakers=speakers,
+        named=named,
+        before=before,
+    )
+
+
+def standard(values: Floats) -> Floats:
+    """``values`` (n,) less their mean, over their standard deviation; 0 where they differ by rounding only."""
+    spread, least = float(values.std()), _ROUNDING * max(1.0, float(np.abs(values).max(initial=0.0)))
+    result: Floats = (values - values.mean()) / spread if spread > least else np.zeros_like(values)
+    return result
+
+
+def sessions_of(records: Sequence[Record]) -> Slots:
+    """A number (n,) for the session of each record: those of one scope without a gap of more than an hour."""
+    order = sorted(range(len(records)), key=lambda at: (records[at].scope, records[at].time))
+    numbers, number = np.zeros(len(records), dtype=np.int64), 0
+    for last, at in itertools.pairwise(order):
+        same = records[last].scope == records[at].scope and records[at].time - records[last].time <= SESSION_GAP_S
+        number += not same
+        numbers[at] = number
+    return numbers
+
+
+def _close(before: Slots, times: Floats) -> Slots:
+    """``before`` (n,), but ``NONE`` where the record before was kept more than an hour earlier or later."""
+    gap = np.abs(times - times[before])
+    return np.where((before != NONE) & (gap <= SESSION_GAP_S), before, NONE)
+
+
+def _shifted(values: Floats, before: Slots) -> Floats:
+    """Of each candidate the value of the one before it, 0 where there is none."""
+    return np.where(before != NONE, values[before], 0.0)
+
+
+def _followed(values: Floats, before: Slots) -> Floats:
+    """Of each candidate the value of the one after it, 0 where there is none."""
+    result = np.zeros_like(values)
+    result[before[before != NONE]] = values[before != NONE]
+    return result
+
+
+def _of_words(
+    candidates: Candidates, match: Match, rarity: Floats, before: Slots, sessions: Slots
+) -> dict[str, Floats]:
+    """The features of meaning and words, of the candidates themselves, of their neighbours and their sessions."""
+    total = float(rarity.sum())
+    share = rarity / total if total else rarity  # (q,)
+    meaning, words = standard(candidates.products), standard(candidates.words)
+    soft = standard(share @ match.soft)
+    return {
+        "meaning": meaning,
+        "words": words,
+        "soft": soft,
+        "soft_window": standard(share @ _window(match.soft, before)),
+        "has_word_window": share @ _window(match.exact.astype(np.float64), before),
+        "soft_session": _best_of(match.soft, sessions).T @ share,
+        "meaning_before": _shifted(meaning, before),
+        "meaning_after": _followed(meaning, before),
+        "session_best": _best_of((meaning + words + soft)[None] / 3, sessions)[0],
+    }
+
+
+def _window(matched: Floats, before: Slots) -> Floats:
+    """The maxima (q, n) of ``matched`` (q, n) over two candidates before, itself and one after."""
+    if not len(matched):
+        return matched
+    # A last column for those that have no neighbour.
+    padded = np.concatenate([matched, np.zeros((len(matched), 1))], axis=1)
+    none = matched.shape[1]
+    last = np.where(before == NONE, none, before)
+    second = np.append(last, none)[last]
+    following = np.full(none + 1, none)
+    following[last] = np.arange(none)
+    best: Floats = np.maximum(np.maximum(matched, padded[:, last]), padded[:, second])
+    after: Floats = padded[:, following[:none]]
+    return np.maximum(best, after, out=best)
+
+
+def _best_of(scores: Floats, sessions: Slots) -> Floats:
+    """The maxima (q, n) of scores (q, n) over each candidate's session."""
+    order = np.argsort(sessions, kind="stable")
+    starts = np.searchsorted(sessions[order], np.arange(int(sessions.max()) + 1))
+    if not len(scores):
+        return scores
+    best: Floats = np.maximum.reduceat(scores[:, order], starts, axis=1)[:, sessions]
+    return best
+
+
+def _of_texts(question: str, texts: Sequence[str], asks: Bools) -> dict[str, Floats]:
+    none = np.zeros(len(texts))
+    when, number = _WHEN.search(question), _HOW_MANY.search(question)
+    return {
+        "asks": asks.astype(np.float64),
+        "length": np.array([math.log((1 + len(its.split())) / 21) for its in texts]),
+        "tells_when": np.array([float(may_have_dates(its)) for its in texts]) if when else none,
+        "tells_number": np.array([float(bool(_NUMBER.search(its))) for its in texts]) if number else none,
+    }
+
+
+def _of_dates(
+    ranges: Sequence[DayRange], days: Sequence[date | None], told: Sequence[Sequence[DayRange]]
+) -> dict[str, Floats]:
+    then, soon, tells = np.zeros((3, len(days)))
+    for at, (day, its) in enumerate(zip(days, told, strict=True)):
+        for asked in ranges:
+            if day is not None and asked.first <= day <= asked.last:
+                then[at] = 1.0
+            elif day is not None and day > asked.last:
+                soon[at] = max(soon[at], math.exp(-(day - asked.last).days / _SOON_DAYS))
+            tells[at] = max([tells[at], *(asked.overlap(one) for one in its)])
+    return {"kept_then": then, "kept_soon_after": soon, "tells_of_then": tells}
+
+
+def _speakers(texts: Sequence[str], sources: Sequence[str]) -> tuple[str, ...]:
+    """Who said each: what stands before its first colon, else its source; "" where neither names anybody.
+
+    A single capitalised word names somebody, and so does what stands before the colons of several.
+    """
+    names = [match[1] if (match := _SPEAKER.match(text)) else "" for text in texts]
+    told = {name for name, number in Counter(names).items() if name and (number > 1 or _is_word(name))}
+    return tuple(
+        name if name in told else "" if source in _NOBODY else source
+        for name, source in zip(names, sources, strict=True)
+    )
+
+
+def _is_word(name: str) -> bool:
+    return name.isalpha() and name.istitle()
+
+
+def _named(question: Sequence[int], speakers: Sequence[str]) -> tuple[Bools, set[int]]:
+    """Who of the speakers (n,) is the only one that the question names, and the terms of all names in it."""
+    known = sorted(set(speakers) - {""})
+    _, hashes, sizes = words_of(known)
+    ends = np.cumsum(sizes)
+    terms = [set(hashes[end - size : end].tolist()) - {0} for end, size in zip(ends, sizes, strict=True)]
+    asked = set(question)
+    named = {name: its for name, its in zip(known, terms, strict=True) if its and its <= asked}
+    names = set().union(*named.values())
+    if len(named) != 1:
+        return np.zeros(len(speakers), dtype=np.bool_), names
+    return np.array([speaker in named for speaker in speakers]), names

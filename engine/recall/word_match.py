@@ -1,0 +1,78 @@
+"""How much of each word of a question is in each of many texts: exactly, and softly by word vectors.
+
+>>> match = match_words("walking the dog", ["a dog that walks", "the cat"], None)
+>>> match.question, match.exact.astype(int).tolist()
+(('walking', 'dog'), [[1, 0], [1, 0]])
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.encoders.word_vectors import WordVectors
+from store.index.terms import words_of
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Match:
+    """The q words of a question that are terms, each once, against n texts.
+
+    ``hashes`` (q) are their terms'. ``exact`` (q, n) says whether a text has a word of the same stem; ``soft`` (q, n),
+    0 to 1, how like the question's word its most similar word is, 1 being the same stem.
+    """
+
+    question: tuple[str, ...]
+    hashes: tuple[int, ...]
+    exact: npt.NDArray[np.bool_]
+    soft: Floats
+    _likeness: npt.NDArray[np.float32]
+    _words: Sequence[bytes]
+    _ends: npt.NDArray[np.int64]
+
+    def nearest(self, row: int, at: int) -> str:
+        """The word of text ``at`` that is most like the question's word ``row``."""
+        start = int(self._ends[at - 1]) if at else 0
+        return self._words[start + int(self._likeness[row, start : self._ends[at]].argmax())].decode()
+
+
+def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None) -> Match:
+    """Match the words of ``question`` with those of ``texts``; without ``vectors`` only equal stems are alike."""
+    asked, terms, _ = words_of([question])
+    kept: dict[int, str] = {}
+    for word, term in zip(asked, terms.tolist(), strict=True):
+        if term:
+            kept.setdefault(term, word.decode())
+    wanted = np.array(list(kept), dtype=np.uint64)
+    words, hashes, sizes = words_of(texts, characters=True)
+    counts = hashes != 0  # Function words are left out.
+    ends = np.concatenate([[0], np.cumsum(counts)])[np.cumsum(sizes)]
+    words, hashes = list(compress(words, counts.tolist())), hashes[counts]
+    unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    same = wanted[:, None] == unique[None, :]  # (q, u)
+    alike = same.astype(np.float32)
+    if vectors is not None and len(wanted) and len(unique):
+        ours = vectors.vectors(list(kept.values()))
+        theirs = vectors.vectors([words[at].decode() for at in first.tolist()])
+        alike = np.maximum(np.clip(ours @ theirs.T, 0, 0.99), alike)
+    likeness = alike[:, inverse]  # (q, words)
+    shape = (len(wanted), len(texts))
+    soft, exact = np.zeros(shape), np.zeros(shape, dtype=np.bool_)
+    starts = np.concatenate([[0], ends[:-1]])
+    full = ends > starts
+    if len(wanted) and full.any():
+        soft[:, full] = np.maximum.reduceat(likeness, starts[full], axis=1)
+        exact = soft >= 1
+    return Match(
+        question=tuple(kept.values()),
+        hashes=tuple(wanted.tolist()),
+        exact=exact,
+        soft=soft,
+        _likeness=likeness,
+        _words=words,
+        _ends=ends,
+    )

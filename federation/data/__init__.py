@@ -1,0 +1,1 @@
+"""Data sets: rows, conversations and choices as files hold them, and how rows become devices."""

@@ -1,0 +1,250 @@
+"""The device's own side of a round: consent, training, clipping, the answer. The only code here that opens a store.
+
+`client_app` hands over a request and gets an update or an `UpdateError`; it sees no record. Where the device lies is
+known to the agent alone: a provider that a simulation installs, or the node's own configuration in deployment. The
+server's message never names a path.
+"""
+
+import contextlib
+import json
+import resource
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.device.device import Device
+from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
+from engine.model.training import TrainingPlan
+from engine.owner.account import Contribution, digest
+from engine.owner.consent import PERSONALIZATION
+from federation.errors import UpdateError
+from federation.privacy.update import Floats, clip
+from federation.rounds.choice_request import ChoiceRequest, choice_answer
+from federation.rounds.config import MOST_LOCAL_STEPS, OPEN_MODE
+from store import DeviceKey, FileSecret
+
+WIRE = "<f4"  # What an update's numbers are on the wire and in the ledger's hash.
+NodeConfig = Mapping[str, bool | int | float | str]
+# An open store takes three file descriptors (the database, its journal, the journal's index); one to spare.
+_DESCRIPTORS_EACH = 4
+_DESCRIPTORS_OTHERWISE = 256
+_DESCRIPTORS_WANTED = 8192
+_ATTEMPTS = 3  # To make an update while the device is used by others.
+
+
+def most_open() -> int:
+    """Return how many stores this process may hold open, after raising its soft limit as far as it is let."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    descriptors = _DESCRIPTORS_WANTED if soft == resource.RLIM_INFINITY else soft
+    return max(1, (descriptors - _DESCRIPTORS_OTHERWISE) // _DESCRIPTORS_EACH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """What the server asks for in a round; all of it is public."""
+
+    run: str  # which federation asks, as its messages name it: nothing proves it in open mode
+    flat: Floats  # the global model, (d,)
+    catalogue: str  # the fingerprint of the labels that its rows are of
+    server_round: int
+    mode: str
+    hold_back: bool
+    plan: TrainingPlan
+    clip_norm: float
+    seed: int
+
+    purpose = PERSONALIZATION
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that is asked."""
+        terms = asdict(self) | {"flat": digest(self.flat.tobytes())}
+        return digest(json.dumps(terms, sort_keys=True).encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsRequest:
+    """What the server asks for in a Newton step of the re-scorer's weights; all of it is public."""
+
+    run: str
+    flat: Floats  # the global model, (d,)
+    catalogue: str  # the fingerprint of the labels that its rows are of
+    weights: npt.NDArray[np.float64]  # the population weights so far, (k,)
+    server_round: int
+    mode: str
+    clip_norm: float
+
+    purpose = PERSONALIZATION
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that is asked."""
+        terms = asdict(self) | {"flat": digest(self.flat.tobytes()), "weights": digest(self.weights.tobytes())}
+        return digest(json.dumps(terms, sort_keys=True).encode())
+
+
+Request = TrainRequest | StatisticsRequest | ChoiceRequest
+
+
+class Agent:
+    """One device's agent. It holds the open `Device` and decides what leaves it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def train(self, request: TrainRequest, *, node_id: int) -> Floats:
+        """Return global + clipped delta, float32 (d,), once the device's ledger says so.
+
+        Asked for the same again, it is the same, and no memory is looked at. Raises `UpdateError` if the device does
+        not take part.
+        """
+        if request.plan.steps > MOST_LOCAL_STEPS:
+            raise UpdateError(
+                f"The server asks for {request.plan.steps} local steps, at most {MOST_LOCAL_STEPS} are taken."
+            )
+        self._require_same_catalogue(request)
+        return self._answered(request, lambda: self._trained(request, node_id))
+
+    def statistics(self, request: StatisticsRequest) -> Floats:
+        """Return the re-scorer's statistics, float32 (ANSWER_LENGTH,), clipped as one; else as :meth:`train`."""
+        self._require_same_catalogue(request)
+        return self._answered(request, lambda: self._counted(request))
+
+    def choices(self, request: ChoiceRequest) -> Floats:
+        """Return the sums about choices, float32 (`ChoiceRequest.length`,), clipped; else as :meth:`train`."""
+        return self._answered(request, lambda: choice_answer(self.device, request))
+
+    def _require_same_catalogue(self, request: TrainRequest | StatisticsRequest) -> None:
+        """Raise `UpdateError` unless the request's numbers stand for the labels that this device knows.
+
+        Another version may have as many labels: what was added up then would mean something else.
+        """
+        if request.catalogue != self.device.model.catalogue.fingerprint:
+            raise UpdateError("This device has another version of the catalogue than the server asks about.")
+
+    def _answered(self, request: Request, make: Callable[[], Floats]) -> Floats:
+        if request.mode != OPEN_MODE:
+            raise UpdateError(f"This agent knows no rounds in the mode {request.mode!r}.")
+        try:
+            for _ in range(_ATTEMPTS):
+                with contextlib.suppress(ChangedMeanwhileError):
+                    return self._given(request, make)
+        except (ConsentError, BudgetError) as error:
+            raise UpdateError(str(error)) from None
+        raise UpdateError("The device was used all the while that its update was made.")
+
+    def _given(self, request: Request, make: Callable[[], Floats]) -> Floats:
+        """What leaves, noted. Raises `ConsentError`, `BudgetError` and `ChangedMeanwhileError`."""
+        asked, standing = request.digest(), self.device.account.standing()
+        sent = self.device.contribute_again(asked, mode=request.mode, purpose=request.purpose)
+        if sent is not None:
+            return np.frombuffer(sent, dtype=WIRE).astype(np.float32)
+        # Before the work, which would be in vain; and once more where it is charged.
+        self.device.account.require_left(now=time.time())
+        update = make()
+        payload = update.astype(WIRE).tobytes()
+        self.device.contribute(_noted(request, asked, payload), payload, standing=standing)
+        return update
+
+    def _trained(self, request: TrainRequest, node_id: int) -> Floats:
+        rng = np.random.default_rng([request.seed, request.server_round, node_id])
+        trained = self.device.train(request.flat, plan=request.plan, hold_back=request.hold_back, rng=rng)
+        return request.flat + clip(trained - request.flat, request.clip_norm)
+
+    def _counted(self, request: StatisticsRequest) -> Floats:
+        statistics = self.device.rescorer_statistics(request.flat, request.weights)
+        return clip(statistics.astype(np.float32), request.clip_norm)
+
+
+def _noted(request: Request, asked: str, payload: bytes) -> Contribution:
+    """What the ledger is to say of ``payload``."""
+    return Contribution(
+        time=time.time(),
+        to=request.run,
+        round=request.server_round,
+        mode=request.mode,
+        purpose=request.purpose,
+        asked=asked,
+        model=digest(request.flat.astype(WIRE).tobytes()),
+        sent=digest(payload),
+        size_bytes=len(payload),
+    )
+
+
+class DevicePool:
+    """Opens the devices of a simulation by name as they are asked, and keeps the latest open.
+
+    ``opener`` opens a device; as many stay open as the process may hold. Close the pool,
+    or use it in a ``with`` statement.
+    """
+
+    def __init__(self, opener: Callable[[str], Device]) -> None:
+        self._opener, self._most_open = opener, most_open()
+        self._open: OrderedDict[str, Agent] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def agent(self, name: str) -> Agent:
+        """Return the agent of the device with this name."""
+        with self._lock:
+            agent = self._open.pop(name, None) or Agent(self._opener(name))
+            self._open[name] = agent
+            while len(self._open) > self._most_open:
+                _, oldest = self._open.popitem(last=False)
+                oldest.device.close()
+            return agent
+
+    def close(self) -> None:
+        """Close all devices."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].device.close()
+
+    def __enter__(self) -> "DevicePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_pool: DevicePool | None = None
+
+
+@contextlib.contextmanager
+def serving(pool: DevicePool) -> Iterator[None]:
+    """Answer the nodes of a simulation in this process from ``pool`` while the block runs."""
+    global _pool
+    if _pool is not None:
+        raise RuntimeError("A simulation is running in this process already.")
+    _pool = pool
+    try:
+        yield
+    finally:
+        _pool = None
+
+
+@contextlib.contextmanager
+def agent_of(node_config: NodeConfig) -> Iterator[Agent]:
+    """Give the agent of this node: the simulation's, or that of the device the node's owner configured.
+
+    In deployment the owner starts the node with ``device`` (its folder) and ``key-file`` (mode 0600) in its node
+    configuration, and ``secret-file`` where the device secret does not lie in the user's state folder. Raises
+    `UpdateError` where the first two are missing.
+    """
+    if _pool is not None:
+        yield _pool.agent(str(node_config["device"]))
+        return
+    folder, key_file = node_config.get("device"), node_config.get("key-file")
+    if not isinstance(folder, str) or not isinstance(key_file, str):
+        raise UpdateError('Start the node with --node-config \'device="FOLDER" key-file="FILE"\'.')
+    secret_file = node_config.get("secret-file")
+    secret = FileSecret(secret_file) if isinstance(secret_file, str) else None
+    with Device.open(folder, DeviceKey.from_file(Path(key_file)), secret=secret) as device:
+        yield Agent(device)

@@ -1,0 +1,145 @@
+"""What a run of rounds is set to: one flat table of scalars, the same in a simulation and in deployment.
+
+>>> settings = RunSettings.from_config({"rounds": 3, "strategy": "fedavg", "local-steps": 2})
+>>> settings.rounds, settings.local_steps, settings.hold_back(2), settings.hold_back(3)
+(3, 2, True, False)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from engine.model.training import TrainingPlan
+from federation.errors import ConfigError
+
+STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
+OPEN_MODE = "open"
+# More than any plan needs: devices abstain where a server asks for more, which would only keep them busy.
+MOST_LOCAL_STEPS = 200
+MOST_RESCORER_STEPS = 3  # Newton's steps converge in two or three, and each is a contribution of every device.
+# Where a run lies and how long it may wait do not change a bit of its result.
+_FREE = ("resume", "out", "deadline-s", "model", "choice")
+MODE_NOTICE = "open: updates visible to the server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """The settings of a run; in a configuration file the names carry hyphens.
+
+    ``cohort`` devices are invited a round, and at least ``min_replies`` valid answers are needed (0 means half of the
+    cohort, rounded up). Each device takes ``local_steps`` steps of ``learning_rate`` and clips its update to an L2
+    norm of ``clip_norm``. ``server_learning_rate`` is that of fedadam and fedyogi, ``proximal_mu`` that of fedprox.
+    The server adds to each mean update what ``ridge``/2·‖W − W₀‖² in every device's loss would, W₀ being half of the
+    start model without its biases.
+    After these ``rounds`` come ``rescorer_steps`` Newton steps, at most 3, of the re-scorer's population weights, for
+    which each device's statistics are clipped to ``rescorer_clip``. ``deadline_s`` bounds a round in seconds.
+    Where ``choice`` names a model of choices to start from, the run is about choices instead: ``rounds`` steps for the
+    basis of its factors and four for the rest, each device's sums clipped to ``choice_clip``.
+    ``model`` is the checkpoint to start from and ``out`` the folder for the checkpoint after each round; with
+    ``resume`` the run continues from the latter.
+    """
+
+    rounds: int = 90
+    strategy: str = "fedadam"
+    cohort: int = 2
+    min_replies: int = 0
+    local_steps: int = 5
+    learning_rate: float = 0.3
+    server_learning_rate: float = 0.05
+    proximal_mu: float = 0.1
+    ridge: float = 0.16
+    clip_norm: float = 1.0
+    rescorer_steps: int = 3
+    rescorer_clip: float = 1000.0
+    seed: int = 0
+    deadline_s: float = 3600.0
+    mode: str = OPEN_MODE
+    model: str = ""
+    choice: str = ""
+    choice_clip: float = 100.0
+    out: str = ""
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("rounds", 1),
+            ("cohort", 1),
+            ("min_replies", 0),
+            ("local_steps", 1),
+            ("rescorer_steps", 0),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be a whole number of at least {least}.")
+        if self.local_steps > MOST_LOCAL_STEPS:
+            raise ConfigError(f"Expected local-steps={self.local_steps} to be at most {MOST_LOCAL_STEPS}.")
+        if self.rescorer_steps > MOST_RESCORER_STEPS:
+            raise ConfigError(f"Expected rescorer-steps={self.rescorer_steps} to be at most {MOST_RESCORER_STEPS}.")
+        for name in (
+            "learning_rate",
+            "server_learning_rate",
+            "clip_norm",
+            "rescorer_clip",
+            "choice_clip",
+            "deadline_s",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be positive and finite.")
+        for name in ("proximal_mu", "ridge"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be at least 0 and finite.")
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"Expected strategy={self.strategy!r} to be one of {', '.join(STRATEGIES)}.")
+        if self.mode != OPEN_MODE:
+            raise ConfigError(f"Expected mode={self.mode!r} to be {OPEN_MODE!r}: this release has no other.")
+        if self.min_replies > self.cohort:
+            raise ConfigError(f"Expected min-replies={self.min_replies} to be at most cohort={self.cohort}.")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "RunSettings":
+        """Read a flat configuration with hyphened names; an unknown name raises `ConfigError`."""
+        known = {_hyphens(field.name): field.name for field in fields(cls)}
+        unknown = sorted(set(config) - set(known))
+        if unknown:
+            raise ConfigError(f"Unknown setting {unknown[0]!r}. Known: {', '.join(known)}.")
+        return cls(**{known[name]: value for name, value in config.items()})
+
+    def to_config(self) -> dict[str, bool | int | float | str]:
+        """Return the flat configuration that `from_config` reads."""
+        return {_hyphens(field.name): getattr(self, field.name) for field in fields(self)}
+
+    def identity(self) -> dict[str, bool | int | float | str]:
+        """Return the part of `to_config` that decides the result: what a resumed run may not change."""
+        return {name: value for name, value in self.to_config().items() if name not in _FREE}
+
+    def plan(self) -> TrainingPlan:
+        """How each device trains in a round."""
+        return TrainingPlan(steps=self.local_steps, learning_rate=self.learning_rate)
+
+    @property
+    def all_rounds(self) -> int:
+        """The rounds of the model and the Newton steps after them."""
+        return self.rounds + self.rescorer_steps
+
+    @property
+    def needed(self) -> int:
+        """How many valid replies a round needs."""
+        return self.min_replies or -(-self.cohort // 2)
+
+    def hold_back(self, server_round: int) -> bool:
+        """Whether devices hold every other memory back in this round (from 1): in the first two thirds.
+
+        What is held back gives devices evidence for their personalization, scored by a model that is nearly
+        done and has not trained on it.
+        """
+        return server_round <= self.rounds * 2 // 3
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
+
+DEFAULTS = {field.name: field.default for field in fields(RunSettings)}

@@ -1,0 +1,57 @@
+"""The last rounds of a run: the re-scorer's population weights, by Newton steps on sums over devices.
+
+Each device answers with the gradient and the Hessian of its own leave-one-out likelihood at the weights it was sent,
+and with how well it fares for each of a few κ (`engine/personal/shrinkage.py`): one float32 array of fixed length,
+jointly clipped. The server adds them up, takes one step, and notes the best κ. No device's share can
+be told from the sum's length, and what a later mode masks or adds noise to is one array. Sampling, refusal of
+malformed replies and the least number of valid ones are those of the other rounds.
+"""
+
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
+from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+
+# isort: on
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.model.checkpoint import Checkpoint
+from engine.personal.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, newton_step
+from engine.personal.shrinkage import ANSWER_LENGTH, chosen
+from federation.rounds.config import RunSettings
+from federation.rounds.strategy import CATALOGUE, WEIGHTS, TacitStrategy, as_arrays
+
+RESCORER_MESSAGE = "train.rescorer"
+
+
+def learn_population_weights(
+    grid: Grid,
+    strategy: TacitStrategy,
+    settings: RunSettings,
+    model: Checkpoint,
+    keep: Callable[[Checkpoint], None],
+) -> None:
+    """Take the steps that are left after ``model``, and ``keep`` a checkpoint after each. Raises `RoundError`."""
+    after_rounds = model.begun + settings.rounds
+    for step in range(model.round - after_rounds, settings.rescorer_steps):
+        weights = PUBLIC_WEIGHTS if model.population is None else model.population
+        arrays = ArrayRecord({**as_arrays(model.flat), WEIGHTS: Array(np.asarray(weights, dtype=np.float64))})
+        config = ConfigRecord(
+            {
+                "mode": settings.mode,
+                "clip-norm": float(settings.rescorer_clip),
+                CATALOGUE: model.catalogue.fingerprint,
+            }
+        )
+        current = after_rounds + step + 1
+        messages = strategy.invite(current, arrays, config, grid, function=RESCORER_MESSAGE)
+        replies = grid.send_and_receive(messages, timeout=settings.deadline_s)
+        most = settings.rescorer_clip
+        arrays_of = strategy.valid_arrays(current, replies, length=ANSWER_LENGTH, most_norm=most)
+        total = sum((array.astype(np.float64) for array in arrays_of), start=np.zeros(ANSWER_LENGTH))
+        weights, kappa = newton_step(weights, total[:STATISTICS_LENGTH]), chosen(total[STATISTICS_LENGTH:])
+        model = dataclasses.replace(model, population=weights, kappa=kappa, round=current)
+        keep(model)

@@ -1,0 +1,241 @@
+"""Flower's strategies by name, made repeatable, resumable and strict.
+
+Each is a subclass of Flower's own class: sampling is drawn from the run's seed and the round, rounds can start at any
+number with the state of an earlier run, malformed replies are dropped before aggregation, and a round with too few
+valid ones raises `RoundError`. The aggregation itself is Flower's; the server alone adds the pull of a ridge to the
+mean, towards half of the model that the run began with, since a few rows a label do not say more. Sources: McMahan et
+al. 2017 (fedavg); Li et al. 2020 (fedprox); Reddi et al. 2021 (fedadam, fedyogi); Hoerl and Kennard 1970 (ridge).
+"""
+
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi
+
+# isort: on
+import functools
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.model.anchor import ANCHOR, anchor_of
+from engine.model.checkpoint import Checkpoint
+from federation.errors import CheckpointError, RoundError, UpdateError
+from federation.privacy.update import Floats, check_reply, l2_norm
+from federation.rounds.config import RunSettings
+
+ARRAYS, ARRAY, CONFIG, METRICS, WEIGHT = "arrays", "model", "config", "metrics", "weight"
+CATALOGUE = "catalogue"  # The fingerprint of the one that a round pins.
+WEIGHTS = "weights"  # Of the re-scorer, beside the model; `WEIGHT` is what Flower averages by.
+_MOMENTS = ("m_t", "v_t")
+_STYPE = "numpy.ndarray"
+
+
+def reply_array(content: RecordDict, *, length: int) -> Floats:
+    """Return the update of a reply; raise `UpdateError` if the reply holds anything else or is malformed."""
+    arrays, metrics = content.array_records, content.metric_records
+    if set(content) != {ARRAYS, METRICS} or set(arrays) != {ARRAYS} or set(metrics) != {METRICS}:
+        raise UpdateError(f"Expected a reply of {ARRAYS!r} and {METRICS!r} alone.")
+    if set(arrays[ARRAYS]) != {ARRAY} or dict(metrics[METRICS]) != {WEIGHT: 1.0}:
+        raise UpdateError("Expected one array and the constant weight 1 in a reply.")
+    array, head = arrays[ARRAYS][ARRAY], _encoded_head(length)
+    # The one encoding that a device sends: nothing hides beside the numbers, and a hostile header is never parsed.
+    described = (array.stype, array.dtype, tuple(array.shape)) == (_STYPE, "float32", (length,))
+    if not described or len(array.data) != len(head) + 4 * length or not array.data.startswith(head):
+        raise UpdateError(f"Expected a reply of {length} float32 numbers and nothing else.")
+    return check_reply(np.frombuffer(array.data, dtype=np.float32, offset=len(head)), length)
+
+
+@functools.lru_cache(maxsize=8)
+def _encoded_head(length: int) -> bytes:
+    """Return what stands before the numbers in Flower's encoding of a flat model."""
+    return as_arrays(np.zeros(length, dtype=np.float32))[ARRAY].data[: -4 * length or None]
+
+
+class _Ridge(FedAvg):
+    """FedAvg whose mean is pulled towards an anchor; the classes that build on FedAvg see the pulled mean."""
+
+    settings: RunSettings
+    anchor: Floats | None = None  # (d,); NaN where nothing is pulled
+    _current: Floats | None = None  # (d,), the model of the round
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the mean of the replies, less the ridge's share of the way from the anchor to the present model."""
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        if arrays is None or self.anchor is None or self._current is None:
+            return arrays, metrics
+        plan = self.settings.plan()
+        share = min(1.0, self.settings.ridge * plan.learning_rate * plan.steps / plan.reference_rows)
+        away = np.nan_to_num(self._current - self.anchor, nan=0.0)
+        return as_arrays(np.asarray(arrays[ARRAY].numpy(), dtype=np.float32) - np.float32(share) * away), metrics
+
+
+class StrictRounds:
+    """Mixed in before a Flower strategy, and `_Ridge` after it; see the module."""
+
+    settings: RunSettings
+    anchor: Floats | None
+    _current: Floats | None
+    first_round: int
+    begun: int = 0
+    _length: int = 0
+    _asked: int = 0
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Invite this round's cohort to train."""
+        current = server_round + self.first_round - 1
+        self._length = int(arrays[ARRAY].shape[0])
+        self._current = np.asarray(arrays[ARRAY].numpy(), dtype=np.float32)
+        config["hold-back"] = self.settings.hold_back(current - self.begun)
+        return self.invite(current, arrays, config, grid)
+
+    def invite(
+        self, current: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, *, function: str | None = None
+    ) -> list[Message]:
+        """Return the messages to the cohort of a round, which is drawn from the seed and the round alone.
+
+        They go to the app's ``train``, or to another ``function`` of it.
+        """
+        # Flower draws from the process's random state: lend it one that depends on this round only.
+        before = random.getstate()
+        random.seed(f"{self.settings.seed}:{current}")
+        try:
+            messages = list(super().configure_train(current, arrays, config, grid))  # type: ignore[misc]
+        finally:
+            random.setstate(before)
+        self._asked = len(messages)
+        return messages if function is None else [_addressed(message, function) for message in messages]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate the valid replies; raise `RoundError` if they are too few."""
+        current = server_round + self.first_round - 1
+        valid = self._valid(current, replies, length=self._length)
+        result: tuple[ArrayRecord | None, MetricRecord | None] = super().aggregate_train(current, valid)  # type: ignore[misc]
+        arrays, metrics = result
+        if arrays is not None:
+            # Flower averages in float64 where moments are involved; a model is float32 everywhere.
+            arrays = as_arrays(np.asarray(arrays[ARRAY].numpy(), dtype=np.float32))
+        return arrays, metrics
+
+    def valid_arrays(self, current: int, replies: Iterable[Message], *, length: int, most_norm: float) -> list[Floats]:
+        """Return the arrays (length,) of the valid replies; raise `RoundError` if they are too few.
+
+        One whose L2 norm is above ``most_norm`` was not clipped as asked, and is none.
+        """
+        valid = self._valid(current, replies, length=length, most_norm=most_norm)
+        return [reply_array(reply.content, length=length) for reply in valid]
+
+    def _valid(
+        self, current: int, replies: Iterable[Message], *, length: int, most_norm: float | None = None
+    ) -> list[Message]:
+        valid = [reply for reply in replies if _is_valid(reply, length, most_norm)]
+        if len(valid) < self.settings.needed:
+            raise RoundError(
+                f"Round {current} failed: {len(valid)} valid replies of {self._asked}, at least "
+                f"{self.settings.needed} needed before the deadline of {self.settings.deadline_s:g} s. The model of "
+                "the round before is kept; continue with --resume."
+            )
+        # In an order of their own, so that the sum does not depend on who answered first.
+        return sorted(valid, key=lambda reply: reply.metadata.src_node_id)
+
+    def hold_to(self, start: Checkpoint) -> None:
+        """Pull the rounds' model towards half of ``start``, its biases excepted, as far as the settings' ridge says."""
+        if self.settings.ridge:
+            self.anchor = anchor_of(start.flat.reshape(len(start.catalogue), start.dimension + 1)).reshape(-1)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what a later run needs to continue to the same bits: anchor and moments, if there are any."""
+        found = {} if self.anchor is None else {ANCHOR: np.asarray(self.anchor)}
+        for name in _MOMENTS:
+            moment = getattr(self, name, None)
+            if moment:
+                found[name] = np.asarray(moment[ARRAY])
+        return found
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]], *, next_round: int, begun: int = 0) -> None:
+        """Continue from ``state`` at ``next_round``; raise `CheckpointError` if it is of another strategy.
+
+        The run's own first two thirds count from the round after ``begun``.
+        """
+        moments = {name: moment for name, moment in state.items() if name != ANCHOR}
+        if set(moments) != (set(_MOMENTS) if hasattr(self, "m_t") and next_round > 1 else set()):
+            raise CheckpointError(f"The checkpoint's state does not fit strategy {self.settings.strategy!r}.")
+        for name, moment in moments.items():
+            setattr(self, name, {ARRAY: np.array(moment)})
+        self.anchor = np.array(state[ANCHOR], dtype=np.float32) if ANCHOR in state else None
+        self.first_round, self.begun = next_round, begun
+
+
+def _addressed(message: Message, function: str) -> Message:
+    """The same invitation, to another function of the app."""
+    to, group = message.metadata.dst_node_id, message.metadata.group_id
+    return Message(message.content, to, function, group_id=group)
+
+
+def _is_valid(reply: Message, length: int, most_norm: float | None) -> bool:
+    if reply.has_error():
+        return False
+    try:
+        values = reply_array(reply.content, length=length)
+    except UpdateError:
+        return False
+    return most_norm is None or l2_norm(values) <= most_norm
+
+
+class TacitFedAvg(StrictRounds, _Ridge):
+    """Flower's FedAvg with strict rounds."""
+
+
+class TacitFedProx(StrictRounds, FedProx, _Ridge):
+    """Flower's FedProx with strict rounds."""
+
+
+class TacitFedAdam(StrictRounds, FedAdam, _Ridge):
+    """Flower's FedAdam with strict rounds."""
+
+
+class TacitFedYogi(StrictRounds, FedYogi, _Ridge):
+    """Flower's FedYogi with strict rounds."""
+
+
+TacitStrategy = TacitFedAvg | TacitFedProx | TacitFedAdam | TacitFedYogi
+
+
+def make_strategy(settings: RunSettings) -> TacitStrategy:
+    """Return the strategy that ``settings`` name: the whole cohort is trained, nobody is asked for metrics."""
+    common: dict[str, Any] = {
+        # Of the devices that are there, exactly the cohort: the fraction only rounds down, the minimum decides.
+        "fraction_train": 1e-9,
+        "min_train_nodes": settings.cohort,
+        "min_available_nodes": settings.cohort,
+        "fraction_evaluate": 0.0,
+        "weighted_by_key": WEIGHT,
+        "arrayrecord_key": ARRAYS,
+        "configrecord_key": CONFIG,
+    }
+    strategy: TacitStrategy
+    if settings.strategy == "fedavg":
+        strategy = TacitFedAvg(**common)
+    elif settings.strategy == "fedprox":
+        strategy = TacitFedProx(**common, proximal_mu=settings.proximal_mu)
+    elif settings.strategy == "fedadam":
+        strategy = TacitFedAdam(**common, eta=settings.server_learning_rate)
+    else:
+        strategy = TacitFedYogi(**common, eta=settings.server_learning_rate)
+    strategy.settings, strategy.first_round = settings, 1
+    return strategy
+
+
+def as_arrays(flat: Floats) -> ArrayRecord:
+    """Return the record that carries a flat model (d,)."""
+    return ArrayRecord({ARRAY: Array(np.ascontiguousarray(flat, dtype=np.float32))})
