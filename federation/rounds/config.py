@@ -7,10 +7,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.model.training import TrainingPlan
 from federation.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.model.training import TrainingPlan
 
 STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
 OPEN_MODE = "open"
@@ -115,8 +117,10 @@ class RunSettings:
         """Return the part of `to_config` that decides the result: what a resumed run may not change."""
         return {name: value for name, value in self.to_config().items() if name not in _FREE}
 
-    def plan(self) -> TrainingPlan:
+    def plan(self) -> "TrainingPlan":
         """How each device trains in a round."""
+        from engine.model.training import TrainingPlan  # Not at the top: `tacit --help` needs no arrays.
+
         return TrainingPlan(steps=self.local_steps, learning_rate=self.learning_rate)
 
     @property

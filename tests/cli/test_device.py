@@ -440,6 +440,7 @@ def test_model_use_is_what_suggest_uses_and_previous_goes_back(device: Call, tra
         "generated_population": False,
         "catalogue": "built-in services",
         "labels": 32,
+        "catalogue_version": 1,
     }
     assert as_json(device("model", "--json"))["changed"] is False
 
