@@ -124,6 +124,7 @@ def build_view(
         records = {stored.id: stored.record for stored in store.iter(purpose=PERSONALIZATION)}
     position = {id: row for row, id in enumerate(all_ids)}
     labelled = [id for id in all_ids if id in records and records[id].label is not None]
+    labelled.sort(key=lambda id: (records[id].time, id))  # Recency and the newest evidence go by time.
     names = [catalogue.current(str(records[id].label)) for id in labelled]
     private = tuple(sorted({name for name in names if name not in catalogue}))
     labels = catalogue.names + private

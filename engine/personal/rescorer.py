@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.recency import Recency, recency_weights
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -83,6 +84,7 @@ class LabelledMemory:
 
     ``global_log`` (m, C) are its log probabilities, out of sample where there are such; ``expected`` (C,) is the share
     of each label that it expects on average, over the device's texts; ``prior`` is that, blended with even shares.
+    Memories stand in order of time, oldest first. ``recency`` says how far the older ones still count; ``None``: fully.
     """
 
     x: Vectors
@@ -90,9 +92,11 @@ class LabelledMemory:
     expected: Floats
     global_log: Floats
     public: int
+    recency: Recency | None = recency_weights
     prior: Floats = field(init=False)  # (C,)
     counts: Floats = field(init=False)  # (C,)
     order: Integers = field(init=False)  # (m,) memories sorted by label
+    in_time: Integers = field(init=False)  # (m,) where each memory stands in that order
     starts: Integers = field(init=False)  # (s,) where each seen label begins in that order
     seen: Integers = field(init=False)  # (s,) the seen labels
     answers: Floats = field(init=False)  # (m, C) global probabilities, in that order
@@ -114,12 +118,15 @@ class LabelledMemory:
         put(self, "prior", prior / prior.sum())
         put(self, "counts", np.bincount(self.y, minlength=labels).astype(np.float64))
         put(self, "order", order)
+        put(self, "in_time", np.argsort(order))
         put(self, "starts", starts)
         put(self, "seen", seen)
         put(self, "answers", np.exp(self.global_log[order]))
 
 
-def _features(memory: LabelledMemory, similarity: Floats, counts: Floats, global_log: Floats) -> Floats:
+def _features(
+    memory: LabelledMemory, similarity: Floats, counts: Floats, global_log: Floats, recency: Recency | None = None
+) -> Floats:
     """Return φ (q, C, K) for similarities (q, m), −inf where a memory must not count, and counts (q or 1, C)."""
     q, labels = global_log.shape
     prior = memory.prior
@@ -137,6 +144,9 @@ def _features(memory: LabelledMemory, similarity: Floats, counts: Floats, global
     p = np.exp(global_log)
     alike = (np.sqrt(p) @ np.sqrt(memory.answers).T) ** ALIKE_POWER  # (q, m)
     alike[sorted_similarity == -np.inf] = 0.0
+    if recency is not None and (weights := recency(alike[:, memory.in_time], p, memory.y)) is not None:
+        weights = weights[:, memory.order]
+        kernel, alike, counts = kernel * weights, alike * weights, by_label(weights)
     usual = ALIKE_SELF * p + ALIKE_FLOOR
     total = counts.sum(axis=1, keepdims=True)
     phi = np.empty((q, labels, K))
@@ -153,7 +163,7 @@ def _features(memory: LabelledMemory, similarity: Floats, counts: Floats, global
 def query_features(memory: LabelledMemory, x: Vectors, global_log: Floats) -> Floats:
     """Return φ (q, C, K) of queries x (q, d) with global log probabilities (q, C) before the whole memory."""
     similarity = (x @ memory.x.T).astype(np.float64)
-    return _features(memory, similarity, memory.counts[None], global_log)
+    return _features(memory, similarity, memory.counts[None], global_log, memory.recency)
 
 
 def judging(memory: LabelledMemory, rows: Integers) -> npt.NDArray[np.bool_]:

@@ -26,6 +26,7 @@ CASES: dict[str, list[tuple[str, str | None]]] = {
     "identical texts, one label": [("the usual", "pizza")] * 12,
     "identical texts, all labels": [("the usual", label) for label in ("taxi", "pizza", "opera", "parrot care")] * 4,
     "no labels": [(f"note {n}", None) for n in range(5)],
+    "a habit that changed": [("the usual", label) for label in ["pizza"] * 8 + ["opera"] * 8],
     "emoji": [("🚕🏠", "taxi"), ("🍕", "pizza"), ("🎭👏🏽", "opera")] * 3,
     "languages": [("Taxi zum Flughafen", "taxi"), ("一个披萨", "pizza"), ("オペラの券", "opera"), ("بيتزا", "pizza")]
     * 3,

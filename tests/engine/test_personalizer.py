@@ -45,30 +45,39 @@ Row = tuple[np.ndarray, int]  # A memory's vector and label.
 
 
 def oracle_features(
-    g: list[float], x: np.ndarray, memory: list[Row], answers: list[list[float]], prior: list[float]
+    g: list[float],
+    x: np.ndarray,
+    memory: list[Row],
+    answers: list[list[float]],
+    prior: list[float],
+    weights: list[float] | None = None,
 ) -> list[list[float]]:
     """φ for each label, K numbers each.
 
     ``g`` are global log probabilities, ``answers`` the global probabilities for each memory, ``prior`` sums to one.
+    ``weights`` say how much each memory counts.
     """
+    weights = weights or [1.0] * len(memory)
     sharpness = rescorer.NEAR_SHARPNESS
     cosines = [sum(float(a) * float(b) for a, b in zip(x, vector, strict=True)) for vector, _ in memory]
-    kernels = [math.exp(sharpness * (cosine - 1)) for cosine in cosines]
+    kernels = [weight * math.exp(sharpness * (cosine - 1)) for weight, cosine in zip(weights, cosines, strict=True)]
     anchor = math.exp(sharpness * (rescorer.ANCHOR_COSINE - 1))
     p = [math.exp(one) for one in g]
     alike = [
-        sum(math.sqrt(a * b) for a, b in zip(p, answer, strict=True)) ** rescorer.ALIKE_POWER for answer in answers
+        weight * sum(math.sqrt(a * b) for a, b in zip(p, answer, strict=True)) ** rescorer.ALIKE_POWER
+        for weight, answer in zip(weights, answers, strict=True)
     ]
     found = []
     for y in range(len(g)):
-        own = [label == y for _, label in memory]
+        own = [weight * (label == y) for weight, (_, label) in zip(weights, memory, strict=True)]
         often = [
-            math.log((sum(own) + smoothing * prior[y]) / ((len(memory) + smoothing) * prior[y]))
+            math.log((sum(own) + smoothing * prior[y]) / ((sum(weights) + smoothing) * prior[y]))
             for smoothing in (rescorer.LITTLE, rescorer.MUCH)
         ]
-        near = sum(kernel for kernel, its in zip(kernels, own, strict=True) if its) + anchor * prior[y]
+        its = [label == y for _, label in memory]
+        near = sum(kernel for kernel, one in zip(kernels, its, strict=True) if one) + anchor * prior[y]
         usual = rescorer.ALIKE_SELF * p[y] + rescorer.ALIKE_FLOOR
-        chosen = sum(one for one, its in zip(alike, own, strict=True) if its) + usual
+        chosen = sum(each for each, one in zip(alike, its, strict=True) if one) + usual
         expected = sum(one * answer[y] for one, answer in zip(alike, answers, strict=True)) + usual
         found.append(
             [
@@ -137,11 +146,24 @@ SIZES = st.integers(1, 12)
 @given(seed=SEEDS, rows=st.integers(0, 12))
 def test_features_of_queries_equal_the_oracle(seed: int, rows: int) -> None:
     drawn = case(seed, rows=rows)
-    prior, answers = oracle_prior(drawn.memory.expected, rows), np.exp(drawn.memory.global_log).tolist()
-    got = query_features(drawn.memory, drawn.queries, drawn.query_logs)
+    memory = dataclasses.replace(drawn.memory, recency=None)
+    prior, answers = oracle_prior(memory.expected, rows), np.exp(memory.global_log).tolist()
+    got = query_features(memory, drawn.queries, drawn.query_logs)
     assert got.shape == (3, 4, K)
     for x, g, features in zip(drawn.queries, drawn.query_logs.tolist(), got, strict=True):
         np.testing.assert_allclose(features, oracle_features(g, x, drawn.rows, answers, prior), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, rows=SIZES)
+def test_features_of_queries_count_each_memory_by_its_weight(seed: int, rows: int) -> None:
+    drawn, weights = case(seed, rows=rows), np.random.default_rng(seed).random((3, rows)).round(1)
+    memory = dataclasses.replace(drawn.memory, recency=lambda alike, expected, y: weights)
+    prior, answers = oracle_prior(memory.expected, rows), np.exp(memory.global_log).tolist()
+    got = query_features(memory, drawn.queries, drawn.query_logs)
+    for x, g, features, its in zip(drawn.queries, drawn.query_logs.tolist(), got, weights.tolist(), strict=True):
+        oracle = oracle_features(g, x, drawn.rows, answers, prior, its)
+        np.testing.assert_allclose(features, oracle, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -280,7 +302,8 @@ def test_evidence_never_speaks_against_the_personal_answers_by_more_than_the_bou
     for row, g in zip(drawn.evidence.rows, drawn.evidence.global_log, strict=True):
         keep = np.arange(rows) != row
         memory = drawn.memory
-        without = dataclasses.replace(memory, x=memory.x[keep], y=memory.y[keep], global_log=memory.global_log[keep])
+        terms = {"x": memory.x[keep], "y": memory.y[keep], "global_log": memory.global_log[keep]}
+        without = dataclasses.replace(memory, **terms, recency=None)  # Which has no say on what is judged.
         object.__setattr__(without, "prior", memory.prior)  # A row leaves counts and neighbours, not the prior.
         answer = Personalizer(without, personal.weights).predict(g[None], memory.x[row : row + 1])[0]
         difference += float(answer[memory.y[row]] - g[memory.y[row]])
@@ -301,17 +324,17 @@ def test_a_global_model_that_is_right_is_left_alone_where_personalizing_costs_li
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, rows=st.integers(2, 30))
-def test_the_order_of_memories_has_no_effect(seed: int, rows: int) -> None:
+def test_the_order_of_memories_has_no_effect_but_by_recency(seed: int, rows: int) -> None:
     drawn = case(seed, rows=rows, judged=rows // 2 + 1)
     order = np.random.default_rng(seed).permutation(rows)
-    where, its = np.argsort(order), drawn.memory
+    where, its = np.argsort(order), dataclasses.replace(drawn.memory, recency=None)
     shuffled = Personalizer.fit(
         dataclasses.replace(its, x=its.x[order], y=its.y[order], global_log=its.global_log[order]),
         Evidence(rows=where[drawn.evidence.rows], global_log=drawn.evidence.global_log),
     )
     np.testing.assert_allclose(
         shuffled.predict(drawn.query_logs, drawn.queries),
-        drawn.fit().predict(drawn.query_logs, drawn.queries),
+        Personalizer.fit(its, drawn.evidence).predict(drawn.query_logs, drawn.queries),
         rtol=1e-5,
         atol=1e-7,
     )
