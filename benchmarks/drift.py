@@ -24,16 +24,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.drifting_people import CHANGES, Life, people
-from engine.catalogue import Catalogue
-from engine.checkpoint import Checkpoint, start_checkpoint
-from engine.encoder import CachedEncoder, load_encoder
-from engine.personalizer import Evidence, Personalizer
-from engine.recency import recency_weights
-from engine.rescorer import PUBLIC_WEIGHTS, Floats, Integers, LabelledMemory
-from federation.config import RunSettings
-from federation.experiment import Experiment, run_experiment
+from engine.encoders.encoder import CachedEncoder, load_encoder
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint, start_checkpoint
+from engine.personal.personalizer import Evidence, Personalizer
+from engine.personal.recency import recency_weights
+from engine.personal.rescorer import PUBLIC_WEIGHTS, Floats, Integers, LabelledMemory
+from federation.data.splits import split_as_marked
 from federation.population import generate
-from federation.splits import split_as_marked
+from federation.rounds.config import RunSettings
+from federation.simulation.experiment import Experiment, run_experiment
 
 TEACHERS, ROUNDS = 60, 30
 # Requests that are not looked at, since hardly anything is remembered before them.

@@ -20,13 +20,13 @@ import numpy as np
 
 from benchmarks.drift import Plain, Way, gain, walk
 from benchmarks.drifting_people import life_of
-from engine.checkpoint import Checkpoint
-from engine.encoder import CachedEncoder, load_encoder
-from engine.rescorer import Floats
-from federation.config import RunSettings
-from federation.dataset import Row, read_rows
-from federation.experiment import Experiment, run_experiment
-from federation.splits import split_by_user
+from engine.encoders.encoder import CachedEncoder, load_encoder
+from engine.model.checkpoint import Checkpoint
+from engine.personal.rescorer import Floats
+from federation.data.dataset import Row, read_rows
+from federation.data.splits import split_by_user
+from federation.rounds.config import RunSettings
+from federation.simulation.experiment import Experiment, run_experiment
 
 TAUGHT_SHARE = 0.85
 User = tuple[str, list[Row]]

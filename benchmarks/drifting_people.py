@@ -14,13 +14,13 @@ from random import Random
 
 import numpy as np
 
-from engine.checkpoint import Checkpoint
-from engine.encoder import Encoder
-from engine.inputs import model_inputs
-from engine.memory_view import encode_names
-from engine.rescorer import Floats, Integers, LabelledMemory, Vectors, log_softmax
-from engine.scoring import logits
-from federation.dataset import Row
+from engine.device.memory_view import encode_names
+from engine.encoders.encoder import Encoder
+from engine.model.checkpoint import Checkpoint
+from engine.model.inputs import model_inputs
+from engine.model.scoring import logits
+from engine.personal.rescorer import Floats, Integers, LabelledMemory, Vectors, log_softmax
+from federation.data.dataset import Row
 from federation.population.people import Person, make_person
 from federation.population.requests import make_rows
 

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
-from engine.recency import Recency, recency_weights
+from engine.personal.recency import Recency, recency_weights
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import recency
-from engine.catalogue import Catalogue
-from engine.device import Device, Memory
-from engine.personalizer import Evidence, Personalizer, device_statistics
-from engine.recency import LEAST_CHANCE, MOST_MOMENTS, recency_weights
-from engine.rescorer import PUBLIC_WEIGHTS, LabelledMemory, log_softmax
+from engine.device.device import Device, Memory
+from engine.model.catalogue import Catalogue
+from engine.personal import recency
+from engine.personal.personalizer import Evidence, Personalizer, device_answer
+from engine.personal.recency import LEAST_CHANCE, MOST_MOMENTS, recency_weights
+from engine.personal.rescorer import PUBLIC_WEIGHTS, LabelledMemory, log_softmax
 from store import DeviceKey, FileSecret
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -222,7 +222,7 @@ def test_the_statistics_that_a_device_gives_know_no_recency() -> None:
     one = person(0, changes=True)
     both = [one.memory(np.arange(120), **terms) for terms in ({}, {"recency": None})]
     evidence = Evidence(rows=np.arange(120), global_log=one.logs)
-    packed = [device_statistics(memory, evidence, PUBLIC_WEIGHTS).packed() for memory in both]
+    packed = [device_answer(memory, evidence, PUBLIC_WEIGHTS) for memory in both]
     np.testing.assert_array_equal(packed[0], packed[1])
 
 
