@@ -121,7 +121,7 @@ def test_rounds_run_on_a_superlink_with_two_supernodes(
             done = subprocess.run(
                 [
                     bin / "flwr", "run", tree, "smoke", "-c",
-                    f'rounds={ROUNDS} cohort=2 min-replies=2 strategy="fedavg" learning-rate=30.0 '
+                    f'rounds={ROUNDS} cohort=2 min-replies=2 strategy="fedavg" learning-rate=30.0 ridge=0.0 '
                     f'model="{tmp_path}/start.safetensors" out="{out}"',
                 ],
                 env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
