@@ -34,7 +34,8 @@ def gaussian_rdp(noise_multiplier: float, orders: npt.NDArray[np.int64] = ORDERS
 def skellam_rdp(squared_l2: float, l1: float, variance: float, orders: npt.NDArray[np.int64] = ORDERS) -> Curve:
     """Return ε(α) at each of ``orders`` (n,) for integers of these sensitivities and noise of ``variance``.
 
-    ε(α) = α Δ₂²/(2μ) + min(((2α − 1) Δ₂² + 6 Δ₁)/(4μ²), 3Δ₁/(2μ)).
+    ε(α) = α Δ₂²/(2μ) + min(((2α − 1) Δ₂² + 6 Δ₁)/(4μ²), 3Δ₁/(2μ)). The bound of one coordinate has the same form, and
+    divergences add up over coordinates.
     """
     extra = np.minimum(((2 * orders - 1) * squared_l2 + 6 * l1) / (4 * variance**2), 3 * l1 / (2 * variance))
     curve: Curve = orders * squared_l2 / (2 * variance) + extra

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -71,3 +72,10 @@ def test_wrong_settings_are_one_line_and_status_2(tacit: Call, more: tuple[objec
     assert told in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert done.out == ""
+
+
+def test_without_the_accountant_one_line_says_what_to_install(tacit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    done = tacit([*RUN, "--epsilon", 3])
+    assert done.code != 0
+    assert done.err == "Error: This command needs dp_accounting. Install it with: pip install 'tacit[federation]'\n"

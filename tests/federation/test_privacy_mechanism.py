@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import federation
 from federation.errors import PrivacyError, UpdateError
 from federation.privacy.mechanism import central_mean, decode, privatise, quantise, top_up
 from federation.privacy.noise import DISCRETE_GAUSSIAN, NOISES, SKELLAM
@@ -16,6 +20,7 @@ from federation.privacy.parameters import NoiseParameters
 from federation.privacy.quantise import REDRAW_PROBABILITY, round_unbiased, scale_for, squared_norm_bound
 from federation.privacy.stream import SecureStream, _stream_of_key
 
+ROOT = Path(federation.__file__).resolve().parents[1]
 STREAM = _stream_of_key(bytes(32))
 
 
@@ -275,3 +280,12 @@ def test_central_mean_clips_again_and_adds_one_noise() -> None:
 def test_a_round_of_nobody_is_noise() -> None:
     parameters = settings_of(2000, honest_share=1.0, noise_multiplier=1.0, noise=DISCRETE_GAUSSIAN)
     assert central_mean([], parameters, SecureStream(), denominator=1.0).std() == pytest.approx(1.0, rel=0.1)
+
+
+def test_the_devices_side_needs_neither_the_accountant_nor_flower() -> None:
+    code = (
+        "import sys, federation.privacy.mechanism, federation.privacy.sampling, federation.privacy.rdp\n"
+        "print(sorted({'dp_accounting', 'scipy', 'flwr', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
