@@ -40,7 +40,7 @@ def test_json_holds_the_guarantee(tacit: Call) -> None:
 
 
 def test_central_mode_keeps_the_released_model_and_nothing_from_the_server(tacit: Call) -> None:
-    done = tacit([*RUN, "--mode", "central", "--epsilon", 0.5, "--json"])
+    done = tacit([*RUN, "--mode", "central", "--epsilon", 0.5, "--noise", "skellam", "--json"])
     [row] = json.loads(done.out)["rows"]
     assert row["eps_server"] is None
     assert 0.49 < row["eps_released"] <= 0.5
