@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from federation.privacy.parameters import NoiseParameters
 
 _NOISES = {"discrete-gaussian": "discrete Gaussian", "skellam": "Skellam"}
+_SIZES = 60  # Of cohorts that are tried, at most.
 
 
 @click.command(name="privacy")
@@ -54,14 +55,17 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
 
     A device's whole update counts. "server" is whoever sees which devices take part in which rounds; "released" is
     whoever sees the models alone. The noise z is a standard deviation, in clip norms; "on the mean" is how long the
-    noise on a round's mean update is, over all numbers, in clip norms too. Finding z may take half a minute, once.
+    noise on a round's mean update is, over all numbers, in clip norms too. Only the noise of the fewest honest devices
+    that a lying server can unmask the sum of is counted on. Finding z may take half a minute, once.
     """
     from federation.privacy.calibration import calibrate
     from federation.privacy.sampling import cohort_bounds
 
-    plan, share = _plan(**given)
+    dropout, colluding = given.pop("dropout"), given.pop("colluding")
+    plan = _plan(**given)
     whose = against or ("released" if plan.mode == "central" else "server")
     floor, ceiling = cohort_bounds(plan.devices, plan.cohort)
+    share = 1.0 if plan.mode == "central" else _honest_share(floor, ceiling, dropout, colluding)
     rows = []
     for wanted in epsilon:
         z = calibrate(plan, wanted, against=whose)
@@ -78,7 +82,7 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
             }
         )
         return
-    _print(rows, plan, whose, f"{floor} to {ceiling} devices in a round but for 2 in 2^20 rounds")
+    _print(rows, plan, whose, f"{floor} to {ceiling} devices in a round but for 2 in 2^20 rounds", share)
 
 
 def _plan(
@@ -91,15 +95,12 @@ def _plan(
     mode: str,
     noise: str,
     numbers: int,
-    dropout: float,
-    colluding: float,
-) -> "tuple[PrivacyPlan, float]":
-    """The plan, and the share of a cohort whose noise counts."""
-    from federation.privacy.accounting import CENTRAL, PrivacyPlan
-    from federation.privacy.sampling import honest_share, participation_limit, sampling_rate
+) -> "PrivacyPlan":
+    from federation.privacy.accounting import PrivacyPlan
+    from federation.privacy.sampling import participation_limit, sampling_rate
 
     q = sampling_rate(devices, cohort or devices)
-    plan = PrivacyPlan(
+    return PrivacyPlan(
         devices=devices,
         cohort=cohort or devices,
         rounds=rounds,
@@ -109,7 +110,25 @@ def _plan(
         noise=_NOISES[noise],
         mode=mode,
     )
-    return plan, 1.0 if mode == CENTRAL else honest_share(dropout=dropout, colluding=colluding)
+
+
+def _honest_share(floor: int, ceiling: int, dropout: float, colluding: float) -> float:
+    """The least share of a cohort in any sum that is unmasked, in hundredths, over sizes from floor to ceiling.
+
+    Sizes that the secure sum has no graph for are left out: devices refuse such rounds.
+    """
+    from federation.secagg.errors import ParameterError
+    from federation.secagg.parameters import parameters
+
+    shares, refused = [], None
+    for size in sorted({floor + (ceiling - floor) * step // _SIZES for step in range(_SIZES + 1)}):
+        try:
+            shares.append(parameters(size, dropout, colluding).smallest_sum / size)
+        except ParameterError as error:
+            refused = error
+    if not shares and refused is not None:
+        raise refused
+    return math.floor(100 * min(shares)) / 100
 
 
 def _guaranteed(
@@ -149,7 +168,11 @@ def _as_json(
 
 
 def _print(
-    rows: "list[tuple[float, PrivacyGuarantee, NoiseParameters]]", plan: "PrivacyPlan", whose: str, sizes: str
+    rows: "list[tuple[float, PrivacyGuarantee, NoiseParameters]]",
+    plan: "PrivacyPlan",
+    whose: str,
+    sizes: str,
+    share: float,
 ) -> None:
     from federation.cli.device_shared import print_table
     from federation.privacy.accounting import in_words
@@ -158,7 +181,7 @@ def _print(
     click.echo(
         f"{plan.devices} devices, q = {plan.q:g}, rounds: {plan.rounds}, of one device at most {plan.participations}; "
         f"{sizes}.\n{plan.mode} mode, {first.mechanism} noise, accounted by {first.method}, δ = {plan.delta:g}, "
-        f"{plan.dimension} numbers."
+        f"{plan.dimension} numbers; the noise of {share:.0%} of a round is counted on."
     )
     columns = (f"ε wanted ({whose})", "z", "ε server", "ε released", "on the mean")
     cells = [

@@ -23,8 +23,9 @@ class NoiseParameters:
 
     An update has ``dimension`` numbers, is clipped to an L2 norm of ``clip_norm`` and scaled so that this becomes
     `scale` integers; `squared_bound` bounds the integers' norm after rounding. ``cohort`` is how many devices agreed to
-    take part in this round, and ``honest_share`` of it at least send an update and keep their noise to themselves: the
-    noise of so many together has a standard deviation of ``noise_multiplier`` (z) times the integers' norm.
+    take part in this round, and any sum that is unmasked holds the noise of ``honest_share`` of it at least, whose
+    devices keep it to themselves: so much noise has a standard deviation of ``noise_multiplier`` (z) times the
+    integers' norm. The secure sum proves that share against a server that lies (its ``smallest_sum``).
     Shares in proportion to the cohort make the sum's noise the same whether or not one device was drawn, which
     amplification by sampling needs. ``noise`` is one of `NOISES`.
 

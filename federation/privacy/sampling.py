@@ -5,8 +5,8 @@ chooses who is drawn. N comes from the signed roster.
 
 >>> cohort_bounds(1000, 100)
 (58, 148)
->>> honest_share(), participation_limit(rounds=30, q=0.1)
-(0.6, 7)
+>>> participation_limit(rounds=30, q=0.1)
+7
 """
 
 import math
@@ -39,17 +39,6 @@ def cohort_bounds(population: int, cohort: int, failure: float = ROUND_FAILURE) 
     q = sampling_rate(population, cohort)
     floor = _largest_below(population, q, failure)
     return floor, population - _largest_below(population, 1 - q, failure)
-
-
-def honest_share(*, dropout: float = 0.3, colluding: float = 0.1) -> float:
-    """Return the least share of a cohort that sends an update and keeps its noise from the server.
-
-    ``dropout`` and ``colluding`` are shares of the cohort. A colluder need not flip its coin honestly, so 10% of a
-    population may be more than 10% of a cohort. Raises `PrivacyError` if nobody is left.
-    """
-    if not (dropout >= 0 and colluding >= 0 and dropout + colluding < 1):
-        raise PrivacyError(f"Expected dropout={dropout} and colluding={colluding} to leave honest devices.")
-    return round(1 - dropout - colluding, 12)
 
 
 def participation_limit(*, rounds: int, q: float, share: float = 0.01) -> int:

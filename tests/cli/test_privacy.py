@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from federation.secagg.parameters import parameters
+
 Call = Callable[..., Any]
 RUN = ("privacy", "--devices", 1000, "--cohort", 100, "--rounds", 5, "--participations", 4)
 
@@ -30,7 +32,10 @@ def test_table_has_the_noise_and_both_figures_of_each_epsilon(tacit: Call) -> No
 def test_json_holds_the_guarantee(tacit: Call) -> None:
     done = tacit([*RUN, "--epsilon", 8, "--noise", "skellam", "--json"])
     value = json.loads(done.out)
-    assert value["cohort"] == {"expected": 100, "floor": 58, "ceiling": 148, "honest_share": 0.6}
+    share = value["cohort"].pop("honest_share")
+    assert value["cohort"] == {"expected": 100, "floor": 58, "ceiling": 148}
+    # A sum that a lying server unmasks holds so many honest devices at least, whatever the cohort's size.
+    assert all(parameters(size, 0.3, 0.1).smallest_sum >= share * size for size in range(58, 149))
     [row] = value["rows"]
     assert row["mechanism"] == "Skellam"
     assert row["method"] == "RDP"
@@ -62,7 +67,6 @@ def test_without_sampling_both_figures_are_the_same(tacit: Call) -> None:
         (("--epsilon", "nan"), "epsilon=nan"),
         (("--delta", 1), "delta=1.0"),
         (("--participations", 6), "participations=6"),
-        (("--dropout", 0.9, "--colluding", 0.1), "honest devices"),
         (("--numbers", 10**15), "too long"),
     ],
 )
@@ -71,6 +75,14 @@ def test_wrong_settings_are_one_line_and_status_2(tacit: Call, more: tuple[objec
     assert done.code == 2
     assert told in done.err
     assert len(done.err.strip().splitlines()) == 1
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("more", [("--devices", 9), ("--devices", 100, "--dropout", 0.9)])
+def test_a_cohort_that_no_secure_sum_bears_is_told(tacit: Call, more: tuple[object, ...]) -> None:
+    done = tacit(["privacy", *more])
+    assert done.code != 0
+    assert "No graph" in done.err
     assert done.out == ""
 
 

@@ -12,7 +12,6 @@ from federation.privacy.sampling import (
     binomial_cdf,
     cohort_bounds,
     drawn,
-    honest_share,
     participation_limit,
     sampling_rate,
 )
@@ -63,14 +62,6 @@ def test_limit_is_what_few_devices_exceed() -> None:
         limit = participation_limit(rounds=rounds, q=q)
         assert binom.sf(limit, rounds, q) <= 0.01 < binom.sf(limit - 1, rounds, q)
     assert participation_limit(rounds=10, q=1.0) == 10
-
-
-def test_dropouts_and_colluders_leave_the_share_that_is_counted_on() -> None:
-    assert honest_share() == 0.6
-    assert honest_share(dropout=0, colluding=0) == 1
-    for dropout, colluding in ((0.7, 0.3), (-0.1, 0.0), (0.0, 1.0), (math.nan, 0.0)):
-        with pytest.raises(PrivacyError, match="honest"):
-            honest_share(dropout=dropout, colluding=colluding)
 
 
 @pytest.mark.parametrize("failure", [0.0, 1.0, math.nan])
