@@ -29,13 +29,11 @@ def check_peers(
         raise PeerKeyError("Two peers have the same key, or one has two uses: refuse the round.")
     picked, choosers = set(chosen), []
     for peer in peers:
-        if peer.position == position:
-            raise GraphError("The server names this device as its own neighbour: refuse the round.")
         check_advert(cohort, peer)
         if position in cohort.arcs(peer.position, peer.revealed):
             choosers.append(peer.position)
         elif peer.position not in picked:
-            raise GraphError("A peer neither chose this device nor was chosen by it: refuse the round.")
+            raise GraphError("A peer neither chose this device nor was chosen by it, or is itself: refuse the round.")
     missing = picked - {peer.position for peer in peers}
     if len(missing) > cohort.found.early:
         raise GraphError(

@@ -73,7 +73,7 @@ def test_sum_of_a_large_cohort_with_dropouts_at_all_stages_is_exact() -> None:
     late = {index: STAGES[2 + index % 3] for index in range(found.early, found.lost)}
     fleet = Fleet(rows=n, terms=Terms(dimension=1000), gone={**early, **late})
     vectors = vectors_of(n, 1000)
-    want = vectors[list(fleet.here("agree"))].sum(axis=0, dtype=np.uint32)
+    want = vectors[fleet.here("input")].sum(axis=0, dtype=np.uint32)
     assert (fleet.run(vectors) == want).all()
 
 
