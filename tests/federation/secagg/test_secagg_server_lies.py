@@ -310,6 +310,19 @@ def test_a_graph_that_does_not_follow_from_the_adverts_is_refused(fleet: Fleet) 
     assert tell_peers(fleet, [peer for peer in records if peer.position not in dropped[1:]])
 
 
+def test_more_choosers_than_an_answer_has_places_for_are_refused(fleet: Fleet) -> None:
+    """Colluders can all choose one device. It leaves; what it would have answered had no room for all of them."""
+    state, found = fleet.before["shares", VICTIM]._state, fleet.server.found
+    for room, refuses in (
+        (len(fleet.server._choosers[VICTIM]), False),
+        (len(fleet.server._choosers[VICTIM]) - 1, True),
+    ):
+        tight = replace(state, found=replace(found, choosers=room).encode())
+        device = DeviceRound(tight, fleet.roster, fleet.policy, fleet.keys[VICTIM])
+        with refused(GraphError) if refuses else nullcontext():
+            device.shares(heard(fleet, "shares"))
+
+
 # The sharers
 
 
