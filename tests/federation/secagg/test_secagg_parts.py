@@ -9,11 +9,13 @@ import json
 import pickle
 import struct
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from secagg_fleet import STAGES, Fleet, key_of
@@ -28,12 +30,15 @@ from federation.secagg import (
     Terms,
     WireError,
 )
+from federation.secagg.binding import advert_text, agreement_text, commitment, round_hash, secret_commitment
+from federation.secagg.cohort import Cohort
+from federation.secagg.device import _Keys
 from federation.secagg.graph import arcs
 from federation.secagg.keys import AgreementKey, derive_key, verify
-from federation.secagg.masks import MaskedSum
+from federation.secagg.masks import MaskedSum, pair_mask_key, self_mask_key
 from federation.secagg.messages import decode_bitmap, encode_bitmap
 from federation.secagg.shamir import PRIME, _split, combine, split
-from federation.secagg.sharing import open_share, seal_share
+from federation.secagg.sharing import make_shares, open_share, seal_share
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "secagg1.json"
 FIELD = st.one_of(st.integers(0, PRIME - 1), st.sampled_from([0, 1, PRIME - 1, 2**254]))
@@ -194,6 +199,61 @@ def test_sealed_shares_open_only_for_receiver_sender_and_cohort() -> None:
         changed = bytearray(sealed)
         changed[at] ^= 1
         assert open_share(receiver, sender.public, h1, 4, 5, bytes(changed)) is None
+
+
+def test_a_sealed_share_is_aes_256_gcm_with_version_cohort_sender_and_receiver_as_associated_data() -> None:
+    sender, receiver = AgreementKey(b"1" * 32), AgreementKey(b"2" * 32)
+    sealed = seal_share(sender, receiver.public, b"h" * 32, 4, 5, bytes(64))
+    key = derive_key(sender.agree(receiver.public), "share", salt=b"h" * 32, info=struct.pack("<II", 4, 5))
+    bound = b"\1" + b"h" * 32 + struct.pack("<II", 4, 5)
+    assert AESGCM(key).decrypt(bytes(12), sealed[1:], bound) == bytes(64)
+
+
+# What keys and signatures are bound to
+
+
+def all_differ(function: Callable[..., bytes], usual: Sequence[object], others: Sequence[object]) -> bool:
+    """Whether ``function`` gives something else wherever one argument changes."""
+    results = [function(*usual)]
+    results += [function(*usual[:at], other, *usual[at + 1 :]) for at, other in enumerate(others)]
+    return len(set(results)) == 1 + len(others)
+
+
+def test_every_text_that_is_signed_or_committed_to_binds_each_of_its_parts() -> None:
+    one, two = b"1" * 32, b"2" * 32
+    assert all_differ(advert_text, (one, 1, one, one, one), (two, 2, two, two, two))
+    assert all_differ(commitment, (one, 1, one), (two, 2, two))
+    assert all_differ(secret_commitment, (one, 1, one), (two, 2, two))
+    assert all_differ(agreement_text, (one,), (two,))
+    fleet = Fleet(rows=12, terms=Terms(dimension=1), members=range(11))
+    everyone, fewer = encode_bitmap(range(11), 11), encode_bitmap(range(10), 11)
+    cohort = Cohort(fleet.announcement, fleet.roster, encode_bitmap(range(11), 12))
+    other = Cohort(fleet.announcement, fleet.roster, encode_bitmap(range(1, 12), 12))
+    assert all_differ(cohort.h3, (everyone, everyone), (fewer, fewer))
+    assert cohort.h2(everyone) != cohort.h2(fewer)
+    assert cohort.h3(everyone, everyone) != other.h3(everyone, everyone)
+    for change in (
+        {"number": 8},
+        {"model_hash": bytes(32)},
+        {"roster_version": 4},
+        {"roster_hash": bytes(32)},
+        {"terms": Terms(dimension=2)},
+        {"terms": Terms(dimension=1, early=51)},
+    ):
+        assert round_hash(replace(fleet.announcement, **change)) != cohort.h0  # type: ignore[arg-type]
+
+
+def test_mask_keys_bind_the_round_so_far_and_the_positions_and_are_the_same_from_both_sides() -> None:
+    one, two, three = (AgreementKey(bytes((at,)) * 32) for at in (1, 2, 3))
+    h2, other = b"h" * 32, b"i" * 32
+    assert pair_mask_key(one, two.public, h2, 4, 9) == pair_mask_key(two, one.public, h2, 9, 4)
+    assert all_differ(pair_mask_key, (one, two.public, h2, 4, 9), (three, three.public, other, 5, 8))
+    assert all_differ(self_mask_key, (b"b" * 32, h2, 4), (b"c" * 32, other, 5))
+    keys = _Keys(b"s" * 32, h2)
+    assert keys.self_secret(h2) != keys.self_secret(other)
+    assert make_shares(b"s" * 32, h2, [bytes(32)] * 2, [1], 3) != make_shares(b"s" * 32, other, [bytes(32)] * 2, [1], 3)
+    pair = make_shares(b"s" * 32, h2, [bytes(32)] * 2, [1], 3)[0]
+    assert pair[:32] != pair[32:]  # Each secret has a polynomial of its own.
 
 
 # Codec and stored state

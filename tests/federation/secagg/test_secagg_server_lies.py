@@ -385,12 +385,14 @@ def test_masks_cancel_only_between_devices_that_were_shown_the_same_sharers(lie:
     fleet.until("shares", vectors)
     found, closed = fleet.server.found, fleet.server._closed
     without_own_masks = {}
+    near = {*fleet.server._chosen[VICTIM], *fleet.server._choosers[VICTIM], VICTIM}
+    hidden = next(at for at in range(N) if at not in near)  # Nobody whom the victim masks with, so all masks are there.
     for index in range(N):
         message = fleet.server.forwarded(index)
         bitmap, sealed = decode_forwarded(message, found)
         if index == VICTIM and lie:
-            bitmap = encode_bitmap([at for at in range(N) if at != 7], N)
-            message = encode_forwarded(bitmap, [row for row in sealed if row[0] != 7], found)
+            bitmap = encode_bitmap([at for at in range(N) if at != hidden], N)
+            message = encode_forwarded(bitmap, sealed, found)
         total = MaskedSum(4)
         total.add(decode_input(fleet.devices[index].input(message, vectors[index]).reply, 4)[0])
         secret = _Keys(seed_of(index), closed.h0).self_secret(closed.h1)
