@@ -53,26 +53,25 @@ def _spelling(texts: Sequence[str]) -> Vectors:
 
 
 def _of_length_one(counts: _Counts) -> _Counts:
-    norms = np.linalg.norm(counts, axis=1, keepdims=True)
+    norms = np.sqrt(np.einsum("nd,nd->n", counts, counts))[:, None]
     scaled: _Counts = counts / np.where(norms > 0, norms, 1.0)
     return scaled
 
 
 def _words(tidy: Sequence[str]) -> _Counts:
     """Signed counts (n, SPELLING) of words and of pairs of them."""
-    counts = np.zeros((len(tidy), SPELLING))
-    for row, text in zip(counts, tidy, strict=True):
+    places: list[int] = []
+    weights: list[float] = []
+    for row, text in enumerate(tidy):
         words = _WORD.findall(text)
-        for word in words:
-            _count(row, word, 1.0)
-        for first, second in itertools.pairwise(words):
-            _count(row, f"{first} {second}", PAIR_WEIGHT)
-    return counts
-
-
-def _count(row: _Counts, part: str, weight: float) -> None:
-    code = zlib.crc32(part.encode())
-    row[(code >> 1) % SPELLING] += weight if code & 1 else -weight
+        pairs = [f"{first} {second}" for first, second in itertools.pairwise(words)]
+        for parts, weight in ((words, 1.0), (pairs, PAIR_WEIGHT)):
+            codes = [zlib.crc32(part.encode()) for part in parts]
+            places += [row * SPELLING + (code >> 1) % SPELLING for code in codes]
+            weights += [weight if code & 1 else -weight for code in codes]
+    where, signed = np.array(places, dtype=np.int64), np.array(weights, dtype=np.float64)
+    counts = np.bincount(where, weights=signed, minlength=len(tidy) * SPELLING).astype(np.float64)
+    return counts.reshape(len(tidy), SPELLING)
 
 
 def _runs(tidy: Sequence[str]) -> _Counts:
