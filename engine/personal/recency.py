@@ -1,8 +1,8 @@
 """Recency: how far each memory still speaks for what its user wants now, where habits may have changed.
 
 A memory loses its say only where the memories that are alike to a query say that the habit changed after it; everywhere
-else it keeps all of it, to the bit. A half-life for all memories was measured and rejected: what is short enough to
-follow a change forgets the rare habits that stay (``benchmarks/drift.py`` prints both).
+else it keeps all of it, to the bit. ``benchmarks/drift.py`` prints what this and half-lives for all memories gain on
+changed habits, and what each costs on the others.
 
 For a query, each memory i counts as one of its kind by k_i in 0..1: how alike the global model's answers to the two
 texts are, and less where its answer to the query is as good as none, since all texts are alike to a model that knows
