@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.device.evaluation import Answers
 from engine.encoders.encoder import CachedEncoder, load_encoder
-from engine.personal.personalizer import Evidence, Personalizer, device_statistics
+from engine.personal.personalizer import Evidence, Personalizer, device_answer
 from engine.personal.rescorer import (
     PUBLIC_WEIGHTS,
     STATISTICS_LENGTH,
@@ -84,7 +84,7 @@ def cases(split: Split, encoder: CachedEncoder) -> list[Case]:
         for member in outcome.people:
             with fleet.open(member.name) as device:
                 view, texts = device._viewed(), [row.text for row in member.test]
-                if not outcome.measured or not len(view.y):
+                if not len(view.y):
                     continue
                 x = encoder.encode(texts) if texts else np.zeros((0, encoder.dimension), dtype=np.float32)
                 logits = view.logits(texts, x) if texts else np.zeros((0, len(view.labels)))
@@ -117,7 +117,7 @@ def line(found: Sequence[Case]) -> str:
     """Return accuracy, NLL and ECE of the shared and of the personal answers."""
     weights = PUBLIC_WEIGHTS
     for _ in range(NEWTON_STEPS):
-        each = [device_statistics(one.memory, one.evidence, weights).packed() for one in found]
+        each = [device_answer(one.memory, one.evidence, weights)[:STATISTICS_LENGTH] for one in found]
         weights = newton_step(weights, sum(each, start=np.zeros(STATISTICS_LENGTH)))
     shared, personal = [], []
     for one in found:

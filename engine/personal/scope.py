@@ -1,10 +1,10 @@
 """Whether a request is one that a device can answer: its scope score, and the threshold that its own memories set.
 
 Three signs speak for a request: the energy of the shared model's scores, how certain the personal answer is, and how
-near memories are. Their weighted sum is the scope score; the weights ship with the code and were fitted on generated
-people (`benchmarks/scope.py` prints them). No shared number says which score is low: that differs between models,
-encoders and people. Each device scores its own memories, each left out of counts and neighbours and judged by a shared
-model that had not trained on it, and refuses what scores below all but a stated share of these.
+near memories are. Their weighted sum is the scope score; the weights ship with the code. `benchmarks/scope.py` fitted
+them, on generated people and on train rows of HWU64. No shared number says which score is low: that differs between
+models, encoders and people. Each device scores its own memories, each left out of counts and neighbours and judged by a
+shared model that had not trained on it, and refuses what scores below all but a stated share of these.
 
 Sources: Liu et al. 2020 (energy); Hendrycks and Gimpel 2017 (certainty of the answer); Sun et al. 2022 (distance to
 neighbours); Vovk et al. 2005 (a threshold from one's own scores); Geisser 1993, section 2.1 (the next of n normal
@@ -25,7 +25,7 @@ import numpy.typing as npt
 from engine.personal.rescorer import ANCHOR_COSINE, NEAR_SHARPNESS, Floats
 
 SIGNS = ("energy", "certain", "near")
-WEIGHTS: Floats = np.array([0.3, 0.5, 0.3])
+WEIGHTS: Floats = np.array([0.68, 0.78, 0.26])
 """How much each sign counts in the scope score."""
 FALSE_REFUSALS = 0.05
 """The share of requests in scope that a device refuses unless told otherwise."""
