@@ -7,7 +7,7 @@ for, and the owner's consent and limits are asked first.
 import contextlib
 import json
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from engine.model.scoring import logits
 from engine.model.training import TrainingPlan, train
 from engine.owner.account import Account, Contribution, Standing
 from engine.owner.consent import PERSONALIZATION
+from engine.owner.modes import MODES, suffices
+from engine.owner.stage import Stage
 from engine.personal.personalizer import device_answer
 from engine.personal.rescorer import Floats, Integers
 from store import EncryptedStore, StoreError, Where
@@ -37,6 +39,7 @@ class Participant(BackedUpKeeper):
     def __init__(self, store: EncryptedStore, encoder: Encoder) -> None:
         """Internal: use `Device.create` or `Device.open`."""
         super().__init__(store, encoder)
+        self._stage = Stage(store)
         self._private_vectors: dict[str, Vectors] = {}  # Of the labels that were in use when last looked at.
 
     # The shared model
@@ -156,12 +159,12 @@ class Participant(BackedUpKeeper):
             return self._kept.allowed_rounds()
 
     def allow_rounds(self, mode: str | None) -> None:
-        """Allow federated rounds in this mode ("open": the server sees this device's updates), or, with None, none.
+        """Allow federated rounds in one of `MODES` or a stronger one, or, with None, none.
 
         Noted in the ledger. With None, no update waits to leave any more.
         """
-        if mode not in (None, "open"):
-            raise ValueError(f"Expected mode={mode!r} to be 'open' or None: this release has no other.")
+        if mode is not None and mode not in MODES:
+            raise ValueError(f"Expected mode={mode!r} to be one of {', '.join(MODES)}, or None.")
         word = json.dumps({"mode": mode, "time": clock.time()}).encode()
         with self._lock, self._store.transaction(witness=True):
             self._kept.allow_rounds(mode)
@@ -174,7 +177,24 @@ class Participant(BackedUpKeeper):
         """What this device gave to rounds, and the owner's limits."""
         return self._account
 
-    def contribute(self, contribution: Contribution, payload: bytes, *, standing: Standing) -> None:
+    @property
+    def stage(self) -> Stage:
+        """What this device keeps for secure sums."""
+        return self._stage
+
+    def round_identity(self) -> bytes:
+        """Return the private half of this device's identity in secure rounds, 32 bytes, made at its first use."""
+        with self._lock:
+            return self._stage.identity()
+
+    def contribute(
+        self,
+        contribution: Contribution,
+        payload: bytes,
+        *,
+        standing: Standing,
+        also: Callable[[], None] | None = None,
+    ) -> None:
         """Note, durably, that ``payload`` is about to leave: see `Account.send`.
 
         Raises `ConsentError` where the owner has not allowed rounds in its mode or has withdrawn consent to its
@@ -182,7 +202,7 @@ class Participant(BackedUpKeeper):
         `BudgetError` at a limit. Not inside a transaction, which could still undo the note.
         """
         with self._noting(contribution.mode, contribution.purpose):
-            self._account.send(contribution, payload, standing=standing, expires=self._kept.expires)
+            self._account.send(contribution, payload, standing=standing, expires=self._kept.expires, also=also)
 
     def contribute_again(self, asked: str, *, mode: str, purpose: str) -> bytes | None:
         """Return the bytes that this request was answered with before, or ``None``: see `Account.send_again`.
@@ -191,7 +211,7 @@ class Participant(BackedUpKeeper):
         """
         with self._lock:
             if not self._account.answered(asked):  # As good as always, and then nothing need be written.
-                self._require_allowed(mode, purpose)
+                self.require_allowed(mode, purpose)
                 return None
             with self._noting(mode, purpose):
                 return self._account.send_again(asked, now=clock.time())
@@ -202,11 +222,12 @@ class Participant(BackedUpKeeper):
             if self._store.in_transaction:
                 raise StoreError("A contribution is not made inside a transaction: leave the block first.")
             with self._kept.untouched(), self._store.transaction():
-                self._require_allowed(mode, purpose)
+                self.require_allowed(mode, purpose)
                 yield
 
-    def _require_allowed(self, mode: str, purpose: str) -> None:
-        if self._kept.allowed_rounds() != mode:
+    def require_allowed(self, mode: str, purpose: str) -> None:
+        """Raise `ConsentError` unless the owner allows rounds in ``mode`` and the use of memories for ``purpose``."""
+        if not suffices(self._kept.allowed_rounds(), mode):
             raise ConsentError("This device's owner has not allowed rounds in this mode.")
         self._consents.require(purpose)
 

@@ -16,10 +16,12 @@ Spent(lifetime=4, week=2957, in_week=2)
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.errors import BudgetError, ChangedMeanwhileError
+from engine.owner.stage import Stage
 from store import EncryptedStore
 
 WEEK_S = 604_800
@@ -177,12 +179,21 @@ class Account:
         """Whether bytes are kept that this request was answered with."""
         return bool(self._queued()[0].get("asked") == asked)
 
-    def send(self, contribution: Contribution, payload: bytes, *, standing: Standing, expires: float) -> None:
+    def send(
+        self,
+        contribution: Contribution,
+        payload: bytes,
+        *,
+        standing: Standing,
+        expires: float,
+        also: Callable[[], None] | None = None,
+    ) -> None:
         """Note that ``payload`` is about to leave; durable when this returns.
 
         ``standing`` is from before the memory was read for it, and ``expires`` (Unix seconds, or infinity) when it may
-        not leave again. Raises `ChangedMeanwhileError` if the device stands otherwise now, `BudgetError` at a limit,
-        and `ValueError` unless ``payload`` is what ``contribution`` says it is.
+        not leave again. What ``also`` writes is durable with it, or neither is. Raises `ChangedMeanwhileError` if the
+        device stands otherwise now, `BudgetError` at a limit, and `ValueError` unless ``payload`` is what
+        ``contribution`` says it is.
         """
         if digest(payload) != contribution.sent or len(payload) != contribution.size_bytes:
             raise ValueError("Expected the payload that the contribution names: its hash or size is another.")
@@ -195,6 +206,8 @@ class Account:
             entry = self._store.append(_KIND, contribution.to_bytes())
             told = {"asked": contribution.asked, "contribution": asdict(contribution), "repeats": 0}
             self._queue(told | {"entry": entry, "expires": expires}, payload)
+            if also is not None:
+                also()
 
     def _queue(self, terms: dict[str, Any], payload: bytes) -> None:
         """Keep these bytes and their terms for who asks again, in place of earlier ones."""
@@ -216,8 +229,9 @@ class Account:
         return any(number > entry and json.loads(content)["ids"] for number, _, content in receipts)
 
     def drop_queued(self) -> None:
-        """Drop the bytes that are kept for who asks again."""
+        """Drop the bytes that are kept for who asks again, and the secure round that the device is in."""
         self._store.discard(_KIND, _QUEUED)
+        Stage(self._store).erase()
 
 
 def digest(data: bytes) -> str:

@@ -14,13 +14,13 @@ import numpy as np
 
 from engine.choices.model import FACTORS, ChoiceModel
 from engine.model.catalogue import Catalogue
+from federation.agent.pool import DevicePool
 from federation.data.choices import ChoiceRow, ChoiceSplit, public_items, split_choices
 from federation.errors import DataError
 from federation.evaluation.choice_metrics import Question, Ranks, Scores, answer, figures, questions
 from federation.evaluation.choice_plain import Scorer, counted, plain_methods, without_had
 from federation.evaluation.methods import baselines_module
 from federation.evaluation.results import header
-from federation.rounds.agent import DevicePool
 from federation.rounds.choice_rounds import CHOICE_FILE, all_choice_rounds
 from federation.rounds.config import RunSettings
 from federation.simulation.choice_fleet import ChoiceFleet

@@ -1,1 +1,1 @@
-"""A round: settings, the device's agent, Flower apps, strategies and what is learned by sums."""
+"""A round: settings, Flower apps, strategies and what is learned by sums."""

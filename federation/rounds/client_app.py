@@ -15,10 +15,11 @@ import numpy as np
 
 from engine.model.training import TrainingPlan
 from engine.personal.shrinkage import ANSWER_LENGTH
+from federation.agent.agent import StatisticsRequest, TrainRequest
+from federation.agent.choice_request import ChoiceRequest
+from federation.agent.pool import agent_of
 from federation.errors import UpdateError
 from federation.privacy.update import Floats
-from federation.rounds.agent import StatisticsRequest, TrainRequest, agent_of
-from federation.rounds.choice_request import ChoiceRequest
 from federation.rounds.choice_rounds import CHOICE_MESSAGE, FACTORS, ITEMS, STEP
 from federation.rounds.strategy import (
     ARRAY,

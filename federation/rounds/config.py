@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from engine.owner.modes import OPEN
+from federation.agent.limits import MOST_LOCAL_STEPS
 from federation.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.model.training import TrainingPlan
 
 STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
-OPEN_MODE = "open"
-# More than any plan needs: devices abstain where a server asks for more, which would only keep them busy.
-MOST_LOCAL_STEPS = 200
+
 MOST_RESCORER_STEPS = 3  # Newton's steps converge in two or three, and each is a contribution of every device.
 # Where a run lies and how long it may wait do not change a bit of its result.
 _FREE = ("resume", "out", "deadline-s", "model", "choice")
@@ -55,7 +55,7 @@ class RunSettings:
     rescorer_clip: float = 1000.0
     seed: int = 0
     deadline_s: float = 3600.0
-    mode: str = OPEN_MODE
+    mode: str = OPEN
     model: str = ""
     choice: str = ""
     choice_clip: float = 100.0
@@ -95,8 +95,8 @@ class RunSettings:
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be at least 0 and finite.")
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"Expected strategy={self.strategy!r} to be one of {', '.join(STRATEGIES)}.")
-        if self.mode != OPEN_MODE:
-            raise ConfigError(f"Expected mode={self.mode!r} to be {OPEN_MODE!r}: this release has no other.")
+        if self.mode != OPEN:
+            raise ConfigError(f"Expected mode={self.mode!r} to be {OPEN!r}: this release has no other.")
         if self.min_replies > self.cohort:
             raise ConfigError(f"Expected min-replies={self.min_replies} to be at most cohort={self.cohort}.")
 

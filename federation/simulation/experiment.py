@@ -22,10 +22,10 @@ from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint, write_atomically
 from engine.model.inputs import model_inputs
 from engine.model.model import Model
+from federation.agent.pool import DevicePool
 from federation.data.dataset import Row
 from federation.data.splits import Split, public_labels, within_labels
 from federation.errors import CheckpointError, DataError, FederationError
-from federation.rounds.agent import DevicePool
 from federation.rounds.config import RunSettings
 from federation.rounds.server_app import CHECKPOINT_FILE
 from federation.simulation.fleet import Fleet, Measured, Member, members

@@ -17,12 +17,12 @@ from engine.device.device import Device, Memory
 from engine.device.evaluation import Answers, ranks_of
 from engine.encoders.encoder import Encoder, Vectors
 from engine.model.checkpoint import Checkpoint
+from engine.owner.modes import OPEN
 from engine.personal.personalizer import Evidence, Personalizer
 from engine.personal.rescorer import Floats, LabelledMemory
+from federation.agent.pool import DevicePool
 from federation.data.dataset import Row
 from federation.errors import DataError
-from federation.rounds.agent import DevicePool
-from federation.rounds.config import OPEN_MODE
 from store import DeviceKey, FileSecret, StoreError
 
 
@@ -143,7 +143,7 @@ class Fleet:
         with Device.create(
             self._store(member.name), key, model=self.start, encoder=self._encoder, secret=self._secret(member.name)
         ) as device:
-            device.allow_rounds(OPEN_MODE)
+            device.allow_rounds(OPEN)
             device.remember_many([Memory(text=row.text, label=row.label, time=row.time) for row in member.train])
 
 

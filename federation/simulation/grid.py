@@ -21,9 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from federation.agent.pool import DevicePool, serving
 from federation.errors import ConfigError
 from federation.privacy.update import Floats
-from federation.rounds import agent, client_app, server_app
+from federation.rounds import client_app, server_app
 from federation.rounds.config import RunSettings
 from federation.rounds.strategy import ARRAY, ARRAYS, CONFIG
 
@@ -152,7 +153,7 @@ def _over_the_wire(message: Message) -> tuple[Message, int]:
 
 
 def run_rounds(
-    settings: RunSettings, names: Sequence[str], pool: agent.DevicePool, *, watch: Watch | None = None
+    settings: RunSettings, names: Sequence[str], pool: DevicePool, *, watch: Watch | None = None
 ) -> list[RoundTraffic]:
     """Run the ServerApp over the devices ``names`` of ``pool``; return each round's traffic.
 
@@ -170,6 +171,6 @@ def run_rounds(
     context = Context(
         run_id=_RUN_ID, node_id=_SERVER_NODE, node_config={}, state=RecordDict(), run_config=settings.to_config()
     )
-    with agent.serving(pool):
+    with serving(pool):
         server_app.app(grid, context)
     return grid.traffic

@@ -23,10 +23,10 @@ import numpy.typing as npt
 
 from engine.device.device import Device
 from engine.personal.scope import FALSE_REFUSALS, SIGNS, Signs, threshold
+from federation.agent.pool import DevicePool
 from federation.data.dataset import Row
 from federation.data.splits import Split, public_labels
 from federation.errors import ConfigError, DataError
-from federation.rounds.agent import DevicePool
 from federation.simulation.fleet import Member
 
 METHODS = ("personal", "max_probability", "energy", "nearest")

@@ -522,7 +522,7 @@ def test_rounds_are_refused_until_the_owner_allows_them_and_again_after(
         assert again.allowed_rounds == "open"
         again.allow_rounds(None)
     assert device.allowed_rounds is None
-    for mode in ("", "private", "Open"):
+    for mode in ("", "secret", "Open"):
         with pytest.raises(ValueError, match="mode="):
             device.allow_rounds(mode)
     assert device.allowed_rounds is None

@@ -18,9 +18,9 @@ import pytest
 import federation
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
+from federation.agent.pool import DevicePool
 from federation.data.dataset import Row
 from federation.data.splits import Split, public_labels
-from federation.rounds.agent import DevicePool
 from federation.rounds.config import RunSettings
 from federation.simulation import grid as simulation
 from federation.simulation.fleet import Fleet, members

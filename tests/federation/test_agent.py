@@ -13,9 +13,10 @@ import pytest
 from engine.model.catalogue import Catalogue
 from engine.model.training import TrainingPlan
 from engine.owner.account import Limits
+from federation.agent import pool as agents
+from federation.agent.agent import Agent, TrainRequest
+from federation.agent.pool import DevicePool, agent_of, most_open, serving
 from federation.errors import UpdateError
-from federation.rounds import agent
-from federation.rounds.agent import Agent, DevicePool, TrainRequest, agent_of, most_open, serving
 from store import DeviceKey, StoreError, StoreFullError, Where
 
 # Of the town, whose people have these.
@@ -206,7 +207,7 @@ def test_consent_withdrawn_between_rounds_holds_at_once(town: Any) -> None:
 
 
 def test_pool_closes_the_device_that_was_used_longest_ago(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "most_open", lambda: 2)
+    monkeypatch.setattr(agents, "most_open", lambda: 2)
     opened: list[str] = []
 
     def open_(name: str) -> Any:

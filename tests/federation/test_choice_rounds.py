@@ -19,11 +19,12 @@ from engine.device.chooses import POWER, reply_length
 from engine.errors import ModelError
 from engine.model.catalogue import Catalogue
 from engine.owner.account import Limits
+from federation.agent.agent import Agent
+from federation.agent.choice_request import ChoiceRequest
+from federation.agent.pool import DevicePool
 from federation.data.choices import ChoiceRow, ChoiceSplit
 from federation.errors import CheckpointError, RoundError, UpdateError
 from federation.privacy.update import l2_norm
-from federation.rounds.agent import Agent, DevicePool
-from federation.rounds.choice_request import ChoiceRequest
 from federation.rounds.choice_rounds import CHOICE_FILE, CHOICE_MESSAGE, all_choice_rounds, check_start, learn_choices
 from federation.rounds.config import RunSettings
 from federation.simulation.choice_fleet import ChoiceFleet

@@ -16,9 +16,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.common.serde import message_to_proto
 
 from engine.model.catalogue import Catalogue
+from federation.agent import pool as agents
+from federation.agent.pool import DevicePool
 from federation.errors import UpdateError
-from federation.rounds import agent, client_app
-from federation.rounds.agent import DevicePool
+from federation.rounds import client_app
 from federation.rounds.strategy import reply_array
 from federation.simulation.grid import InProcessGrid
 
@@ -172,7 +173,7 @@ def test_exception_that_quotes_a_secret_leaves_no_byte_of_it(kind: type[Exceptio
 
 @pytest.fixture
 def pool(town: Any) -> Iterator[DevicePool]:
-    with town.fleet.pool() as opened, agent.serving(opened):
+    with town.fleet.pool() as opened, agents.serving(opened):
         yield opened
 
 
@@ -211,7 +212,7 @@ def test_unconsented_and_broken_devices_answer_with_the_same_bytes(town: Any) ->
     (town.fleet.folder / "keys" / "device-0003.key").unlink()
     with town.fleet.open("device-0001") as device:
         device.allow_rounds(None)
-    with town.fleet.pool() as opened, agent.serving(opened):
+    with town.fleet.pool() as opened, agents.serving(opened):
         told = [ask(town, f"device-{number:04d}") for number in (1, 2, 3)]
         told.append(ask(town, "device-9999"))
         # A device that takes part is told apart by its update only; asked for another mode, it is not.

@@ -18,9 +18,9 @@ from engine.model.checkpoint import Checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.migration import migrate
 from engine.model.model import Model
+from federation.agent.agent import Agent, TrainRequest
 from federation.data.dataset import Row
 from federation.errors import CheckpointError
-from federation.rounds.agent import Agent, TrainRequest
 from federation.rounds.client_app import ABSTAIN
 from federation.rounds.config import RunSettings
 from federation.simulation.experiment import Experiment, Outcome, run_experiment

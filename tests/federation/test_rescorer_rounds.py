@@ -11,10 +11,10 @@ from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint
 from engine.personal.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, K, Statistics, newton_step
 from engine.personal.shrinkage import ANSWER_LENGTH, KAPPAS, chosen
+from federation.agent.agent import Agent, StatisticsRequest
 from federation.data.dataset import Row
 from federation.errors import RoundError, UpdateError
 from federation.privacy.update import l2_norm
-from federation.rounds.agent import Agent, StatisticsRequest
 from federation.rounds.rescorer_rounds import RESCORER_MESSAGE
 from federation.simulation.grid import Watch
 

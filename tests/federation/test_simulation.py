@@ -150,7 +150,7 @@ def test_nodes_are_the_same_in_every_run() -> None:
 
 
 def test_pulled_replies_are_given_once(town: Any) -> None:
-    from federation.rounds.agent import serving
+    from federation.agent.pool import serving
 
     grid = InProcessGrid(town.names)
     config = {

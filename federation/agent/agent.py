@@ -1,19 +1,13 @@
-"""The device's own side of a round: consent, training, clipping, the answer. The only code here that opens a store.
+"""The device's own side of an open round: consent, training, clipping, the answer. It opens no store and no socket.
 
-`client_app` hands over a request and gets an update or an `UpdateError`; it sees no record. Where the device lies is
-known to the agent alone: a provider that a simulation installs, or the node's own configuration in deployment. The
-server's message never names a path.
+`client_app` hands over a request and gets an update or an `UpdateError`; it sees no record.
 """
 
 import contextlib
 import json
-import resource
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,30 +17,14 @@ from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
 from engine.model.training import TrainingPlan
 from engine.owner.account import Contribution, digest
 from engine.owner.consent import PERSONALIZATION
+from engine.owner.modes import OPEN
+from federation.agent.choice_request import ChoiceRequest, choice_answer
+from federation.agent.limits import MOST_LOCAL_STEPS
 from federation.errors import UpdateError
 from federation.privacy.update import Floats, clip
-from federation.rounds.choice_request import ChoiceRequest, choice_answer
-from federation.rounds.config import MOST_LOCAL_STEPS, OPEN_MODE
-from store import DeviceKey, FileSecret
 
 WIRE = "<f4"  # What an update's numbers are on the wire and in the ledger's hash.
-NodeConfig = Mapping[str, bool | int | float | str]
-# An open store takes three file descriptors (the database, its journal, the journal's index); one to spare.
-_DESCRIPTORS_EACH = 4
-_DESCRIPTORS_OTHERWISE = 256
-_DESCRIPTORS_WANTED = 8192
 _ATTEMPTS = 3  # To make an update while the device is used by others.
-
-
-def most_open() -> int:
-    """Return how many stores this process may hold open, after raising its soft limit as far as it is let."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    descriptors = _DESCRIPTORS_WANTED if soft == resource.RLIM_INFINITY else soft
-    return max(1, (descriptors - _DESCRIPTORS_OTHERWISE) // _DESCRIPTORS_EACH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +109,7 @@ class Agent:
             raise UpdateError("This device has another version of the catalogue than the server asks about.")
 
     def _answered(self, request: Request, make: Callable[[], Floats]) -> Floats:
-        if request.mode != OPEN_MODE:
+        if request.mode != OPEN:
             raise UpdateError(f"This agent knows no rounds in the mode {request.mode!r}.")
         try:
             for _ in range(_ATTEMPTS):
@@ -177,74 +155,3 @@ def _noted(request: Request, asked: str, payload: bytes) -> Contribution:
         sent=digest(payload),
         size_bytes=len(payload),
     )
-
-
-class DevicePool:
-    """Opens the devices of a simulation by name as they are asked, and keeps the latest open.
-
-    ``opener`` opens a device; as many stay open as the process may hold. Close the pool,
-    or use it in a ``with`` statement.
-    """
-
-    def __init__(self, opener: Callable[[str], Device]) -> None:
-        self._opener, self._most_open = opener, most_open()
-        self._open: OrderedDict[str, Agent] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def agent(self, name: str) -> Agent:
-        """Return the agent of the device with this name."""
-        with self._lock:
-            agent = self._open.pop(name, None) or Agent(self._opener(name))
-            self._open[name] = agent
-            while len(self._open) > self._most_open:
-                _, oldest = self._open.popitem(last=False)
-                oldest.device.close()
-            return agent
-
-    def close(self) -> None:
-        """Close all devices."""
-        with self._lock:
-            while self._open:
-                self._open.popitem()[1].device.close()
-
-    def __enter__(self) -> "DevicePool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-_pool: DevicePool | None = None
-
-
-@contextlib.contextmanager
-def serving(pool: DevicePool) -> Iterator[None]:
-    """Answer the nodes of a simulation in this process from ``pool`` while the block runs."""
-    global _pool
-    if _pool is not None:
-        raise RuntimeError("A simulation is running in this process already.")
-    _pool = pool
-    try:
-        yield
-    finally:
-        _pool = None
-
-
-@contextlib.contextmanager
-def agent_of(node_config: NodeConfig) -> Iterator[Agent]:
-    """Give the agent of this node: the simulation's, or that of the device the node's owner configured.
-
-    In deployment the owner starts the node with ``device`` (its folder) and ``key-file`` (mode 0600) in its node
-    configuration, and ``secret-file`` where the device secret does not lie in the user's state folder. Raises
-    `UpdateError` where the first two are missing.
-    """
-    if _pool is not None:
-        yield _pool.agent(str(node_config["device"]))
-        return
-    folder, key_file = node_config.get("device"), node_config.get("key-file")
-    if not isinstance(folder, str) or not isinstance(key_file, str):
-        raise UpdateError('Start the node with --node-config \'device="FOLDER" key-file="FILE"\'.')
-    secret_file = node_config.get("secret-file")
-    secret = FileSecret(secret_file) if isinstance(secret_file, str) else None
-    with Device.open(folder, DeviceKey.from_file(Path(key_file)), secret=secret) as device:
-        yield Agent(device)

@@ -1,0 +1,4 @@
+"""What a device takes part in at most, whatever a server asks."""
+
+# More than any plan needs: devices abstain where a server asks for more, which would only keep them busy.
+MOST_LOCAL_STEPS = 200

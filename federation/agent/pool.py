@@ -1,0 +1,105 @@
+"""Where the agents of this process come from: the devices of a simulation by name, or the one that a node serves.
+
+Where a device lies is known here alone: by a provider that a simulation installs, or from the node's own configuration
+in deployment. The server's message never names a path.
+"""
+
+import contextlib
+import resource
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from engine.device.device import Device
+from federation.agent.agent import Agent
+from federation.errors import UpdateError
+from store import DeviceKey, FileSecret
+
+NodeConfig = Mapping[str, bool | int | float | str]
+# An open store takes three file descriptors (the database, its journal, the journal's index); one to spare.
+_DESCRIPTORS_EACH = 4
+_DESCRIPTORS_OTHERWISE = 256
+_DESCRIPTORS_WANTED = 8192
+
+
+def most_open() -> int:
+    """Return how many stores this process may hold open, after raising its soft limit as far as it is let."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    descriptors = _DESCRIPTORS_WANTED if soft == resource.RLIM_INFINITY else soft
+    return max(1, (descriptors - _DESCRIPTORS_OTHERWISE) // _DESCRIPTORS_EACH)
+
+
+class DevicePool:
+    """Opens the devices of a simulation by name as they are asked, and keeps the latest open.
+
+    ``opener`` opens a device; as many stay open as the process may hold. Close the pool,
+    or use it in a ``with`` statement.
+    """
+
+    def __init__(self, opener: Callable[[str], Device]) -> None:
+        self._opener, self._most_open = opener, most_open()
+        self._open: OrderedDict[str, Agent] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def agent(self, name: str) -> Agent:
+        """Return the agent of the device with this name."""
+        with self._lock:
+            agent = self._open.pop(name, None) or Agent(self._opener(name))
+            self._open[name] = agent
+            while len(self._open) > self._most_open:
+                _, oldest = self._open.popitem(last=False)
+                oldest.device.close()
+            return agent
+
+    def close(self) -> None:
+        """Close all devices."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].device.close()
+
+    def __enter__(self) -> "DevicePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_pool: DevicePool | None = None
+
+
+@contextlib.contextmanager
+def serving(pool: DevicePool) -> Iterator[None]:
+    """Answer the nodes of a simulation in this process from ``pool`` while the block runs."""
+    global _pool
+    if _pool is not None:
+        raise RuntimeError("A simulation is running in this process already.")
+    _pool = pool
+    try:
+        yield
+    finally:
+        _pool = None
+
+
+@contextlib.contextmanager
+def agent_of(node_config: NodeConfig) -> Iterator[Agent]:
+    """Give the agent of this node: the simulation's, or that of the device the node's owner configured.
+
+    In deployment the owner starts the node with ``device`` (its folder) and ``key-file`` (mode 0600) in its node
+    configuration, and ``secret-file`` where the device secret does not lie in the user's state folder. Raises
+    `UpdateError` where the first two are missing.
+    """
+    if _pool is not None:
+        yield _pool.agent(str(node_config["device"]))
+        return
+    folder, key_file = node_config.get("device"), node_config.get("key-file")
+    if not isinstance(folder, str) or not isinstance(key_file, str):
+        raise UpdateError('Start the node with --node-config \'device="FOLDER" key-file="FILE"\'.')
+    secret_file = node_config.get("secret-file")
+    secret = FileSecret(secret_file) if isinstance(secret_file, str) else None
+    with Device.open(folder, DeviceKey.from_file(Path(key_file)), secret=secret) as device:
+        yield Agent(device)
