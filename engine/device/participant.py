@@ -27,6 +27,7 @@ from engine.model.training import TrainingPlan, train
 from engine.owner.account import Account, Contribution, Standing
 from engine.owner.consent import PERSONALIZATION
 from engine.owner.modes import MODES, suffices
+from engine.owner.publisher import Publishers
 from engine.owner.stage import Stage
 from engine.personal.personalizer import device_answer
 from engine.personal.rescorer import Floats, Integers
@@ -176,6 +177,15 @@ class Participant(BackedUpKeeper):
     def account(self) -> Account:
         """What this device gave to rounds, and the owner's limits."""
         return self._account
+
+    @property
+    def publisher(self) -> bytes | None:
+        """The key of the publisher that this device trusts."""
+        return Publishers(self._store).key
+
+    def trust_publisher(self, key: bytes) -> None:
+        """Trust it."""
+        Publishers(self._store).trust(key)
 
     @property
     def stage(self) -> Stage:

@@ -51,6 +51,7 @@ class Contribution:
     sent: str
     size_bytes: int
     again: bool = False
+    rho: float | None = None
 
     def to_bytes(self) -> bytes:
         """The ledger's entry."""
@@ -143,7 +144,7 @@ class Account:
                 told = told.plus_one(contribution.time)
         return told
 
-    def require_left(self, *, now: float) -> None:
+    def require_left(self, *, now: float, rho: float | None = 0.0) -> None:
         """Raise `BudgetError` if the owner's limits forbid one more contribution at ``now`` (Unix seconds)."""
         self._after_one_more(now)
 

@@ -17,10 +17,14 @@ from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
 from engine.model.training import TrainingPlan
 from engine.owner.account import Contribution, digest
 from engine.owner.consent import PERSONALIZATION
-from engine.owner.modes import OPEN
+from engine.owner.modes import CENTRAL, OPEN
 from federation.agent.choice_request import ChoiceRequest, choice_answer
 from federation.agent.limits import MOST_LOCAL_STEPS
+from federation.agent.private import PrivateAgent, require_participations_left
+from federation.agent.terms import NoisyTerms, asked_hash
 from federation.errors import UpdateError
+from federation.privacy.sampling import drawn
+from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats, clip
 
 WIRE = "<f4"  # What an update's numbers are on the wire and in the ledger's hash.
@@ -69,14 +73,48 @@ class StatisticsRequest:
         return digest(json.dumps(terms, sort_keys=True).encode())
 
 
-Request = TrainRequest | StatisticsRequest | ChoiceRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CentralRequest:
+    """What the server asks for in a round of central mode; all of it is public."""
+
+    terms: NoisyTerms
+    flat: Floats  # the global model, (d,)
+
+    purpose = PERSONALIZATION
+
+    @property
+    def run(self) -> str:
+        """Which federation asks."""
+        return self.terms.run
+
+    @property
+    def server_round(self) -> int:
+        """The round's number."""
+        return self.terms.server_round
+
+    @property
+    def mode(self) -> str:
+        """The terms' own."""
+        return self.terms.mode
+
+    @property
+    def catalogue(self) -> str:
+        """The fingerprint of the labels."""
+        return self.terms.catalogue
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that is asked."""
+        return asked_hash(self.terms.to_bytes(), self.flat).hex()
+
+
+Request = CentralRequest | TrainRequest | StatisticsRequest | ChoiceRequest
 
 
 class Agent:
     """One device's agent. It holds the open `Device` and decides what leaves it."""
 
     def __init__(self, device: Device) -> None:
-        self.device = device
+        self.device, self.private = device, PrivateAgent(device)
 
     def train(self, request: TrainRequest, *, node_id: int) -> Floats:
         """Return global + clipped delta, float32 (d,), once the device's ledger says so.
@@ -100,7 +138,24 @@ class Agent:
         """Return the sums about choices, float32 (`ChoiceRequest.length`,), clipped; else as :meth:`train`."""
         return self._answered(request, lambda: choice_answer(self.device, request))
 
-    def _require_same_catalogue(self, request: TrainRequest | StatisticsRequest) -> None:
+    def central(self, request: CentralRequest, *, node_id: int) -> Floats:
+        """Return global + clipped delta, as :meth:`train` does, if the device draws itself into the round."""
+        terms = request.terms
+        if terms.mode != CENTRAL:
+            raise UpdateError(f"Expected terms of a round in central mode, got {terms.mode!r}.")
+        self._require_same_catalogue(request)
+
+        def update() -> Floats:
+            if not drawn(terms.q, SecureStream()):
+                raise UpdateError("This device did not draw itself into the round.")
+            require_participations_left(self.device.account, terms)
+            rng = np.random.default_rng([terms.seed, terms.server_round, node_id])
+            trained = self.device.train(request.flat, plan=terms.training, hold_back=terms.hold_back, rng=rng)
+            return request.flat + clip(trained - request.flat, terms.clip_norm)
+
+        return self._answered(request, update, rho=terms.rho)
+
+    def _require_same_catalogue(self, request: CentralRequest | TrainRequest | StatisticsRequest) -> None:
         """Raise `UpdateError` unless the request's numbers stand for the labels that this device knows.
 
         Another version may have as many labels: what was added up then would mean something else.
@@ -108,28 +163,28 @@ class Agent:
         if request.catalogue != self.device.model.catalogue.fingerprint:
             raise UpdateError("This device has another version of the catalogue than the server asks about.")
 
-    def _answered(self, request: Request, make: Callable[[], Floats]) -> Floats:
-        if request.mode != OPEN:
-            raise UpdateError(f"This agent knows no rounds in the mode {request.mode!r}.")
+    def _answered(self, request: Request, make: Callable[[], Floats], *, rho: float | None = None) -> Floats:
+        if request.mode != (OPEN if rho is None else CENTRAL):
+            raise UpdateError(f"This agent knows no such rounds in the mode {request.mode!r}.")
         try:
             for _ in range(_ATTEMPTS):
                 with contextlib.suppress(ChangedMeanwhileError):
-                    return self._given(request, make)
+                    return self._given(request, make, rho)
         except (ConsentError, BudgetError) as error:
             raise UpdateError(str(error)) from None
         raise UpdateError("The device was used all the while that its update was made.")
 
-    def _given(self, request: Request, make: Callable[[], Floats]) -> Floats:
+    def _given(self, request: Request, make: Callable[[], Floats], rho: float | None) -> Floats:
         """What leaves, noted. Raises `ConsentError`, `BudgetError` and `ChangedMeanwhileError`."""
         asked, standing = request.digest(), self.device.account.standing()
         sent = self.device.contribute_again(asked, mode=request.mode, purpose=request.purpose)
         if sent is not None:
             return np.frombuffer(sent, dtype=WIRE).astype(np.float32)
         # Before the work, which would be in vain; and once more where it is charged.
-        self.device.account.require_left(now=time.time())
+        self.device.account.require_left(now=time.time(), rho=rho)
         update = make()
         payload = update.astype(WIRE).tobytes()
-        self.device.contribute(_noted(request, asked, payload), payload, standing=standing)
+        self.device.contribute(_noted(request, asked, payload, rho), payload, standing=standing)
         return update
 
     def _trained(self, request: TrainRequest, node_id: int) -> Floats:
@@ -142,7 +197,7 @@ class Agent:
         return clip(statistics.astype(np.float32), request.clip_norm)
 
 
-def _noted(request: Request, asked: str, payload: bytes) -> Contribution:
+def _noted(request: Request, asked: str, payload: bytes, rho: float | None) -> Contribution:
     """What the ledger is to say of ``payload``."""
     return Contribution(
         time=time.time(),
@@ -154,4 +209,5 @@ def _noted(request: Request, asked: str, payload: bytes) -> Contribution:
         model=digest(request.flat.astype(WIRE).tobytes()),
         sent=digest(payload),
         size_bytes=len(payload),
+        rho=rho,
     )

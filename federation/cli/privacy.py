@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from federation.privacy.parameters import NoiseParameters
 
 _NOISES = {"discrete-gaussian": "discrete Gaussian", "skellam": "Skellam"}
-_SIZES = 60  # Of cohorts that are tried, at most.
 
 
 @click.command(name="privacy")
@@ -58,6 +57,7 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
     noise on a round's mean update is, over all numbers, in clip norms too. Only the noise of the fewest honest devices
     that a lying server can unmask the sum of is counted on. Finding z may take half a minute, once.
     """
+    from federation.agent.cohorts import honest_share
     from federation.privacy.calibration import calibrate
     from federation.privacy.sampling import cohort_bounds
 
@@ -65,7 +65,7 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
     plan = _plan(**given)
     whose = against or ("released" if plan.mode == "central" else "server")
     floor, ceiling = cohort_bounds(plan.devices, plan.cohort)
-    share = 1.0 if plan.mode == "central" else _honest_share(floor, ceiling, dropout, colluding)
+    share = 1.0 if plan.mode == "central" else honest_share(floor, ceiling, dropout=dropout, colluding=colluding)
     rows = []
     for wanted in epsilon:
         z = calibrate(plan, wanted, against=whose)
@@ -110,25 +110,6 @@ def _plan(
         noise=_NOISES[noise],
         mode=mode,
     )
-
-
-def _honest_share(floor: int, ceiling: int, dropout: float, colluding: float) -> float:
-    """The least share of a cohort in any sum that is unmasked, in hundredths, over sizes from floor to ceiling.
-
-    Sizes that the secure sum has no graph for are left out: devices refuse such rounds.
-    """
-    from federation.secagg.errors import ParameterError
-    from federation.secagg.parameters import parameters
-
-    shares, refused = [], None
-    for size in sorted({floor + (ceiling - floor) * step // _SIZES for step in range(_SIZES + 1)}):
-        try:
-            shares.append(parameters(size, dropout, colluding).smallest_sum / size)
-        except ParameterError as error:
-            refused = error
-    if not shares and refused is not None:
-        raise refused
-    return math.floor(100 * min(shares)) / 100
 
 
 def _guaranteed(

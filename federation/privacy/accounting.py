@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from engine.owner.modes import CENTRAL, PRIVATE
 from federation.errors import PrivacyError
 from federation.privacy.noise import DISCRETE_GAUSSIAN, NOISES, SKELLAM, SMOOTHING_VARIANCE
 from federation.privacy.quantise import scale_for, squared_norm_bound
@@ -33,7 +34,6 @@ from federation.privacy.rdp import (
 )
 from federation.privacy.sampling import sampling_rate
 
-CENTRAL, PRIVATE = "central", "private"
 PROVED_MODES = (PRIVATE, CENTRAL)
 _PLD_STEP = 1e-4
 

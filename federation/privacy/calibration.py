@@ -19,9 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine.owner.modes import CENTRAL
 from federation.errors import PrivacyError
 from federation.privacy.accounting import (
-    CENTRAL,
     PrivacyPlan,
     amplified_bound,
     amplified_epsilon,

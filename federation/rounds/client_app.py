@@ -5,7 +5,7 @@ A reply holds one float32 array and the constant weight 1; whatever else would l
 
 # isort: off
 import federation.rounds.flower_env  # noqa: F401 - before Flower
-from flwr.app import Context, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 # isort: on
@@ -15,12 +15,16 @@ import numpy as np
 
 from engine.model.training import TrainingPlan
 from engine.personal.shrinkage import ANSWER_LENGTH
-from federation.agent.agent import StatisticsRequest, TrainRequest
+from federation.agent.agent import CentralRequest, StatisticsRequest, TrainRequest
 from federation.agent.choice_request import ChoiceRequest
 from federation.agent.pool import agent_of
+from federation.agent.private import ADVERT, INPUT
+from federation.agent.terms import NoisyTerms
 from federation.errors import UpdateError
 from federation.privacy.update import Floats
 from federation.rounds.choice_rounds import CHOICE_MESSAGE, FACTORS, ITEMS, STEP
+from federation.rounds.noisy_rounds import CENTRAL_MESSAGE
+from federation.rounds.private_rounds import MESSAGE, PRIVATE_MESSAGE, ROSTER, STAGE, TERMS, answer_of
 from federation.rounds.strategy import (
     ARRAY,
     ARRAYS,
@@ -42,8 +46,11 @@ def only_updates_leave(message: Message, context: Context, call_next: Callable[[
     try:
         reply = call_next(message, context)
         if reply.has_content():
-            reply_array(reply.content, length=_reply_length(message))
-            return reply
+            if message.metadata.message_type != PRIVATE_MESSAGE:
+                reply_array(reply.content, length=_reply_length(message))
+                return reply
+            if answer_of(reply) is not None:
+                return reply
     # The edge of the device: the text of whatever went wrong may quote a record, so none of it may pass.
     except Exception:  # noqa: BLE001
         pass
@@ -77,6 +84,40 @@ def choice(message: Message, context: Context) -> Message:
     return _reply(sums, message)
 
 
+@app.train("central")
+def central(message: Message, context: Context) -> Message:
+    """Relay a request of central mode to the agent, and its update back."""
+    terms = NoisyTerms.from_bytes(_bytes(message.content.config_records[CONFIG][TERMS]))
+    with agent_of(context.node_config) as agent:
+        update = agent.central(CentralRequest(terms=terms, flat=_model(message)), node_id=context.node_id)
+    return _reply(update, message)
+
+
+@app.train("private")
+def private(message: Message, context: Context) -> Message:
+    """Relay one stage of a private round to the agent, and its answer back."""
+    config = message.content.config_records[CONFIG]
+    stage, told = str(config[STAGE]), _bytes(config[MESSAGE])
+    with agent_of(context.node_config) as agent:
+        if stage == ADVERT:
+            answer = agent.private.advert(told, terms=_bytes(config[TERMS]), roster=_bytes(config[ROSTER]))
+        elif stage == INPUT:
+            answer = agent.private.input(told, flat=_model(message))
+        else:
+            answer = agent.private.answer(stage, told)
+    return Message(RecordDict({CONFIG: ConfigRecord({MESSAGE: answer})}), reply_to=message)
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise UpdateError("Expected bytes.")
+    return value
+
+
+def _model(message: Message) -> Floats:
+    return np.asarray(message.content.array_records[ARRAYS][ARRAY].numpy(), dtype=np.float32)
+
+
 def _reply(values: Floats, message: Message) -> Message:
     content = RecordDict({ARRAYS: as_arrays(values), METRICS: MetricRecord({WEIGHT: 1.0})})
     return Message(content, reply_to=message)
@@ -90,7 +131,7 @@ def _request(message: Message, *, run: str) -> TrainRequest:
     config = message.content.config_records[CONFIG]
     return TrainRequest(
         run=run,
-        flat=np.asarray(message.content.array_records[ARRAYS][ARRAY].numpy(), dtype=np.float32),
+        flat=_model(message),
         catalogue=str(config[CATALOGUE]),
         server_round=int(config["server-round"]),  # type: ignore[arg-type]
         mode=str(config["mode"]),
@@ -137,7 +178,7 @@ def _reply_length(message: Message) -> int:
     """How many numbers may leave in answer to ``message``: of a model, of the statistics, or of sums about choices."""
     if message.metadata.message_type == CHOICE_MESSAGE:
         return _choice_request(message, run="").length
-    if message.metadata.message_type != MessageType.TRAIN:
+    if message.metadata.message_type not in (MessageType.TRAIN, CENTRAL_MESSAGE):
         return ANSWER_LENGTH
     shape = message.content.array_records[ARRAYS][ARRAY].shape
     if len(shape) != 1:

@@ -9,19 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from engine.owner.modes import OPEN
+from engine.owner.modes import CENTRAL, MODES, OPEN, PRIVATE
 from federation.agent.limits import MOST_LOCAL_STEPS
 from federation.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.model.training import TrainingPlan
 
-STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi")
+OPEN_STRATEGIES = ("fedmedian", "fedtrimmedavg", "krum")  # They need single updates.
+STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", *OPEN_STRATEGIES)
 
 MOST_RESCORER_STEPS = 3  # Newton's steps converge in two or three, and each is a contribution of every device.
 # Where a run lies and how long it may wait do not change a bit of its result.
-_FREE = ("resume", "out", "deadline-s", "model", "choice")
-MODE_NOTICE = "open: updates visible to the server"
+_FREE = ("resume", "out", "deadline-s", "model", "choice", "roster")
+MODE_NOTICES = {
+    OPEN: "open: updates visible to the server",
+    CENTRAL: "central: updates visible to a trusted server, which adds noise",
+    PRIVATE: "private: the server sees sums, with noise from the devices",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +35,18 @@ class RunSettings:
 
     ``cohort`` devices are invited a round, and at least ``min_replies`` valid answers are needed (0 means half of the
     cohort, rounded up). Each device takes ``local_steps`` steps of ``learning_rate`` and clips its update to an L2
-    norm of ``clip_norm``. ``server_learning_rate`` is that of fedadam and fedyogi, ``proximal_mu`` that of fedprox.
+    norm of ``clip_norm``. ``server_learning_rate`` is that of fedadam and fedyogi, ``proximal_mu`` that of fedprox,
+    ``byzantine`` the share of a cohort that fedtrimmedavg leaves out on either side and that krum takes for lying.
     The server adds to each mean update what ``ridge``/2·‖W − W₀‖² in every device's loss would, W₀ being half of the
     start model without its biases.
     After these ``rounds`` come ``rescorer_steps`` Newton steps, at most 3, of the re-scorer's population weights, for
     which each device's statistics are clipped to ``rescorer_clip``. ``deadline_s`` bounds a round in seconds.
     Where ``choice`` names a model of choices to start from, the run is about choices instead: ``rounds`` steps for the
     basis of its factors and four for the rest, each device's sums clipped to ``choice_clip``.
+    In ``mode`` "private" or "central" each of the devices on the signed ``roster`` (a file) draws itself at a rate by
+    which they are ``cohort`` on average, and the noise, of the kind ``noise``, keeps the run within ``epsilon`` at
+    ``delta``: against the server in private mode, of the released model in central mode. A device takes part at most
+    ``participations`` times (0: what one in a hundred would exceed).
     ``model`` is the checkpoint to start from and ``out`` the folder for the checkpoint after each round; with
     ``resume`` the run continues from the latter.
     """
@@ -50,12 +60,18 @@ class RunSettings:
     server_learning_rate: float = 0.05
     proximal_mu: float = 0.1
     ridge: float = 0.16
+    byzantine: float = 0.2
     clip_norm: float = 1.0
     rescorer_steps: int = 3
     rescorer_clip: float = 1000.0
     seed: int = 0
     deadline_s: float = 3600.0
     mode: str = OPEN
+    epsilon: float = 8.0
+    delta: float = 1e-5
+    noise: str = "discrete Gaussian"
+    participations: int = 0
+    roster: str = ""
     model: str = ""
     choice: str = ""
     choice_clip: float = 100.0
@@ -70,6 +86,7 @@ class RunSettings:
             ("local_steps", 1),
             ("rescorer_steps", 0),
             ("seed", 0),
+            ("participations", 0),
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -85,20 +102,38 @@ class RunSettings:
             "rescorer_clip",
             "choice_clip",
             "deadline_s",
+            "epsilon",
         ):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be positive and finite.")
+        if not isinstance(self.byzantine, int | float) or not 0 <= self.byzantine < 0.5:
+            raise ConfigError(f"Expected byzantine={self.byzantine!r} in [0, 0.5).")
         for name in ("proximal_mu", "ridge"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be at least 0 and finite.")
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"Expected strategy={self.strategy!r} to be one of {', '.join(STRATEGIES)}.")
-        if self.mode != OPEN:
-            raise ConfigError(f"Expected mode={self.mode!r} to be {OPEN!r}: this release has no other.")
+        self._check_mode()
         if self.min_replies > self.cohort:
             raise ConfigError(f"Expected min-replies={self.min_replies} to be at most cohort={self.cohort}.")
+
+    def _check_mode(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"Expected mode={self.mode!r} to be one of {', '.join(MODES)}.")
+        if not isinstance(self.delta, int | float) or not 0 < self.delta < 1:
+            raise ConfigError(f"Expected delta={self.delta!r} in (0, 1).")
+        if self.mode == OPEN:
+            return
+        if self.strategy in OPEN_STRATEGIES:
+            raise ConfigError(
+                f"Expected mode={self.mode!r} with another strategy: {self.strategy} needs to see single updates."
+            )
+        if self.rescorer_steps or self.choice:
+            raise ConfigError(
+                f"Expected rescorer-steps=0 and no choice in mode={self.mode!r}: its rounds learn the model alone."
+            )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "RunSettings":
@@ -147,3 +182,4 @@ def _hyphens(name: str) -> str:
 
 
 DEFAULTS = {field.name: field.default for field in fields(RunSettings)}
+MODE_NOTICE = MODE_NOTICES[OPEN]

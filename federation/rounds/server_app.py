@@ -22,10 +22,12 @@ import numpy as np
 from engine.choices.model import ChoiceModel
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
+from engine.owner.modes import OPEN
 from engine.personal.rescorer import KAPPA
 from federation.errors import CheckpointError
 from federation.rounds.choice_rounds import CHOICE_FILE, check_start, learn_choices
-from federation.rounds.config import MODE_NOTICE, RunSettings
+from federation.rounds.config import MODE_NOTICES, RunSettings
+from federation.rounds.noisy_rounds import learn_with_noise, load_roster
 from federation.rounds.rescorer_rounds import learn_population_weights
 from federation.rounds.strategy import ARRAY, CATALOGUE, TacitStrategy, as_arrays, make_strategy
 
@@ -45,6 +47,9 @@ def main(grid: Grid, context: Context) -> None:
     if model.round > model.begun:
         _check_same_run(settings, model)
     keep = _keeper(settings)
+    if settings.mode != OPEN:
+        learn_with_noise(grid, strategy, settings, model, load_roster(settings), keep)
+        return
     if model.round - model.begun < settings.rounds:
         model = _train(grid, strategy, settings, model, keep)
     learn_population_weights(grid, strategy, settings, model, keep)
@@ -135,10 +140,10 @@ def _keeper(settings: RunSettings) -> Callable[[Checkpoint], None]:
 
     def keep(model: Checkpoint) -> None:
         if settings.out:
-            dataclasses.replace(model, notes=notes).save(Path(settings.out) / CHECKPOINT_FILE)
+            dataclasses.replace(model, notes={**model.notes, **notes}).save(Path(settings.out) / CHECKPOINT_FILE)
 
     return keep
 
 
 def _notes(settings: RunSettings) -> dict[str, str]:
-    return {"settings": json.dumps(settings.to_config(), sort_keys=True), "mode": MODE_NOTICE}
+    return {"settings": json.dumps(settings.to_config(), sort_keys=True), "mode": MODE_NOTICES[settings.mode]}

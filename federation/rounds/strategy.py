@@ -4,14 +4,15 @@ Each is a subclass of Flower's own class: sampling is drawn from the run's seed 
 number with the state of an earlier run, malformed replies are dropped before aggregation, and a round with too few
 valid ones raises `RoundError`. The aggregation itself is Flower's; the server alone adds the pull of a ridge to the
 mean, towards half of the model that the run began with, since a few rows a label do not say more. Sources: McMahan et
-al. 2017 (fedavg); Li et al. 2020 (fedprox); Reddi et al. 2021 (fedadam, fedyogi); Hoerl and Kennard 1970 (ridge).
+al. 2017 (fedavg); Li et al. 2020 (fedprox); Reddi et al. 2021 (fedadam, fedyogi); Yin et al. 2018
+(fedmedian, fedtrimmedavg); Blanchard et al. 2017 (krum); Hoerl and Kennard 1970 (ridge).
 """
 
 # isort: off
 import federation.rounds.flower_env  # noqa: F401 - before Flower
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, FedTrimmedAvg, FedYogi, Krum
 
 # isort: on
 import functools
@@ -148,6 +149,22 @@ class StrictRounds:
         # In an order of their own, so that the sum does not depend on who answered first.
         return sorted(valid, key=lambda reply: reply.metadata.src_node_id)
 
+    def apply(self, current: int, flat: Floats, mean: Floats) -> Floats:
+        """Return the model (d,) after ``flat`` (d,) and the mean update ``mean`` (d,) of round ``current``.
+
+        It is the strategy's own step, on one update that nobody sent alone.
+        """
+        arrays = as_arrays(flat)
+        self._current = flat
+        if hasattr(self, "current_arrays"):  # Of those that step by moments.
+            vars(self)["current_arrays"] = {ARRAY: arrays[ARRAY].numpy()}
+        one = Message(RecordDict({ARRAYS: as_arrays(flat + mean), METRICS: MetricRecord({WEIGHT: 1.0})}), 1, "train")
+        result: tuple[ArrayRecord | None, MetricRecord | None] = super().aggregate_train(current, [one])  # type: ignore[misc]
+        after, _ = result
+        if after is None:
+            raise RoundError(f"Round {current} failed: the strategy made no model of the sum.")
+        return np.asarray(after[ARRAY].numpy(), dtype=np.float32)
+
     def hold_to(self, start: Checkpoint) -> None:
         """Pull the rounds' model towards half of ``start``, its biases excepted, as far as the settings' ridge says."""
         if self.settings.ridge:
@@ -208,7 +225,21 @@ class TacitFedYogi(StrictRounds, FedYogi, _Ridge):
     """Flower's FedYogi with strict rounds."""
 
 
-TacitStrategy = TacitFedAvg | TacitFedProx | TacitFedAdam | TacitFedYogi
+class TacitFedMedian(StrictRounds, _Ridge, FedMedian):
+    """Flower's median of each number, pulled by the ridge, with strict rounds."""
+
+
+class TacitFedTrimmedAvg(StrictRounds, _Ridge, FedTrimmedAvg):
+    """Flower's mean without the outermost of each number, pulled by the ridge, with strict rounds."""
+
+
+class TacitKrum(StrictRounds, _Ridge, Krum):
+    """Flower's choice of the update that is nearest to others, pulled by the ridge, with strict rounds."""
+
+
+TacitStrategy = (
+    TacitFedAvg | TacitFedProx | TacitFedAdam | TacitFedYogi | TacitFedMedian | TacitFedTrimmedAvg | TacitKrum
+)
 
 
 def make_strategy(settings: RunSettings) -> TacitStrategy:
@@ -230,8 +261,14 @@ def make_strategy(settings: RunSettings) -> TacitStrategy:
         strategy = TacitFedProx(**common, proximal_mu=settings.proximal_mu)
     elif settings.strategy == "fedadam":
         strategy = TacitFedAdam(**common, eta=settings.server_learning_rate)
-    else:
+    elif settings.strategy == "fedyogi":
         strategy = TacitFedYogi(**common, eta=settings.server_learning_rate)
+    elif settings.strategy == "fedmedian":
+        strategy = TacitFedMedian(**common)
+    elif settings.strategy == "fedtrimmedavg":
+        strategy = TacitFedTrimmedAvg(**common, beta=settings.byzantine)
+    else:
+        strategy = TacitKrum(**common, num_malicious_nodes=int(settings.byzantine * settings.cohort))
     strategy.settings, strategy.first_round = settings, 1
     return strategy
 

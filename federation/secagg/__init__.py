@@ -25,7 +25,7 @@ from federation.secagg.errors import (
 from federation.secagg.keys import SigningKey
 from federation.secagg.messages import sizes
 from federation.secagg.parameters import Parameters, parameters
-from federation.secagg.roster import Roster, open_roster, sign_roster
+from federation.secagg.roster import Roster, open_roster, sign_roster, unsigned_roster
 from federation.secagg.server import ServerRound
 from federation.secagg.terms import Announcement, History, Policy, Terms
 
@@ -58,4 +58,5 @@ __all__ = [
     "parameters",
     "sign_roster",
     "sizes",
+    "unsigned_roster",
 ]

@@ -267,6 +267,23 @@ class DeviceRound(Secret):
         return Answer(reply=reply, round=DeviceRound(after, self._roster, self._policy, self._identity))
 
     @property
+    def found(self) -> Parameters:
+        """What follows from the cohort, once it was answered. Raises ``ReplayError`` before."""
+        if self._state.stage < _REVEAL:
+            raise ReplayError("The cohort is not known yet: answer it first.")
+        return Parameters.decode(self._state.found)
+
+    @property
+    def announcement(self) -> bytes:
+        """The message that opened the round."""
+        return self._state.announcement
+
+    @property
+    def index(self) -> int:
+        """The device's place on the roster."""
+        return self._state.index
+
+    @property
     def _announcement(self) -> Announcement:
         return Announcement.decode(self._state.announcement)
 

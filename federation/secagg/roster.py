@@ -66,6 +66,17 @@ def open_roster(signed: bytes, *, publisher: bytes, seen: int = 0) -> Roster:
         verify(publisher, signature, _LABEL + encoded)
     except PeerKeyError:
         raise RosterError("The roster is not signed by the pinned publisher: refuse it.") from None
+    roster = unsigned_roster(signed)
+    if roster.version < seen:
+        raise RosterRollbackError(
+            f"The roster has version {roster.version}, this device has seen {seen}: refuse the older one."
+        )
+    return roster
+
+
+def unsigned_roster(signed: bytes) -> Roster:
+    """The roster in ``signed``, whoever signed it: for a server, which vouches for none. Raises ``RosterError``."""
+    encoded = signed[:-SIGNATURE_BYTES]
     try:
         layout, version, count = _HEAD.unpack_from(encoded)
     except struct.error:
@@ -73,9 +84,4 @@ def open_roster(signed: bytes, *, publisher: bytes, seen: int = 0) -> Roster:
     if layout != _VERSION or len(encoded) != _HEAD.size + KEY_BYTES * count:
         raise RosterError("The roster is of another format or size: update this program, or get it again.")
     keys = tuple(encoded[at : at + KEY_BYTES] for at in range(_HEAD.size, len(encoded), KEY_BYTES))
-    roster = Roster(version=version, keys=keys)
-    if version < seen:
-        raise RosterRollbackError(
-            f"The roster has version {version}, this device has seen {seen}: refuse the older one."
-        )
-    return roster
+    return Roster(version=version, keys=keys)

@@ -14,7 +14,6 @@ from engine.device.device import Device
 from engine.encoders.encoder import Vectors
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import start_checkpoint
-from engine.owner.modes import OPEN
 from federation.data.choices import ChoiceSplit
 from federation.simulation.fleet import Fleet, Member
 from store import DeviceKey
@@ -48,7 +47,7 @@ class ChoiceFleet(Fleet):
         key.write(self._key(member.name))
         folder, secret = self._store(member.name), self._secret(member.name)
         with Device.create(folder, key, model=self.start, encoder=self._encoder, secret=secret) as device:
-            device.allow_rounds(OPEN)
+            device.allow_rounds(self.mode)
             device.load_choice_model(self._choice_model)
             rows = self._choices[member.name]
             # Where one has no ts all have the same time, which says that nothing tells their order.

@@ -16,13 +16,14 @@ import numpy as np
 from engine.device.device import Device, Memory
 from engine.device.evaluation import Answers, ranks_of
 from engine.encoders.encoder import Encoder, Vectors
-from engine.model.checkpoint import Checkpoint
+from engine.model.checkpoint import Checkpoint, write_atomically
 from engine.owner.modes import OPEN
 from engine.personal.personalizer import Evidence, Personalizer
 from engine.personal.rescorer import Floats, LabelledMemory
 from federation.agent.pool import DevicePool
 from federation.data.dataset import Row
 from federation.errors import DataError
+from federation.secagg import Roster, SigningKey, sign_roster
 from store import DeviceKey, FileSecret, StoreError
 
 
@@ -69,8 +70,11 @@ def members(split: Sequence[tuple[str, Sequence[Row], Sequence[Row]]], *, late: 
 class Fleet:
     """The devices of ``members`` in ``folder``, made from the start model ``start`` with one encoder."""
 
-    def __init__(self, folder: Path, people: Sequence[Member], *, start: Checkpoint, encoder: Encoder) -> None:
-        self.folder, self.people, self.start = folder, list(people), start
+    def __init__(
+        self, folder: Path, people: Sequence[Member], *, start: Checkpoint, encoder: Encoder, mode: str = OPEN
+    ) -> None:
+        """``mode`` is that of the rounds that their owners allow."""
+        self.folder, self.people, self.start, self.mode = folder, list(people), start, mode
         self._encoder = encoder
 
     def fill(self, *, tick: Callable[[], None] = lambda: None) -> None:
@@ -81,6 +85,14 @@ class Fleet:
             if not self._is_whole(member):
                 self._make(member)
             tick()
+
+    def sign_roster(self, pool: DevicePool) -> Path:
+        """Write the roster of the devices of the rounds, signed by the fleet's publisher; the file."""
+        there = [pool.agent(member.name).device for member in self.people if not member.late]
+        keys = tuple(SigningKey(device.round_identity()).public for device in there)
+        path = self.folder / "roster"
+        write_atomically(path, sign_roster(Roster(version=1, keys=keys), self._publisher()))
+        return path
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors (n, d) of texts by the fleet's encoder."""
@@ -124,6 +136,13 @@ class Fleet:
     def _secret(self, name: str) -> FileSecret:
         return FileSecret(self.folder / "keys" / f"{name}.secret")
 
+    def _publisher(self) -> SigningKey:
+        """The key that vouches for this fleet's devices, made at its first use (mode 0600)."""
+        path = self.folder / "keys" / "publisher.key"
+        if not path.is_file():
+            write_atomically(path, SigningKey.generate().private_bytes())
+        return SigningKey(path.read_bytes())
+
     def _is_whole(self, member: Member) -> bool:
         if not self._key(member.name).is_file() or not self._store(member.name).is_dir():
             return False
@@ -143,7 +162,8 @@ class Fleet:
         with Device.create(
             self._store(member.name), key, model=self.start, encoder=self._encoder, secret=self._secret(member.name)
         ) as device:
-            device.allow_rounds(OPEN)
+            device.allow_rounds(self.mode)
+            device.trust_publisher(self._publisher().public)
             device.remember_many([Memory(text=row.text, label=row.label, time=row.time) for row in member.train])
 
 

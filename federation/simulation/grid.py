@@ -102,10 +102,7 @@ class InProcessGrid(Grid):
         if not messages:
             return []
         config = messages[0].content.config_records[CONFIG]
-        traffic = RoundTraffic(server_round=int(config["server-round"]), asked=len(messages))  # type: ignore[arg-type]
-        self.traffic.append(traffic)
-        flat = np.array(messages[0].content.array_records[ARRAYS][ARRAY].numpy())
-        self._watch.on_round(traffic.server_round, flat)
+        traffic = self._traffic_of(int(config["server-round"]), messages)  # type: ignore[arg-type]
         ids = []
         for message in messages:
             self._count += 1
@@ -121,6 +118,16 @@ class InProcessGrid(Grid):
             self._watch.on_reply()
         self._watch.on_traffic(traffic)
         return ids
+
+    def _traffic_of(self, server_round: int, messages: list[Message]) -> RoundTraffic:
+        """The traffic of this round, to add to: a private round has several exchanges, one of which has the model."""
+        content, last = messages[0].content, self.traffic[-1] if self.traffic else None
+        if ARRAYS in content:
+            self._watch.on_round(server_round, np.array(content.array_records[ARRAYS][ARRAY].numpy()))
+        if last is None or last.server_round != server_round:
+            last = RoundTraffic(server_round=server_round, asked=len(messages))
+            self.traffic.append(last)
+        return last
 
     def _answer(self, message: Message, traffic: RoundTraffic) -> Message:
         node = message.metadata.dst_node_id

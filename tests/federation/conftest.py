@@ -73,9 +73,11 @@ class Town:
 
     def run(self, *, watch: Watch | None = None, **given: Any) -> Checkpoint:
         """Run rounds (fedavg over all devices, no Newton steps, unless ``given`` says otherwise): the checkpoint."""
-        settings = self.settings(**given)
         self.traffic = []
         with self.fleet.pool() as pool:
+            if self.fleet.mode != "open":
+                given = {"mode": self.fleet.mode, "roster": str(self.fleet.sign_roster(pool))} | given
+            settings = self.settings(**given)
             self.traffic = run_rounds(settings, self.names, pool, watch=watch)
         return Checkpoint.load(Path(settings.out) / "checkpoint.safetensors")
 
@@ -94,9 +96,9 @@ def rows() -> Callable[..., list[Row]]:
 def town_of(tmp_path: Path, toy: Any) -> Callable[..., Town]:
     """Make a filled fleet of a split on the toy encoder."""
 
-    def make(split: Split, *, name: str = "town") -> Town:
+    def make(split: Split, *, name: str = "town", mode: str = "open") -> Town:
         catalogue = Catalogue.from_names(public_labels(split))
-        fleet = Fleet(tmp_path / name, members(split), start=start_checkpoint(catalogue, toy), encoder=toy)
+        fleet = Fleet(tmp_path / name, members(split), start=start_checkpoint(catalogue, toy), encoder=toy, mode=mode)
         fleet.fill()
         return Town(fleet=fleet, out=tmp_path / name / "out")
 

@@ -52,7 +52,7 @@ def test_min_replies_above_the_cohort_is_refused() -> None:
         RunSettings(cohort=2, min_replies=3)
 
 
-@pytest.mark.parametrize("name", ["round", "local_steps", "noise", ""])
+@pytest.mark.parametrize("name", ["round", "local_steps", "noisiness", ""])
 def test_unknown_setting_is_refused_and_the_known_ones_are_named(name: str) -> None:
     with pytest.raises(ConfigError, match="Unknown setting") as refused:
         RunSettings.from_config({name: 1})

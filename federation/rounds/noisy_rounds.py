@@ -1,0 +1,201 @@
+"""A run of rounds whose model is differentially private: from the ε that was set to the noise, round by round.
+
+In **private** mode devices add the noise and mask (`private_rounds`); in **central** mode they send clipped updates and
+the server, which is trusted, adds it. In both each device draws itself with q = K/N, N being the roster's length, and
+the mean is the sum over the fixed q·N, so the server's step is the same: the mean, shrunk towards no change as far as
+the known noise explains it (James and Stein 1961, positive part), or the strategy's own step.
+"""
+
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+# isort: on
+import dataclasses
+import json
+import math
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from engine.model.checkpoint import Checkpoint
+from engine.owner.modes import CENTRAL
+from federation.agent.cohorts import honest_share
+from federation.agent.terms import NoisyTerms
+from federation.errors import ConfigError, UpdateError
+from federation.privacy.accounting import PrivacyGuarantee, PrivacyPlan, guarantee
+from federation.privacy.calibration import RELEASED, SERVER, calibrate
+from federation.privacy.mechanism import central_mean
+from federation.privacy.sampling import cohort_bounds, participation_limit
+from federation.privacy.stream import SecureStream
+from federation.privacy.update import Floats, l2_norm
+from federation.rounds.config import RunSettings
+from federation.rounds.private_rounds import TERMS, PrivateRounds, SignedRoster
+from federation.rounds.strategy import ARRAYS, CONFIG, TacitStrategy, as_arrays, reply_array
+from federation.secagg import RosterError, unsigned_roster
+
+CENTRAL_MESSAGE = "train.central"
+PRIVACY, RUN = "privacy", "run"  # Notes of a checkpoint: what holds for its model, and the run's name.
+
+
+def noisy_plan(settings: RunSettings, *, devices: int, dimension: int) -> PrivacyPlan:
+    """What accounting needs to know of a run over ``devices`` devices of a model of ``dimension`` numbers.
+
+    Raises `PrivacyError` and `ConfigError`.
+    """
+    if settings.cohort > devices:
+        raise ConfigError(f"Expected cohort={settings.cohort} to be at most the {devices} devices on the roster.")
+    q = settings.cohort / devices
+    most = settings.participations or max(1, participation_limit(rounds=settings.rounds, q=q))
+    return PrivacyPlan(
+        devices=devices,
+        cohort=settings.cohort,
+        rounds=settings.rounds,
+        participations=min(most, settings.rounds),
+        delta=settings.delta,
+        dimension=dimension,
+        noise=settings.noise,
+        mode=settings.mode,
+    )
+
+
+def first_terms(settings: RunSettings, model: Checkpoint, *, devices: int, run: str) -> NoisyTerms:
+    """The terms of the first round, its noise calibrated to the settings' ε. Raises as `noisy_plan`."""
+    plan = noisy_plan(settings, devices=devices, dimension=model.flat.size)
+    central = settings.mode == CENTRAL
+    share = 1.0 if central else honest_share(*cohort_bounds(devices, settings.cohort))
+    return NoisyTerms(
+        run=run,
+        mode=settings.mode,
+        server_round=1,
+        rounds=plan.rounds,
+        participations=plan.participations,
+        devices=devices,
+        cohort=plan.cohort,
+        dimension=plan.dimension,
+        catalogue=model.catalogue.fingerprint,
+        hold_back=settings.hold_back(1),
+        local_steps=settings.local_steps,
+        learning_rate=float(settings.learning_rate),
+        proximal_mu=float(settings.proximal_mu) if settings.strategy == "fedprox" else 0.0,
+        seed=settings.seed,
+        clip_norm=float(settings.clip_norm),
+        noise=plan.noise,
+        noise_multiplier=calibrate(plan, settings.epsilon, against=RELEASED if central else SERVER),
+        honest_share=share,
+        delta=plan.delta,
+    )
+
+
+def learn_with_noise(
+    grid: Grid,
+    strategy: TacitStrategy,
+    settings: RunSettings,
+    model: Checkpoint,
+    roster: SignedRoster,
+    keep: Callable[[Checkpoint], None],
+) -> Checkpoint:
+    """Run the rounds that are left after ``model`` and ``keep`` a checkpoint after each; the last one.
+
+    Raises `RoundError` where a round fails, and what `first_terms` raises.
+    """
+    run = model.notes.get(RUN) or secrets.token_hex(16)
+    terms = first_terms(settings, model, devices=len(roster.roster.keys), run=run)
+    given = guarantee(terms.plan, terms.noise_multiplier)
+    notes = {RUN: run, PRIVACY: json.dumps(given.to_json(), sort_keys=True)}
+    means = _means(grid, settings, roster)
+    if model.round > model.begun:
+        strategy.restore(model.tensors, next_round=model.round + 1, begun=model.begun)
+    else:
+        strategy.hold_to(model)
+    for number in range(model.round - model.begun + 1, settings.rounds + 1):
+        here = dataclasses.replace(terms, server_round=number, hold_back=settings.hold_back(number))
+        mean = means(here, model.flat)
+        if settings.strategy in ("fedavg", "fedprox"):
+            mean = shrunk(mean, noise_std(here))
+        flat = strategy.apply(model.begun + number, model.flat, mean)
+        model = dataclasses.replace(model, flat=flat, round=model.begun + number, tensors=strategy.state(), notes=notes)
+        keep(model)
+    return model
+
+
+def noise_std(terms: NoisyTerms) -> float:
+    """The standard deviation of the noise on a number of the mean update, evened out to a full cohort."""
+    noise = terms.noise_of(terms.cohort)
+    return noise.step * math.sqrt(noise.share_variance * terms.cohort) / (terms.q * terms.devices)
+
+
+def shrunk(mean: Floats, std: float) -> Floats:
+    """Return ``mean`` (d,) times the share of its squared norm that noise of ``std`` a number does not explain, or 0.
+
+    It is never farther from the truth in expectation than the mean is, or, for much noise, than no change (James and
+    Stein 1961; Baranchik 1964). It needs no learning rate.
+    """
+    squared = l2_norm(mean) ** 2
+    explained = max(0, len(mean) - 2) * std**2
+    share = max(0.0, 1.0 - explained / squared) if squared > 0 else 0.0
+    return (mean * np.float32(share)).astype(np.float32)
+
+
+def load_roster(settings: RunSettings) -> SignedRoster:
+    """The roster that the settings name. The server does not vouch for it: devices check who signed it.
+
+    Raises `ConfigError` where it is missing or no roster.
+    """
+    if not settings.roster:
+        raise ConfigError(f"Expected roster to name the publisher's signed roster: mode={settings.mode!r} needs one.")
+    try:
+        signed = Path(settings.roster).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"The roster {settings.roster} cannot be read: {error.strerror}.") from None
+    try:
+        return SignedRoster(signed=signed, roster=unsigned_roster(signed))
+    except RosterError as error:
+        raise ConfigError(f"{settings.roster}: {error}") from None
+
+
+def privacy_of(model: Checkpoint) -> PrivacyGuarantee | None:
+    """What the notes of a run's checkpoint say holds for its devices; ``None`` in open mode."""
+    told = model.notes.get(PRIVACY)
+    if told is None:
+        return None
+    values = json.loads(told)
+    return PrivacyGuarantee(
+        **{**values, "eps_server": math.inf if values["eps_server"] is None else values["eps_server"]}
+    )
+
+
+def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> Callable[[NoisyTerms, Floats], Floats]:
+    stream = SecureStream()
+    if settings.mode != CENTRAL:
+        return PrivateRounds(grid, roster, deadline_s=settings.deadline_s, stream=stream).mean
+
+    def mean(terms: NoisyTerms, flat: Floats) -> Floats:
+        told = ConfigRecord({"server-round": terms.server_round, TERMS: terms.to_bytes()})
+        sent = [
+            Message(
+                RecordDict({CONFIG: told, ARRAYS: as_arrays(flat)}),
+                node,
+                CENTRAL_MESSAGE,
+                group_id=str(terms.server_round),
+            )
+            for node in grid.get_node_ids()
+        ]
+        replies = grid.send_and_receive(sent, timeout=settings.deadline_s)
+        updates = [update for reply in replies if (update := _update(reply, flat)) is not None]
+        return central_mean(updates, terms.noise_of(terms.cohort), stream, denominator=terms.q * terms.devices)
+
+    return mean
+
+
+def _update(reply: Message, flat: Floats) -> Floats | None:
+    """A device's clipped change; ``None`` where it abstained or sent anything else."""
+    if reply.has_error():
+        return None
+    try:
+        return reply_array(reply.content, length=len(flat)) - flat
+    except UpdateError:
+        return None

@@ -1,0 +1,150 @@
+"""The server's side of private rounds: six exchanges by the message ``train.private``, a sum, and never one update.
+
+The server invites every node; devices draw themselves. What it gets to see are messages of a secure sum
+(`federation/secagg/PROTOCOL.md`) and, at the end, the sum of noised updates, to which it adds the noise of those that
+dropped out. A device that misses a stage has dropped out. The mean is the sum over the fixed q·N.
+"""
+
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+# isort: on
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK
+from federation.agent.terms import NoisyTerms, asked_hash
+from federation.errors import PrivacyError, RoundError
+from federation.privacy.mechanism import decode, top_up
+from federation.privacy.stream import SecureStream
+from federation.privacy.update import Floats
+from federation.rounds.strategy import ARRAYS, CONFIG, as_arrays
+from federation.secagg import Announcement, Roster, SecAggError, ServerRound, Terms
+
+PRIVATE_MESSAGE = "train.private"
+STAGE, MESSAGE, TERMS, ROSTER = "stage", "message", "terms", "roster"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedRoster:
+    """The list of devices as the publisher signed it, and as it reads."""
+
+    signed: bytes
+    roster: Roster
+
+
+class PrivateRounds:
+    """The rounds of one run in private mode, over the nodes of ``grid``."""
+
+    def __init__(self, grid: Grid, roster: SignedRoster, *, deadline_s: float, stream: SecureStream) -> None:
+        """``deadline_s`` bounds each of a round's six exchanges; ``stream`` gives the noise of those that drop out."""
+        self._grid, self._roster, self._deadline_s, self._stream = grid, roster, deadline_s, stream
+        self._number = 0  # Of the last round; each is above all that a device has seen.
+
+    def mean(self, terms: NoisyTerms, flat: Floats) -> Floats:
+        """Return the noised mean update, float32 (d,), of one round for the model ``flat`` (d,).
+
+        Raises `RoundError` where too few devices took part or stayed; the model is as before.
+        """
+        self._number = max(self._number + 1, int(time.time()))
+        roster = self._roster.roster
+        announcement = Announcement(
+            number=self._number,
+            model_hash=asked_hash(terms.to_bytes(), flat),
+            roster_version=roster.version,
+            roster_hash=roster.hash,
+            terms=Terms(dimension=terms.dimension),
+        )
+        server = ServerRound(announcement, roster)
+        one = _Round(self._grid, server, terms.server_round, self._deadline_s)
+        try:
+            one.invite(announcement.encode(), {TERMS: terms.to_bytes(), ROSTER: self._roster.signed})
+            one.run(flat)
+            noise = terms.noise_of(server.found.devices)
+            total = top_up(server.sum(), len(server.survivors), noise, self._stream)
+            return decode(total, noise, denominator=terms.q * terms.devices)
+        except (SecAggError, PrivacyError) as error:
+            raise RoundError(
+                f"Round {terms.server_round} failed: {error} The model of the round before is kept; continue with "
+                "--resume."
+            ) from None
+
+
+class _Round:
+    """One round's exchanges. Devices are known by their lines on the roster, which their own signatures tell."""
+
+    def __init__(self, grid: Grid, server: ServerRound, server_round: int, deadline_s: float) -> None:
+        self._grid, self._server, self._server_round, self._deadline_s = grid, server, server_round, deadline_s
+        self._nodes: dict[int, int] = {}
+
+    def invite(self, announcement: bytes, about: Mapping[str, bytes]) -> None:
+        """Invite every node, and note who advertised as which device."""
+        asked = {node: {MESSAGE: announcement, **about} for node in self._grid.get_node_ids()}
+        for node, answer in self._ask(ADVERT, asked):
+            with contextlib.suppress(SecAggError):  # No advert: as good as an abstain.
+                self._nodes[self._server.advert(answer)] = node
+
+    def run(self, flat: Floats) -> None:
+        """Take the round from its adverts to where its sum can be asked for. Raises `SecAggError`."""
+        server = self._server
+        revealed = self._collect(REVEAL, self._all(self._nodes, server.close_adverts()), server.reveal)
+        server.close_reveals()
+        shared = self._collect(SHARES, self._each(revealed, server.peers), server.shares)
+        server.close_shares()
+        there = self._collect(INPUT, self._each(shared, server.forwarded), server.input, flat=flat)
+        agreed = self._collect(AGREE, self._all(there, server.close_inputs()), server.agreement)
+        self._collect(UNMASK, self._all(agreed, server.close_agreements()), server.unmask)
+
+    def _all(self, indices: Iterable[int], message: bytes) -> dict[int, bytes]:
+        return dict.fromkeys(indices, message)
+
+    def _each(self, indices: Iterable[int], message: Callable[[int], bytes]) -> dict[int, bytes]:
+        made = {}
+        for index in indices:
+            with contextlib.suppress(SecAggError):  # One that too many chose has dropped out.
+                made[index] = message(index)
+        return made
+
+    def _collect(
+        self,
+        stage: str,
+        messages: Mapping[int, bytes],
+        take: Callable[[int, bytes], None],
+        *,
+        flat: Floats | None = None,
+    ) -> list[int]:
+        """Ask these devices, and let ``take`` take their answers; those whose were taken, the others dropped out."""
+        lines, came = {self._nodes[index]: index for index in messages}, []
+        asked = {node: {MESSAGE: messages[index]} for node, index in lines.items()}
+        for node, answer in self._ask(stage, asked, flat):
+            with contextlib.suppress(SecAggError):
+                take(lines[node], answer)
+                came.append(lines[node])
+        return came
+
+    def _ask(
+        self, stage: str, asked: Mapping[int, Mapping[str, bytes]], flat: Floats | None = None
+    ) -> list[tuple[int, bytes]]:
+        """Send each node its message, with the model if there is one; who answered in time and what, by node."""
+        sent = []
+        for node, about in asked.items():
+            content = RecordDict({CONFIG: ConfigRecord({"server-round": self._server_round, STAGE: stage, **about})})
+            if flat is not None:
+                content[ARRAYS] = as_arrays(flat)
+            sent.append(Message(content, node, PRIVATE_MESSAGE, group_id=str(self._server_round)))
+        replies = self._grid.send_and_receive(sent, timeout=self._deadline_s)
+        answers = [(reply.metadata.src_node_id, answer_of(reply)) for reply in replies]
+        return sorted((node, answer) for node, answer in answers if answer is not None and node in asked)
+
+
+def answer_of(reply: Message) -> bytes | None:
+    """What a device answered; ``None`` where it abstained, or sent anything but one message."""
+    if reply.has_error() or set(reply.content) != {CONFIG}:
+        return None
+    record = reply.content.config_records.get(CONFIG)
+    answer = None if record is None or set(record) != {MESSAGE} else record[MESSAGE]
+    return answer if isinstance(answer, bytes) else None
