@@ -6,10 +6,10 @@ are at whole orders α ≥ 2, where that of the Skellam mechanism is proven.
 Sources: Skellam, Agarwal, Kairouz and Liu 2021, for several dimensions; sampling, Mironov, Talwar and Zhang 2019: their
 sum for whole orders holds for any pair of distributions, and its direction is the larger one wherever a reflection
 swaps the two, as it does for Skellam (Theorem 5); conversion, Canonne, Kamath and Steinke 2020, Proposition 12; zCDP,
-Bun and Steinke 2016.
+Bun and Steinke 2016. What a total of ρ is as (ε, δ) says `engine.owner.rho`, since devices keep their account in it.
 
->>> round(epsilon_of(10 * gaussian_rdp(2.0), 1e-5), 3), round(zcdp_epsilon(gaussian_rho(2.0), 1e-5), 3)
-(8.088, 2.168)
+>>> round(epsilon_of(10 * gaussian_rdp(2.0), 1e-5), 3), gaussian_rho(2.0)
+(8.088, 0.125)
 """
 
 import math
@@ -76,8 +76,8 @@ def epsilon_of(curve: Curve, delta: float, orders: npt.NDArray[np.int64] = ORDER
 def skellam_rho(squared_l2: float, l1: float, variance: float) -> float:
     """Return the least ρ with ε(α) ≤ ρα at every whole order α ≥ 2: one participation's part of a lifetime's budget.
 
-    That is zCDP at whole orders, which is what the Skellam bound is proven for and what `zcdp_epsilon` uses. It adds up
-    over participations as zCDP does. ε(α)/α is largest at α = 2 or in the limit of large α.
+    That is zCDP at whole orders, which is what the Skellam bound is proven for and what `engine.owner.rho` uses. It
+    adds up over participations as zCDP does. ε(α)/α is largest at α = 2 or in the limit of large α.
     """
     at_two = (3 * squared_l2 + 6 * l1) / (8 * variance**2)
     in_the_limit = squared_l2 / (2 * variance**2)
@@ -88,23 +88,3 @@ def skellam_rho(squared_l2: float, l1: float, variance: float) -> float:
 def gaussian_rho(noise_multiplier: float) -> float:
     """Return ρ = 1/(2z²) of the Gaussian mechanism (Bun and Steinke 2016, Proposition 1.6)."""
     return 1 / (2 * noise_multiplier**2)
-
-
-def zcdp_epsilon(rho: float, delta: float) -> float:
-    """Return the ε at ``delta`` of a total of ``rho``, 0 for none."""
-    if not 0 <= rho < float("inf"):
-        raise PrivacyError(f"Expected rho={rho} to be at least 0 and finite.")
-    return epsilon_of(rho * ORDERS, delta) if rho else 0.0
-
-
-def zcdp_rho(epsilon: float, delta: float) -> float:
-    """Return the largest total ρ that stays within (``epsilon``, ``delta``): the budget that a person chose."""
-    if not 0 < epsilon < float("inf"):
-        raise PrivacyError(f"Expected epsilon={epsilon} to be positive and finite.")
-    low, high = 0.0, epsilon
-    while zcdp_epsilon(high, delta) <= epsilon:
-        low, high = high, 2 * high
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if zcdp_epsilon(middle, delta) <= epsilon else (low, middle)
-    return low

@@ -11,9 +11,10 @@ from scipy.optimize import brentq
 from scipy.special import ive
 from scipy.stats import norm
 
+from engine.owner.modes import CENTRAL
+from engine.owner.rho import epsilon_of as rho_epsilon
 from federation.errors import PrivacyError
 from federation.privacy.accounting import (
-    CENTRAL,
     PrivacyPlan,
     amplified_epsilon,
     guarantee,
@@ -30,8 +31,6 @@ from federation.privacy.rdp import (
     sampled_rdp,
     skellam_rdp,
     skellam_rho,
-    zcdp_epsilon,
-    zcdp_rho,
 )
 
 # Noise multipliers of the Gaussian by PLD at δ = 1e-5, measured before this code was written.
@@ -241,18 +240,6 @@ def test_noise_out_of_range_has_no_epsilon(noise: str, z: float) -> None:
             figure(plan_of(noise=noise), z)
 
 
-@pytest.mark.parametrize("rho", [1e-8, 1e-4, 0.02, 0.5, 3.0])
-def test_zcdp_converts_tightly_and_adds_up(rho: float) -> None:
-    epsilon = zcdp_epsilon(rho, 1e-5)
-    # Above the exact ε of the Gaussian with this ρ, below the first conversion (Bun and Steinke 2016, Lemma 3.5).
-    z = math.sqrt(1 / (2 * rho))
-    assert gaussian_delta(epsilon, z) <= 1e-5
-    assert epsilon <= rho + 2 * math.sqrt(rho * math.log(1e5)) + 1e-12 or rho > 2
-    assert zcdp_epsilon(zcdp_rho(2.0, 1e-5), 1e-5) == pytest.approx(2.0, rel=1e-9)
-    assert zcdp_rho(2.0, 1e-5) < zcdp_rho(2.1, 1e-5)
-    assert zcdp_epsilon(0.0, 1e-5) == 0.0
-
-
 @pytest.mark.parametrize(("l1", "variance"), [(1.0, 5.0), (40.0, 50.0), (900.0, 1e4), (1.0, 1e4), (1e6, 10.0)])
 def test_rho_of_skellam_is_the_least_line_over_its_curve(l1: float, variance: float) -> None:
     rho = skellam_rho(900.0, l1, variance)
@@ -266,20 +253,8 @@ def test_a_lifetime_in_rho_costs_what_the_participations_cost(noise: str) -> Non
     plan = plan_of(noise=noise, participations=6)
     total = 6 * participation_rho(plan, 3.0)
     epsilon = unamplified_epsilon(plan, 3.0)
-    assert epsilon <= zcdp_epsilon(total, 1e-5) <= 1.1 * epsilon
+    assert epsilon <= rho_epsilon(total, 1e-5) <= 1.1 * epsilon
     assert participation_rho(plan, 3.0) == pytest.approx(gaussian_rho(3.0), rel=1e-5)
-
-
-@pytest.mark.parametrize("bad", [{"rho": -1.0}, {"rho": math.nan}, {"rho": math.inf}])
-def test_totals_out_of_range_are_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(PrivacyError, match="rho"):
-        zcdp_epsilon(bad["rho"], 1e-5)
-    for epsilon in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(PrivacyError, match="epsilon"):
-            zcdp_rho(epsilon, 1e-5)
-    for delta in (0.0, 1.0, math.nan):
-        with pytest.raises(PrivacyError, match="delta"):
-            zcdp_epsilon(1.0, delta)
 
 
 def test_the_default_noise_is_the_one_accounted() -> None:

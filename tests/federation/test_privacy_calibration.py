@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from engine.owner.modes import CENTRAL
 from federation.errors import PrivacyError
 from federation.privacy import calibration
-from federation.privacy.accounting import CENTRAL, PrivacyPlan
+from federation.privacy.accounting import PrivacyPlan
 from federation.privacy.calibration import RELEASED, SERVER, calibrate, epsilon_at, least_multiplier
 from federation.privacy.noise import SKELLAM
 
