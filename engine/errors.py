@@ -49,6 +49,18 @@ class BudgetError(EngineError):
     exit_code = 26
 
 
+class PublisherError(EngineError):
+    """A model is not signed by the publisher that the owner trusts, or another publisher is trusted already."""
+
+    exit_code = 28
+
+
+class LedgerError(EngineError):
+    """A ledger that was written to a file is damaged, or was edited."""
+
+    exit_code = 29
+
+
 class ChangedMeanwhileError(EngineError):
     """A memory was forgotten, or the owner's word changed, while an update was made from the memory."""
 

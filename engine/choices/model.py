@@ -94,6 +94,10 @@ class ChoiceModel:
         """Return the model without what only continues a run on the server."""
         return dataclasses.replace(self, tensors={}, notes={})
 
+    def content_hash(self) -> bytes:
+        """Return SHA-256 (32 bytes) of all that it holds: see `Checkpoint.content_hash`."""
+        return self._checkpoint().content_hash()
+
     def _checkpoint(self) -> Checkpoint:
         columns = [self.basis] if self.weights is None else [self.basis, self.weights]
         table = np.concatenate(columns, axis=1).astype(np.float32)  # (n, k) or (n, 5·k)

@@ -16,6 +16,7 @@ from engine.device.keeper import EVERYTHING
 from engine.device.participant import Participant
 from engine.device.suggestion import Found
 from engine.errors import ModelError
+from engine.owner.publisher import require_signed
 from engine.personal.rescorer import Floats
 from store import Record, Where
 
@@ -101,12 +102,16 @@ class Chooses(Participant):
         with self._lock:
             return self._kept.once("choice items", read)
 
-    def load_choice_model(self, model: ChoiceModel | Path | str) -> None:
-        """Use another shared model of choices from now on. Raises `ModelError`."""
-        if not isinstance(model, ChoiceModel):
-            model = ChoiceModel.load(Path(model))
-        with self._lock:
-            self._kept.use_choice_model(model.bare())
+    def load_choice_model(self, model: ChoiceModel | Path | str, *, signature: bytes | None = None) -> None:
+        """Use another shared model of choices from now on; ``signature`` as in `load_model`.
+
+        Raises `ModelError`, and `PublisherError`.
+        """
+        file = None if isinstance(model, ChoiceModel) else Path(model)
+        bare = (model if isinstance(model, ChoiceModel) else ChoiceModel.load(Path(model))).bare()
+        with self._lock, self._store.transaction():
+            require_signed(bare.content_hash, signature, file, publisher=self._kept.publisher())
+            self._kept.use_choice_model(bare)
 
     def choice_statistics(self, basis: Basis, *, items: str, step: int, weights: Floats) -> tuple[Floats, Floats]:
         """Return what this device gives to a round: the sums of the factor model, and those of habits and repeats.

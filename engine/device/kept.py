@@ -19,7 +19,7 @@ from store import EncryptedStore, Record
 _T = TypeVar("_T")
 _KIND = "engine"
 _MODEL, _MODEL_BEFORE, _EVIDENCE, _ENCODER, _ROUNDS = "model", "model before", "evidence", "encoder", "rounds allowed"
-_CHOICE_MODEL = "choice model"
+_CHOICE_MODEL, _PUBLISHER = "choice model", "publisher"
 
 
 def first_values(model: Checkpoint, encoder: Encoder) -> dict[tuple[str, str], bytes]:
@@ -145,6 +145,14 @@ class Kept:
             self._store.discard(_KIND, _ROUNDS)
         else:
             self._store.put(_KIND, _ROUNDS, mode.encode())
+
+    def publisher(self) -> bytes | None:
+        """Return the public key of the publisher that the owner trusts."""
+        return self._store.fetch(_KIND, _PUBLISHER)
+
+    def trust_publisher(self, key: bytes) -> None:
+        """Store the public key of the publisher that the owner trusts."""
+        self._store.put(_KIND, _PUBLISHER, key)
 
     def _required(self, name: str) -> bytes:
         value = self._store.fetch(_KIND, name)

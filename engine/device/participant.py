@@ -17,7 +17,7 @@ from engine.device.backup import BackedUpKeeper
 from engine.device.evidence import held_back
 from engine.device.memory_view import MemoryView, build_view
 from engine.encoders.encoder import Encoder, Vectors
-from engine.errors import CatalogueError, ConsentError, ModelError
+from engine.errors import CatalogueError, ConsentError, ModelError, PublisherError
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, check_encoder
 from engine.model.inputs import model_inputs
@@ -26,8 +26,8 @@ from engine.model.scoring import logits
 from engine.model.training import TrainingPlan, train
 from engine.owner.account import Account, Contribution, Standing
 from engine.owner.consent import PERSONALIZATION
-from engine.owner.modes import MODES, suffices
-from engine.owner.publisher import Publishers
+from engine.owner.modes import CENTRAL, MODES, PRIVATE, suffices
+from engine.owner.publisher import check_key, require_signed
 from engine.owner.stage import Stage
 from engine.personal.personalizer import device_answer
 from engine.personal.rescorer import Floats, Integers
@@ -51,19 +51,21 @@ class Participant(BackedUpKeeper):
         with self._lock:
             return self._kept.model()
 
-    def load_model(self, checkpoint: Checkpoint | Path | str) -> None:
+    def load_model(self, checkpoint: Checkpoint | Path | str, *, signature: bytes | None = None) -> None:
         """Use another shared model from now on; the one before stays for `previous_model`.
+
+        Where the owner trusts a publisher it must be signed by that one: ``signature`` (64 bytes), by default what the
+        file FILE.sig beside a model's FILE holds. Raises `PublisherError`.
 
         Where it has another version of the catalogue, memories keep the label they were given: one that only this
         device knew and that is public now takes part in training, one that was removed does not any more. Raises
         `ModelError` for an earlier version than the device has.
         """
-        if not isinstance(checkpoint, Checkpoint):
-            checkpoint = Checkpoint.load(Path(checkpoint))
-        check_encoder(checkpoint, self._encoder)
-        # What continues a run on the server is of no use here.
-        bare = replace(checkpoint, tensors={}, notes={})
+        file = None if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
+        bare = (checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(Path(checkpoint))).bare()
+        check_encoder(bare, self._encoder)
         with self._lock, self._store.transaction():
+            require_signed(bare.content_hash, signature, file, publisher=self._kept.publisher())
             before = self._kept.model().catalogue
             if bare.catalogue.is_older_than(before):
                 raise ModelError(
@@ -75,11 +77,39 @@ class Participant(BackedUpKeeper):
             self._move_evidence(before, bare)
 
     def previous_model(self) -> None:
-        """Swap the model in use with the one before it. Raises `ModelError` if there is none."""
+        """Swap the model in use with the one before it, whoever signed that. Raises `ModelError` if there is none."""
         with self._lock, self._store.transaction():
             before = self._kept.model().catalogue
             self._kept.swap_models()
             self._move_evidence(before, self._kept.model())
+
+    @property
+    def publisher(self) -> bytes | None:
+        """The Ed25519 public key (32 bytes) of the publisher that the owner trusts; ``None``, the default, is none."""
+        with self._lock:
+            return self._kept.publisher()
+
+    def trust_publisher(self, key: bytes, *, replacing: bytes | None = None) -> None:
+        """Load no other models from now on than those signed by ``key``, an Ed25519 public key of 32 bytes.
+
+        Noted in the ledger. The model in use stays, and so does the one before it. Who trusts another publisher already
+        names that one's key as ``replacing``; raises `PublisherError` otherwise, and ValueError for what is no key.
+        """
+        check_key(key)
+        with self._lock, self._store.transaction(witness=True):
+            before = self._kept.publisher()
+            if before == key and replacing in (None, key):
+                return
+            if before != replacing:
+                raise PublisherError(
+                    "This device trusts no publisher yet: name none to replace."
+                    if before is None
+                    else f"This device trusts the publisher {before.hex()}: to trust another one, say that it replaces "
+                    "this one."
+                )
+            word = {"key": key.hex(), "before": None if before is None else before.hex(), "time": clock.time()}
+            self._kept.trust_publisher(key)
+            self._store.append("publisher", json.dumps(word).encode())
 
     def _move_evidence(self, before: Catalogue, model: Checkpoint) -> None:
         """Keep the scores of labels that both catalogues have, where one is a version of the other.
@@ -155,23 +185,27 @@ class Participant(BackedUpKeeper):
 
     @property
     def allowed_rounds(self) -> str | None:
-        """The mode of federated rounds that the owner has allowed; ``None``, the default, is none."""
+        """The weakest mode of rounds that the owner has allowed; ``None``, the default, is no rounds."""
         with self._lock:
             return self._kept.allowed_rounds()
 
     def allow_rounds(self, mode: str | None) -> None:
-        """Allow federated rounds in one of `MODES` or a stronger one, or, with None, none.
+        """Allow federated rounds in this mode (`engine.owner.modes`) and in stronger ones, or, with None, none.
 
-        Noted in the ledger. With None, no update waits to leave any more.
+        Noted in the ledger. An update that was made in a mode that is too weak now does not wait to leave any more.
+        Where "central" or "private" is allowed and ρ has no limit, it gets one: ε = 8 at δ = 1e-5 in all.
         """
         if mode is not None and mode not in MODES:
             raise ValueError(f"Expected mode={mode!r} to be one of {', '.join(MODES)}, or None.")
-        word = json.dumps({"mode": mode, "time": clock.time()}).encode()
+        now = clock.time()
         with self._lock, self._store.transaction(witness=True):
+            before = self._kept.allowed_rounds()
             self._kept.allow_rounds(mode)
-            self._store.append("rounds", word)
-            if mode is None:
+            self._store.append("rounds", json.dumps({"mode": mode, "time": now}).encode())
+            if before is None or not suffices(mode, before):
                 self._account.drop_queued()
+            if mode in (CENTRAL, PRIVATE):
+                self._account.limit_by_default(now=now)
 
     @property
     def account(self) -> Account:

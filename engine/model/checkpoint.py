@@ -19,7 +19,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,24 @@ class Checkpoint:
         """Return the file's bytes; the same for equal checkpoints."""
         from safetensors.numpy import save
 
+        tensors, about = self._content()
+        about["digest"] = _digest(tensors, about)
+        # One entry, because safetensors writes several in an order that changes from call to call.
+        return bytes(save(tensors, metadata={_ABOUT: _canonical(about)}))
+
+    def bare(self) -> "Checkpoint":
+        """Return the model as a device keeps it: without what only continues a run on the server."""
+        return replace(self, tensors={}, notes={})
+
+    def content_hash(self) -> bytes:
+        """Return SHA-256 (32 bytes) of all that it holds, which does not depend on how the file is laid out.
+
+        Of the fields other than arrays as JSON with sorted keys, then of each array in the order of the names: name,
+        type and shape, each before a zero byte, and its numbers.
+        """
+        return bytes.fromhex(_digest(*self._content()))
+
+    def _content(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
         tensors: dict[str, npt.NDArray[Any]] = {"model": np.ascontiguousarray(self.flat, dtype=np.float32)}
         if self.population is not None:
             tensors[_POPULATION] = np.ascontiguousarray(self.population, dtype=np.float64)
@@ -98,9 +116,7 @@ class Checkpoint:
             "kappa": repr(float(self.kappa)),
             "notes": json.dumps(dict(self.notes), sort_keys=True),
         }
-        about["digest"] = _digest(tensors, about)
-        # One entry, because safetensors writes several in an order that changes from call to call.
-        return bytes(save(tensors, metadata={_ABOUT: _canonical(about)}))
+        return tensors, about
 
     @classmethod
     def from_bytes(cls, content: bytes, *, name: str = "checkpoint") -> "Checkpoint":

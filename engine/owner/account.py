@@ -6,30 +6,35 @@ where anything was forgotten, or consent changed, since the memory was read for 
 same bytes, noted again and free of charge, a few times and while the limits hold; not once a memory that they may rest
 on was forgotten or expired, or consent was withdrawn.
 
-Limits and what was spent then lie in the store's ratchet, which a witness outside the file knows: an older copy of the
-device gets nothing back. Weeks are counted from Unix time 0, and a clock that is set back stays in the latest one.
+Limits and what was spent then lie in the store's ratchet (`engine.owner.ratchet`), which a witness outside the file
+knows: an older copy of the device gets nothing back. What is charged is a count and, where something bounds what a
+contribution costs, ρ, from the first such contribution on. What nothing bounds is past every limit of ρ. Weeks are
+counted from Unix time 0, and a clock that is set back stays in the latest one.
 
->>> Spent(lifetime=3, week=2957, in_week=1).plus_one(now=2957 * 604800.0)
-Spent(lifetime=4, week=2957, in_week=2)
+>>> Spent(lifetime=3, week=2957, in_week=1).plus_one(now=2957 * 604800.0).in_week
+2
 """
 
 import hashlib
 import json
-import struct
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from engine.errors import BudgetError, ChangedMeanwhileError
+from engine.owner.ratchet import WEEK_S, Limits, Spent, packed, require_within, unpacked
+from engine.owner.rho import DELTA, epsilon_of, rho_of
 from engine.owner.stage import Stage
 from store import EncryptedStore
 
-WEEK_S = 604_800
+__all__ = ["WEEK_S", "Account", "Contribution", "Limits", "Spent", "Standing", "digest"]
+
+DEFAULT_EPSILON = 8.0
+"""The limit in all, at `DELTA`, of a device whose owner allows rounds with a bound and sets no limit."""
+
 _KIND = "sent"
 _QUEUED = "queued update"
-_RATCHET = struct.Struct(">BQQQQQ")  # Format; given in all, latest week, given in it; limits in all and a week.
-_FORMAT = 1
-_NO_LIMIT = 2**64 - 1
 _MOST_REPEATS = 8
 
 
@@ -38,7 +43,12 @@ class Contribution:
     """What left the device in answer to one request; hashes are SHA-256 in hex, ``time`` is in Unix seconds.
 
     ``asked`` hashes all that the request said, ``model`` the model that it brought, ``sent`` the bytes that left;
-    ``again`` is true where the same request was answered before, with the same bytes.
+    ``again`` is true where the same request was answered before, with the same bytes, which then costs nothing.
+
+    ``rho`` is what it costs, in ρ (`engine.owner.rho`): of what the server learns in private mode, of what it releases
+    in central mode, and ``None`` where nothing bounds it, in open mode. The account adds ``rho_spent``, the total once
+    it had left, and ``rho_left``, what the owner's limit in all then allowed still; ``None`` where there was none.
+    Raises ValueError unless ``rho`` is at least 0 and finite.
     """
 
     time: float
@@ -52,6 +62,28 @@ class Contribution:
     size_bytes: int
     again: bool = False
     rho: float | None = None
+    rho_spent: float | None = field(default=None, compare=False)
+    rho_left: float | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("rho", "rho_spent", "rho_left"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not 0 <= value < math.inf):
+                raise ValueError(f"Expected {name}={value} to be at least 0 and finite, or None.")
+
+    def epsilon_alone(self, delta: float = DELTA) -> float | None:
+        """What it costs by itself, as ε; ``None`` where nothing bounds it."""
+        return None if self.rho is None else epsilon_of(self.rho, delta)
+
+    def epsilon_spent(self, delta: float = DELTA) -> float | None:
+        """ε of all that the device had given then; ``None`` where no account of it was kept."""
+        return None if self.rho_spent is None else epsilon_of(self.rho_spent, delta)
+
+    def epsilon_left(self, delta: float = DELTA) -> float | None:
+        """By how much ε of all that it gives could grow then; ``None`` where it had no limit."""
+        if self.rho_spent is None or self.rho_left is None:
+            return None
+        return epsilon_of(self.rho_spent + self.rho_left, delta) - epsilon_of(self.rho_spent, delta)
 
     def to_bytes(self) -> bytes:
         """The ledger's entry."""
@@ -64,38 +96,6 @@ class Contribution:
             return cls(**json.loads(data))
         except (ValueError, TypeError, RecursionError):
             raise BudgetError("A contribution in the ledger was written by another release, or by an app.") from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How many contributions the owner allows, in all and in a week; ``None`` is any number. Raises ValueError."""
-
-    lifetime: int | None = None
-    week: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("lifetime", "week"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 2**63:
-                raise ValueError(f"Expected {name}={value} to be at least 0, or None for any number.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """How many contributions were made: in all, and in the latest week with one, by its number."""
-
-    lifetime: int = 0
-    week: int = 0
-    in_week: int = 0
-
-    def plus_one(self, now: float) -> "Spent":
-        """What is spent after one more at ``now`` (Unix seconds)."""
-        week = max(self.week, int(max(now, 0) // WEEK_S))
-        return Spent(lifetime=self.lifetime + 1, week=week, in_week=(self.in_week if week == self.week else 0) + 1)
-
-    def in_week_at(self, now: float) -> int:
-        """How many were made in the week of ``now`` (Unix seconds), as the limits count it."""
-        return self.in_week if self.week >= int(max(now, 0) // WEEK_S) else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +120,23 @@ class Account:
     def limits(self) -> Limits:
         """The owner's limits; by default none."""
         ratchet = self._store.ratchet
-        return _unpacked(ratchet)[1] if ratchet else Limits()
+        return unpacked(ratchet)[1] if ratchet else Limits()
 
     def limit(self, limits: Limits, *, now: float) -> None:
-        """Set the limits, and note it in the ledger. What was given before counts towards them."""
+        """Set all the limits, and note it in the ledger. What was given before counts towards them.
+
+        ``replace(account.limits, week=3)`` is one changed and the others as they are.
+        """
         with self._store.transaction():
-            self._store.charge(_packed(self.spent, limits))
+            self._store.charge(packed(self.spent, limits))
             self._store.append("limits", json.dumps({**asdict(limits), "time": now}).encode())
+
+    def limit_by_default(self, *, now: float) -> None:
+        """Limit ε in all to `DEFAULT_EPSILON` at `DELTA`, unless the owner has limited it, in all or by the week."""
+        with self._store.transaction():
+            limits = self.limits
+            if not limits.bound_rho:
+                self.limit(replace(limits, rho=rho_of(DEFAULT_EPSILON)), now=now)
 
     def standing(self) -> Standing:
         """What the device stands by now: to take before the memory is read, and to give with what comes of it."""
@@ -138,25 +148,32 @@ class Account:
         """What was spent: as it was charged, or, where no limit was ever set, as the ledger tells."""
         ratchet, told = self._store.ratchet, Spent()
         if ratchet:
-            return _unpacked(ratchet)[0]
+            return unpacked(ratchet)[0]
         for contribution in self.contributions():
             if not contribution.again:
-                told = told.plus_one(contribution.time)
+                told = told.plus_one(contribution.time, contribution.rho)
         return told
 
     def require_left(self, *, now: float, rho: float | None = 0.0) -> None:
-        """Raise `BudgetError` if the owner's limits forbid one more contribution at ``now`` (Unix seconds)."""
-        self._after_one_more(now)
+        """Raise `BudgetError` if the owner's limits forbid one more contribution at ``now`` (Unix seconds).
 
-    def _after_one_more(self, now: float) -> bytes | None:
-        """The ratchet after one more contribution, or ``None`` if no limit was ever set. Raises `BudgetError`."""
+        ``rho`` is what it would cost, ``None`` where nothing bounds it.
+        """
         ratchet = self._store.ratchet
-        if not ratchet:
-            return None
-        spent, limits = _unpacked(ratchet)
-        after = spent.plus_one(now)
-        _require(limits, after)
-        return _packed(after, limits)
+        if ratchet:
+            _after(*unpacked(ratchet), now, rho)
+
+    def _charged(self, contribution: Contribution) -> Contribution:
+        """Charge it and return it with what was spent and is left; raise `BudgetError`. Call inside a transaction.
+
+        A device that was never limited and has given nothing of a known cost keeps no account but its ledger.
+        """
+        if not self._store.ratchet and contribution.rho is None:
+            return contribution
+        limits = self.limits
+        after = _after(self.spent, limits, contribution.time, contribution.rho)
+        self._store.charge(packed(after, limits))
+        return _told(contribution, after, limits)
 
     def send_again(self, asked: str, *, now: float) -> bytes | None:
         """Return the bytes that were given for this request already, once that they leave again is noted.
@@ -168,11 +185,13 @@ class Account:
             terms, payload = self._queued()
             if terms.get("asked") != asked or now >= terms["expires"] or self._forgot_since(terms["entry"]):
                 return None
-            _require(self.limits, self.spent)
+            given, limits, spent = Contribution(**terms["contribution"]), self.limits, self.spent
+            require_within(limits, spent, rho=given.rho)
             if terms["repeats"] >= _MOST_REPEATS:
                 raise BudgetError(f"The same contribution was asked for more than {_MOST_REPEATS} times.")
             self._queue(terms | {"repeats": terms["repeats"] + 1}, payload)
-            given = Contribution(**terms["contribution"])
+            if given.rho_spent is not None:
+                given = _told(given, spent, limits)
             self._store.append(_KIND, replace(given, time=now, again=True).to_bytes())
             return payload
 
@@ -201,9 +220,7 @@ class Account:
         with self._store.transaction():
             if self.standing() != standing:
                 raise ChangedMeanwhileError("Something was forgotten, allowed or given meanwhile: make it again.")
-            after = self._after_one_more(contribution.time)
-            if after is not None:
-                self._store.charge(after)
+            contribution = self._charged(contribution)
             entry = self._store.append(_KIND, contribution.to_bytes())
             told = {"asked": contribution.asked, "contribution": asdict(contribution), "repeats": 0}
             self._queue(told | {"entry": entry, "expires": expires}, payload)
@@ -240,26 +257,14 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _require(limits: Limits, spent: Spent) -> None:
-    """Raise `BudgetError` if more was spent than the limits allow."""
-    for limit, number, term in ((limits.lifetime, spent.lifetime, "in all"), (limits.week, spent.in_week, "a week")):
-        if limit is not None and number > limit:
-            raise BudgetError(f"This device has reached its owner's limit of contributions: {limit} {term}.")
+def _after(spent: Spent, limits: Limits, now: float, rho: float | None) -> Spent:
+    """What is spent after one more contribution at ``now``. Raises `BudgetError` past a limit."""
+    after = spent.plus_one(now, rho)
+    require_within(limits, after, rho=rho)
+    return after
 
 
-def _packed(spent: Spent, limits: Limits) -> bytes:
-    """What the store's ratchet holds."""
-    allowed = (_NO_LIMIT if limit is None else limit for limit in (limits.lifetime, limits.week))
-    return _RATCHET.pack(_FORMAT, spent.lifetime, spent.week, spent.in_week, *allowed)
-
-
-def _unpacked(ratchet: bytes) -> tuple[Spent, Limits]:
-    """What a ratchet says. Raises `BudgetError`."""
-    if len(ratchet) != _RATCHET.size or ratchet[0] != _FORMAT:
-        raise BudgetError("What this device has spent was written by another release, or by an app: use that one.")
-    _, *counts, _, _ = numbers = _RATCHET.unpack(ratchet)
-    if max(counts) >= 2**63:
-        raise BudgetError("What this device has spent was written by an app: it is no number that was spent.")
-    lifetime, week, in_week, *allowed = numbers[1:]
-    limits = [None if limit == _NO_LIMIT else limit for limit in allowed]
-    return Spent(lifetime=lifetime, week=week, in_week=in_week), Limits(lifetime=limits[0], week=limits[1])
+def _told(contribution: Contribution, spent: Spent, limits: Limits) -> Contribution:
+    """The contribution with what was spent once it had left, and what the limit in all then left."""
+    left = None if limits.rho is None else max(0.0, round(limits.rho - spent.rho, 9))
+    return replace(contribution, rho_spent=spent.rho, rho_left=left)

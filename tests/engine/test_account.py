@@ -66,7 +66,7 @@ def test_contributions_are_listed_in_order_and_survive(willing: Device, folder: 
     willing.contribute(given[1], b"other", standing=willing.account.standing())
     with Device.open(folder, key, encoder=toy) as same:
         assert same.account.contributions() == given
-        assert same.account.spent == Spent(lifetime=2, week=3000, in_week=2)
+        assert same.account.spent == Spent(lifetime=2, week=3000, in_week=2, unbounded=2)
 
 
 @pytest.mark.parametrize(("payload", "size"), [(b"another", len(PAYLOAD)), (PAYLOAD, 7)])
@@ -312,7 +312,7 @@ def test_the_same_is_given_a_few_times_and_while_the_limits_hold(willing: Device
     with pytest.raises(BudgetError, match="1 in all"):
         willing.contribute_again(contribution(2).asked, **TERMS)
     assert [its.round for its in willing.account.contributions()] == [1] * 9 + [2]
-    assert willing.account.spent == Spent(lifetime=2, week=3000, in_week=2)
+    assert willing.account.spent == Spent(lifetime=2, week=3000, in_week=2, unbounded=2)
 
 
 def test_repeats_do_not_count_where_no_limit_was_set(willing: Device) -> None:
@@ -352,12 +352,13 @@ def test_closing_after_contributions_begins_no_epoch(willing: Device, folder: Pa
 def test_limits_stand_in_the_ledger(willing: Device) -> None:
     willing.account.limit(Limits(lifetime=3), now=NOW)
     assert [json.loads(content) for _, _, content in willing.store.entries("limits")] == [
-        {"lifetime": 3, "week": None, "time": NOW}
+        {"lifetime": 3, "week": None, "rho": None, "rho_week": None, "time": NOW}
     ]
 
 
 @pytest.mark.parametrize(
-    "ratchet", [b"\1", b"\1" + bytes(39), b"\1" + bytes(41), b"\1" + b"\xff" * 40, b"3 of 10 spent"]
+    "ratchet",
+    [b"\1", b"\1" + bytes(39), b"\1" + bytes(41), b"\1" + b"\xff" * 40, b"\2" + b"\xff" * 80, b"3 of 10 spent"],
 )
 def test_ratchet_of_an_app_is_a_typed_error(willing: Device, ratchet: bytes) -> None:
     willing.store.charge(ratchet)
