@@ -96,6 +96,14 @@ class Ledger:
         return Place(self._core.store_id, "ledger", number)
 
 
+def chain_after(chain: bytes, kind: str, content: bytes) -> bytes:
+    """The chain (32 bytes) after one more entry: of the first, ``chain`` is 32 zero bytes.
+
+    SHA-256(chain ‖ SHA-256(u32(length of kind) ‖ kind ‖ u32(length of content) ‖ content)), lengths big-endian.
+    """
+    return _chained(chain, prefixed(kind.encode("utf-8"), content))
+
+
 def _padded(entry: bytes) -> bytes:
     return pad_to(entry, -(-(4 + len(entry)) // _STEP_BYTES) * _STEP_BYTES)
 
