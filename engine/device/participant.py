@@ -213,15 +213,6 @@ class Participant(BackedUpKeeper):
         return self._account
 
     @property
-    def publisher(self) -> bytes | None:
-        """The key of the publisher that this device trusts."""
-        return Publishers(self._store).key
-
-    def trust_publisher(self, key: bytes) -> None:
-        """Trust it."""
-        Publishers(self._store).trust(key)
-
-    @property
     def stage(self) -> Stage:
         """What this device keeps for secure sums."""
         return self._stage

@@ -6,6 +6,7 @@ owner of all devices; no device sends a figure.
 """
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from engine.device.evaluation import Answers, ranks_of
 from engine.encoders.encoder import Encoder, Vectors
 from engine.model.checkpoint import Checkpoint, write_atomically
 from engine.owner.modes import OPEN
+from engine.owner.publisher import signed_text
+from engine.owner.ratchet import Limits
 from engine.personal.personalizer import Evidence, Personalizer
 from engine.personal.rescorer import Floats, LabelledMemory
 from federation.agent.pool import DevicePool
@@ -71,10 +74,17 @@ class Fleet:
     """The devices of ``members`` in ``folder``, made from the start model ``start`` with one encoder."""
 
     def __init__(
-        self, folder: Path, people: Sequence[Member], *, start: Checkpoint, encoder: Encoder, mode: str = OPEN
+        self,
+        folder: Path,
+        people: Sequence[Member],
+        *,
+        start: Checkpoint,
+        encoder: Encoder,
+        mode: str = OPEN,
+        rho: float | None = None,
     ) -> None:
-        """``mode`` is that of the rounds that their owners allow."""
-        self.folder, self.people, self.start, self.mode = folder, list(people), start, mode
+        """Their owners allow rounds in ``mode``, and with ``rho`` (zCDP) so much in all in place of the default."""
+        self.folder, self.people, self.start, self.mode, self._rho = folder, list(people), start, mode, rho
         self._encoder = encoder
 
     def fill(self, *, tick: Callable[[], None] = lambda: None) -> None:
@@ -112,7 +122,7 @@ class Fleet:
         for member in self.people:
             device = pool.agent(member.name).device
             if not member.late and device.model.catalogue != model.catalogue:
-                device.load_model(model)
+                self._load(device, model)
 
     def measure(
         self, model: Checkpoint, pool: DevicePool, *, tick: Callable[[], None] = lambda: None
@@ -121,7 +131,7 @@ class Fleet:
         measured = []
         for member in self.people:
             device = pool.agent(member.name).device
-            device.load_model(model)
+            self._load(device, model)
             if member.test:
                 measured.append(measure_device(device, member))
             tick()
@@ -135,6 +145,11 @@ class Fleet:
 
     def _secret(self, name: str) -> FileSecret:
         return FileSecret(self.folder / "keys" / f"{name}.secret")
+
+    def _load(self, device: Device, model: Checkpoint) -> None:
+        signed = device.publisher is not None
+        signature = self._publisher().sign(signed_text(model.bare().content_hash())) if signed else None
+        device.load_model(model, signature=signature)
 
     def _publisher(self) -> SigningKey:
         """The key that vouches for this fleet's devices, made at its first use (mode 0600)."""
@@ -162,8 +177,11 @@ class Fleet:
         with Device.create(
             self._store(member.name), key, model=self.start, encoder=self._encoder, secret=self._secret(member.name)
         ) as device:
+            if self._rho is not None:
+                device.account.limit(Limits(rho=self._rho), now=time.time())
             device.allow_rounds(self.mode)
-            device.trust_publisher(self._publisher().public)
+            if self.mode != OPEN:  # Noisy rounds count the devices that a publisher vouches for.
+                device.trust_publisher(self._publisher().public)
             device.remember_many([Memory(text=row.text, label=row.label, time=row.time) for row in member.train])
 
 

@@ -23,8 +23,8 @@ def village(town_of: Callable[..., Any], rows: Callable[..., Any]) -> Any:
 
 
 def test_private_rounds_give_a_model_and_what_holds_for_its_devices(village: Any) -> None:
-    model = village.run(rounds=2, epsilon=8.0)
+    model = village.run(rounds=2, epsilon=6.0)
     given = privacy_of(model)
     assert model.round == 2
     assert given is not None
-    assert given.eps_server <= 8.0
+    assert given.eps_server <= 6.0
