@@ -1,7 +1,7 @@
-"""Where the agents of this process come from: the devices of a simulation by name, or the one that a node serves.
+"""Where a node finds its device's agent: in this process in a simulation, at a socket in deployment.
 
-Where a device lies is known here alone: by a provider that a simulation installs, or from the node's own configuration
-in deployment. The server's message never names a path.
+Which one it is says the provider that a simulation installs, or the node's own configuration. The server's message
+never names a path.
 """
 
 import contextlib
@@ -9,12 +9,10 @@ import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from engine.device.device import Device
 from federation.agent.agent import Agent
 from federation.errors import UpdateError
-from store import DeviceKey, FileSecret
 
 NodeConfig = Mapping[str, bool | int | float | str]
 # An open store takes three file descriptors (the database, its journal, the journal's index); one to spare.
@@ -85,21 +83,17 @@ def serving(pool: DevicePool) -> Iterator[None]:
         _pool = None
 
 
-@contextlib.contextmanager
-def agent_of(node_config: NodeConfig) -> Iterator[Agent]:
-    """Give the agent of this node: the simulation's, or that of the device the node's owner configured.
+def simulated(node_config: NodeConfig) -> Agent | None:
+    """Return the agent of this node in the simulation that runs in this process; ``None`` where none does."""
+    return None if _pool is None else _pool.agent(str(node_config["device"]))
 
-    In deployment the owner starts the node with ``device`` (its folder) and ``key-file`` (mode 0600) in its node
-    configuration, and ``secret-file`` where the device secret does not lie in the user's state folder. Raises
-    `UpdateError` where the first two are missing.
-    """
-    if _pool is not None:
-        yield _pool.agent(str(node_config["device"]))
-        return
-    folder, key_file = node_config.get("device"), node_config.get("key-file")
-    if not isinstance(folder, str) or not isinstance(key_file, str):
-        raise UpdateError('Start the node with --node-config \'device="FOLDER" key-file="FILE"\'.')
-    secret_file = node_config.get("secret-file")
-    secret = FileSecret(secret_file) if isinstance(secret_file, str) else None
-    with Device.open(folder, DeviceKey.from_file(Path(key_file)), secret=secret) as device:
-        yield Agent(device)
+
+def socket_of(node_config: NodeConfig) -> str:
+    """Return where the agent of this node listens, as its owner configured. Raises `UpdateError`."""
+    path = node_config.get("agent")
+    if not isinstance(path, str):
+        raise UpdateError(
+            "Start the device's agent with `tacit device agent PATH --socket SOCKET`, and the node with "
+            "--node-config 'agent=\"SOCKET\"'."
+        )
+    return path

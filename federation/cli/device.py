@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from federation.cli.console import print_json
+from federation.cli.device_agent import agent
 from federation.cli.device_backup import erase, export, import_
 from federation.cli.device_keys import rotate, slots, verify
 from federation.cli.device_memory import forget, remember, search
@@ -315,6 +316,7 @@ def _print_reencoded(device: "Device", *, as_json: bool) -> None:
     click.echo(f"Encoded {plural(count, 'memory')} again with {name}. The model starts again from the label names.")
 
 
+command.add_command(agent)
 command.add_command(allow_rounds)
 command.add_command(budget)
 command.add_command(ledger)

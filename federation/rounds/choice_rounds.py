@@ -23,13 +23,12 @@ from engine.choices.factors import BLOCKS, orthonormal, solve
 from engine.choices.model import ChoiceModel
 from engine.device.chooses import POWER, REPEATS, reply_length
 from engine.personal.rescorer import Floats
+from federation.agent.names import CHOICE_MESSAGE, FACTORS, ITEMS, STEP, WEIGHTS
 from federation.errors import CheckpointError
 from federation.rounds.config import RunSettings
-from federation.rounds.strategy import WEIGHTS, TacitStrategy, as_arrays
+from federation.rounds.strategy import TacitStrategy, as_arrays
 
-CHOICE_MESSAGE = "train.choice"
 CHOICE_FILE = "choice.safetensors"
-FACTORS, ITEMS, STEP = "factors", "items", "step"
 _GRAM, _TARGETS = "gram", "targets"
 _ROUNDING = 1 + 1e-6
 

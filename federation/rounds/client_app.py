@@ -5,37 +5,20 @@ A reply holds one float32 array and the constant weight 1; whatever else would l
 
 # isort: off
 import federation.rounds.flower_env  # noqa: F401 - before Flower
-from flwr.app import ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 # isort: on
 from collections.abc import Callable
 
-import numpy as np
-
-from engine.model.training import TrainingPlan
 from engine.personal.shrinkage import ANSWER_LENGTH
-from federation.agent.agent import CentralRequest, StatisticsRequest, TrainRequest
-from federation.agent.choice_request import ChoiceRequest
-from federation.agent.pool import agent_of
-from federation.agent.private import ADVERT, INPUT
-from federation.agent.terms import NoisyTerms
+from federation.agent import pool
+from federation.agent.asked import Asked, answer, choice_request
+from federation.agent.names import ARRAY, CHOICE_MESSAGE, MESSAGE, PRIVATE_MESSAGE, RESCORER_MESSAGE
+from federation.agent.relay import ask
 from federation.errors import UpdateError
-from federation.privacy.update import Floats
-from federation.rounds.choice_rounds import CHOICE_MESSAGE, FACTORS, ITEMS, STEP
-from federation.rounds.noisy_rounds import CENTRAL_MESSAGE
-from federation.rounds.private_rounds import MESSAGE, PRIVATE_MESSAGE, ROSTER, STAGE, TERMS, answer_of
-from federation.rounds.strategy import (
-    ARRAY,
-    ARRAYS,
-    CATALOGUE,
-    CONFIG,
-    METRICS,
-    WEIGHT,
-    WEIGHTS,
-    as_arrays,
-    reply_array,
-)
+from federation.rounds.private_rounds import answer_of
+from federation.rounds.strategy import ARRAYS, CONFIG, METRICS, WEIGHT, as_arrays, reply_array
 
 # One code for every failure: why a device does not take part is its owner's matter.
 ABSTAIN = 100
@@ -63,122 +46,64 @@ app = ClientApp(mods=[only_updates_leave])
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Relay a training request to the agent, and its update back."""
-    with agent_of(context.node_config) as agent:
-        update = agent.train(_request(message, run=_run(context)), node_id=context.node_id)
-    return _reply(update, message)
+    return _relayed(message, context)
 
 
 @app.train("rescorer")
 def rescorer(message: Message, context: Context) -> Message:
     """Relay a request for the re-scorer's statistics to the agent, and its answer back."""
-    with agent_of(context.node_config) as agent:
-        statistics = agent.statistics(_statistics_request(message, run=_run(context)))
-    return _reply(statistics, message)
+    return _relayed(message, context)
 
 
 @app.train("choice")
 def choice(message: Message, context: Context) -> Message:
     """Relay a request about choices to the agent, and its answer back."""
-    with agent_of(context.node_config) as agent:
-        sums = agent.choices(_choice_request(message, run=_run(context)))
-    return _reply(sums, message)
+    return _relayed(message, context)
 
 
 @app.train("central")
 def central(message: Message, context: Context) -> Message:
     """Relay a request of central mode to the agent, and its update back."""
-    terms = NoisyTerms.from_bytes(_bytes(message.content.config_records[CONFIG][TERMS]))
-    with agent_of(context.node_config) as agent:
-        update = agent.central(CentralRequest(terms=terms, flat=_model(message)), node_id=context.node_id)
-    return _reply(update, message)
+    return _relayed(message, context)
 
 
 @app.train("private")
 def private(message: Message, context: Context) -> Message:
     """Relay one stage of a private round to the agent, and its answer back."""
-    config = message.content.config_records[CONFIG]
-    stage, told = str(config[STAGE]), _bytes(config[MESSAGE])
-    with agent_of(context.node_config) as agent:
-        if stage == ADVERT:
-            answer = agent.private.advert(told, terms=_bytes(config[TERMS]), roster=_bytes(config[ROSTER]))
-        elif stage == INPUT:
-            answer = agent.private.input(told, flat=_model(message))
-        else:
-            answer = agent.private.answer(stage, told)
-    return Message(RecordDict({CONFIG: ConfigRecord({MESSAGE: answer})}), reply_to=message)
+    return _relayed(message, context)
 
 
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise UpdateError("Expected bytes.")
-    return value
+def _relayed(message: Message, context: Context) -> Message:
+    """Ask the agent: that of the simulation in this process, or the one at the socket that the node's owner named."""
+    asked = _asked(message, run=f"Flower run {context.run_id}", node_id=context.node_id)
+    agent = pool.simulated(context.node_config)
+    came = answer(agent, asked) if agent is not None else ask(pool.socket_of(context.node_config), asked)
+    if isinstance(came, bytes):
+        return Message(RecordDict({CONFIG: ConfigRecord({MESSAGE: came})}), reply_to=message)
+    return Message(RecordDict({ARRAYS: as_arrays(came), METRICS: MetricRecord({WEIGHT: 1.0})}), reply_to=message)
 
 
-def _model(message: Message) -> Floats:
-    return np.asarray(message.content.array_records[ARRAYS][ARRAY].numpy(), dtype=np.float32)
-
-
-def _reply(values: Floats, message: Message) -> Message:
-    content = RecordDict({ARRAYS: as_arrays(values), METRICS: MetricRecord({WEIGHT: 1.0})})
-    return Message(content, reply_to=message)
-
-
-def _run(context: Context) -> str:
-    return f"Flower run {context.run_id}"
-
-
-def _request(message: Message, *, run: str) -> TrainRequest:
-    config = message.content.config_records[CONFIG]
-    return TrainRequest(
+def _asked(message: Message, *, run: str, node_id: int) -> Asked:
+    """The message as plain values and arrays."""
+    values = dict(message.content.config_records[CONFIG])
+    if any(isinstance(value, list) for value in values.values()):
+        raise UpdateError("A message holds lists, which none of a round does.")
+    arrays = message.content.array_records.get(ARRAYS)
+    return Asked(
+        kind=message.metadata.message_type,
         run=run,
-        flat=_model(message),
-        catalogue=str(config[CATALOGUE]),
-        server_round=int(config["server-round"]),  # type: ignore[arg-type]
-        mode=str(config["mode"]),
-        hold_back=bool(config["hold-back"]),
-        plan=TrainingPlan(
-            steps=int(config["local-steps"]),  # type: ignore[arg-type]
-            learning_rate=float(config["learning-rate"]),  # type: ignore[arg-type]
-            proximal_mu=float(config.get("proximal-mu", 0.0)),  # type: ignore[arg-type]
-        ),
-        clip_norm=float(config["clip-norm"]),  # type: ignore[arg-type]
-        seed=int(config["seed"]),  # type: ignore[arg-type]
-    )
-
-
-def _statistics_request(message: Message, *, run: str) -> StatisticsRequest:
-    config, arrays = message.content.config_records[CONFIG], message.content.array_records[ARRAYS]
-    return StatisticsRequest(
-        run=run,
-        flat=np.asarray(arrays[ARRAY].numpy(), dtype=np.float32),
-        catalogue=str(config[CATALOGUE]),
-        weights=np.asarray(arrays[WEIGHTS].numpy(), dtype=np.float64),
-        server_round=int(config["server-round"]),  # type: ignore[arg-type]
-        mode=str(config["mode"]),
-        clip_norm=float(config["clip-norm"]),  # type: ignore[arg-type]
-    )
-
-
-def _choice_request(message: Message, *, run: str) -> ChoiceRequest:
-    config, arrays = message.content.config_records[CONFIG], message.content.array_records[ARRAYS]
-    factors = int(config[FACTORS])  # type: ignore[arg-type]
-    return ChoiceRequest(
-        run=run,
-        basis=np.asarray(arrays[ARRAY].numpy(), dtype=np.float32).reshape(-1, factors),
-        items=str(config[ITEMS]),
-        step=int(config[STEP]),  # type: ignore[arg-type]
-        weights=np.asarray(arrays[WEIGHTS].numpy(), dtype=np.float64),
-        server_round=int(config["server-round"]),  # type: ignore[arg-type]
-        mode=str(config["mode"]),
-        clip_norm=float(config["clip-norm"]),  # type: ignore[arg-type]
+        node_id=node_id,
+        values=values,  # type: ignore[arg-type]
+        arrays={} if arrays is None else {name: array.numpy() for name, array in arrays.items()},
     )
 
 
 def _reply_length(message: Message) -> int:
     """How many numbers may leave in answer to ``message``: of a model, of the statistics, or of sums about choices."""
-    if message.metadata.message_type == CHOICE_MESSAGE:
-        return _choice_request(message, run="").length
-    if message.metadata.message_type not in (MessageType.TRAIN, CENTRAL_MESSAGE):
+    kind = message.metadata.message_type
+    if kind == CHOICE_MESSAGE:
+        return choice_request(_asked(message, run="", node_id=0)).length
+    if kind == RESCORER_MESSAGE:
         return ANSWER_LENGTH
     shape = message.content.array_records[ARRAYS][ARRAY].shape
     if len(shape) != 1:

@@ -24,6 +24,7 @@ import numpy as np
 from engine.model.checkpoint import Checkpoint
 from engine.owner.modes import CENTRAL
 from federation.agent.cohorts import honest_share
+from federation.agent.names import CENTRAL_MESSAGE, TERMS
 from federation.agent.terms import NoisyTerms
 from federation.errors import ConfigError, UpdateError
 from federation.privacy.accounting import PrivacyGuarantee, PrivacyPlan, guarantee
@@ -33,11 +34,10 @@ from federation.privacy.sampling import cohort_bounds, participation_limit
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats, l2_norm
 from federation.rounds.config import RunSettings
-from federation.rounds.private_rounds import TERMS, PrivateRounds, SignedRoster
+from federation.rounds.private_rounds import PrivateRounds, SignedRoster
 from federation.rounds.strategy import ARRAYS, CONFIG, TacitStrategy, as_arrays, reply_array
 from federation.secagg import RosterError, unsigned_roster
 
-CENTRAL_MESSAGE = "train.central"
 PRIVACY, RUN = "privacy", "run"  # Notes of a checkpoint: what holds for its model, and the run's name.
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from federation.agent.names import MESSAGE, PRIVATE_MESSAGE, ROSTER, STAGE, TERMS
 from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK
 from federation.agent.terms import NoisyTerms, asked_hash
 from federation.errors import PrivacyError, RoundError
@@ -24,9 +25,6 @@ from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats
 from federation.rounds.strategy import ARRAYS, CONFIG, as_arrays
 from federation.secagg import Announcement, Roster, SecAggError, ServerRound, Terms
-
-PRIVATE_MESSAGE = "train.private"
-STAGE, MESSAGE, TERMS, ROSTER = "stage", "message", "terms", "roster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,9 @@ import numpy as np
 from engine.model.checkpoint import Checkpoint
 from engine.personal.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, newton_step
 from engine.personal.shrinkage import ANSWER_LENGTH, chosen
+from federation.agent.names import CATALOGUE, RESCORER_MESSAGE, WEIGHTS
 from federation.rounds.config import RunSettings
-from federation.rounds.strategy import CATALOGUE, WEIGHTS, TacitStrategy, as_arrays
-
-RESCORER_MESSAGE = "train.rescorer"
+from federation.rounds.strategy import TacitStrategy, as_arrays
 
 
 def learn_population_weights(

@@ -24,12 +24,13 @@ from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
 from engine.owner.modes import OPEN
 from engine.personal.rescorer import KAPPA
+from federation.agent.names import ARRAY, CATALOGUE
 from federation.errors import CheckpointError
 from federation.rounds.choice_rounds import CHOICE_FILE, check_start, learn_choices
 from federation.rounds.config import MODE_NOTICES, RunSettings
 from federation.rounds.noisy_rounds import learn_with_noise, load_roster
 from federation.rounds.rescorer_rounds import learn_population_weights
-from federation.rounds.strategy import ARRAY, CATALOGUE, TacitStrategy, as_arrays, make_strategy
+from federation.rounds.strategy import TacitStrategy, as_arrays, make_strategy
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 

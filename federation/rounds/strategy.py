@@ -25,13 +25,13 @@ import numpy.typing as npt
 
 from engine.model.anchor import ANCHOR, anchor_of
 from engine.model.checkpoint import Checkpoint
+from federation.agent.names import ARRAY
 from federation.errors import CheckpointError, RoundError, UpdateError
 from federation.privacy.update import Floats, check_reply, l2_norm
 from federation.rounds.config import RunSettings
 
-ARRAYS, ARRAY, CONFIG, METRICS, WEIGHT = "arrays", "model", "config", "metrics", "weight"
-CATALOGUE = "catalogue"  # The fingerprint of the one that a round pins.
-WEIGHTS = "weights"  # Of the re-scorer, beside the model; `WEIGHT` is what Flower averages by.
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+WEIGHT = "weight"  # What Flower averages by: 1.
 _MOMENTS = ("m_t", "v_t")
 _STYPE = "numpy.ndarray"
 

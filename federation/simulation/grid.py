@@ -21,12 +21,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from federation.agent.names import ARRAY
 from federation.agent.pool import DevicePool, serving
 from federation.errors import ConfigError
 from federation.privacy.update import Floats
 from federation.rounds import client_app, server_app
 from federation.rounds.config import RunSettings
-from federation.rounds.strategy import ARRAY, ARRAYS, CONFIG
+from federation.rounds.strategy import ARRAYS, CONFIG
 
 _RUN_ID, _SERVER_NODE, _TASK = 1, 1, 1
 _FIRST_DEVICE_NODE = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import resource
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from engine.model.training import TrainingPlan
 from engine.owner.account import Limits
 from federation.agent import pool as agents
 from federation.agent.agent import Agent, TrainRequest
-from federation.agent.pool import DevicePool, agent_of, most_open, serving
+from federation.agent.pool import DevicePool, most_open, serving, socket_of
 from federation.errors import UpdateError
-from store import DeviceKey, StoreError, StoreFullError, Where
+from store import StoreError, StoreFullError, Where
 
 # Of the town, whose people have these.
 LABELS = Catalogue.from_names(["opera", "pizza", "salon", "taxi"])
@@ -244,24 +243,7 @@ def test_two_simulations_at_once_in_a_process_are_refused(town: Any) -> None:
         pass
 
 
-@pytest.mark.parametrize("config", [{}, {"device": "x"}, {"key-file": "x"}, {"device": 1, "key-file": "x"}])
-def test_node_without_a_device_is_told_how_to_start(config: dict[str, Any]) -> None:
-    with pytest.raises(UpdateError, match="--node-config"), agent_of(config):
-        pass
-
-
-def test_node_configuration_names_the_device_in_deployment(
-    tmp_path: Path, town: Any, monkeypatch: pytest.MonkeyPatch, toy: Any
-) -> None:
-    monkeypatch.setattr("engine.device.device.load_encoder", lambda name=None: toy)
-    folder, key = town.fleet.folder / "devices" / "device-0001", town.fleet.folder / "keys" / "device-0001.key"
-    secret = str(key.with_suffix(".secret"))
-    with agent_of({"device": str(folder), "key-file": str(key), "secret-file": secret}) as found:
-        assert found.device.count() == 12
-        device = found.device
-    with pytest.raises((StoreError, ValueError, RuntimeError)):
-        device.count()  # closed when the round ends
-    wrong = tmp_path / "wrong.key"
-    DeviceKey.generate().write(wrong)
-    with pytest.raises(StoreError), agent_of({"device": str(folder), "key-file": str(wrong), "secret-file": secret}):
-        pass
+@pytest.mark.parametrize("config", [{}, {"device": "x"}, {"agent": 1}])
+def test_node_without_an_agent_is_told_how_to_start(config: dict[str, Any]) -> None:
+    with pytest.raises(UpdateError, match="--node-config"):
+        socket_of(config)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,8 +95,9 @@ def test_rounds_run_on_a_superlink_with_two_supernodes(
 
     out = tmp_path / "out"
     out.mkdir()
-    logs = [tmp_path / f"{name}.log" for name in ("link", "node0", "node1")]
+    logs = [tmp_path / f"{name}.log" for name in ("link", "node0", "node1", "agent0", "agent1")]
     with contextlib.ExitStack() as stack:
+        sockets = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(
             running(
                 [
@@ -106,7 +108,18 @@ def test_rounds_run_on_a_superlink_with_two_supernodes(
             )
         )  # fmt: skip
         for number in range(2):
-            node_config = f'device="{tmp_path}/device{number}" key-file="{tmp_path}/{number}.key"'
+            # Names of sockets have an end, and a test's folder may lie deep.
+            agent = f"{sockets}/{number}"
+            stack.enter_context(
+                running(
+                    [
+                        str(bin / "tacit"), "device", "agent", str(tmp_path / f"device{number}"), "--socket", agent,
+                        "--key-file", str(tmp_path / f"{number}.key"),
+                    ],
+                    env=env, cwd=tmp_path, log=logs[3 + number],
+                )
+            )  # fmt: skip
+            node_config = f'agent="{agent}"'
             stack.enter_context(
                 running(
                     [
