@@ -26,7 +26,7 @@ from engine.owner.modes import CENTRAL
 from federation.agent.cohorts import honest_share
 from federation.agent.names import CENTRAL_MESSAGE, TERMS
 from federation.agent.terms import NoisyTerms
-from federation.errors import ConfigError, UpdateError
+from federation.errors import ConfigError, RoundError, UpdateError
 from federation.privacy.accounting import PrivacyGuarantee, PrivacyPlan, guarantee
 from federation.privacy.calibration import RELEASED, SERVER, calibrate
 from federation.privacy.mechanism import central_mean
@@ -186,6 +186,11 @@ def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> Callable[
         ]
         replies = grid.send_and_receive(sent, timeout=settings.deadline_s)
         updates = [update for reply in replies if (update := _update(reply, flat)) is not None]
+        if len(updates) < settings.needed:
+            raise RoundError(
+                f"Round {terms.server_round} failed: {len(updates)} valid replies, at least {settings.needed} needed. "
+                "The model of the round before is kept; continue with --resume."
+            )
         return central_mean(updates, terms.noise_of(terms.cohort), stream, denominator=terms.q * terms.devices)
 
     return mean

@@ -48,7 +48,7 @@ class PrivateRounds:
 
         Raises `RoundError` where too few devices took part or stayed; the model is as before.
         """
-        self._number = max(self._number + 1, int(time.time()))
+        self._number = max(self._number + 1, time.time_ns() // 1_000_000)
         roster = self._roster.roster
         announcement = Announcement(
             number=self._number,

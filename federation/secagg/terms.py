@@ -19,8 +19,9 @@ from federation.secagg.roster import Roster
 
 VERSION = 1
 MOST_NUMBERS = 2**24
-# A malicious server that announces the last round number of all would lock a device out for good; so it needs 2^32.
-LONGEST_STEP = 2**32
+# A malicious server that announces the last round number of all would lock a device out for good; so it needs 2^22
+# rounds. Numbers may be milliseconds since 1970 all the same.
+LONGEST_STEP = 2**42
 _TERMS = struct.Struct("<IHHH")
 _ANNOUNCEMENT = struct.Struct("<BBQ32sQ32s")
 _HISTORY = struct.Struct("<BQQ")

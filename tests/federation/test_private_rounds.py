@@ -2,24 +2,78 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from engine.model.checkpoint import Checkpoint
+from engine.model.training import TrainingPlan
+from engine.owner.ratchet import Limits
+from federation.agent.private import AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK
 from federation.data.splits import Split
-from federation.rounds.noisy_rounds import privacy_of
+from federation.errors import ConfigError, RoundError, UpdateError
+from federation.privacy import mechanism
+from federation.privacy.update import clip
+from federation.rounds import client_app
+from federation.rounds.noisy_rounds import noise_std, privacy_of, shrunk
+from federation.rounds.private_rounds import PrivateRounds
 
 DEVICES = 13
+PLAN = {"local_steps": 2, "learning_rate": 0.3, "clip_norm": 0.5, "ridge": 0.0, "epsilon": 6.0}
 
 
 @pytest.fixture
-def village(town_of: Callable[..., Any], rows: Callable[..., Any]) -> Any:
-    """People enough for a secure sum, whose owners allow private rounds."""
-    made = rows(users=DEVICES)
-    users = sorted({row.user for row in made})
-    split: Split = [(user, [row for row in made if row.user == user], []) for user in users]
-    return town_of(split, mode="private")
+def village_of(town_of: Callable[..., Any], rows: Callable[..., Any]) -> Callable[..., Any]:
+    """People enough for a secure sum, whose owners allow rounds of a mode."""
+
+    def make(mode: str = "private") -> Any:
+        made = rows(users=DEVICES)
+        users = sorted({row.user for row in made})
+        split: Split = [(user, [row for row in made if row.user == user], []) for user in users]
+        return town_of(split, mode=mode)
+
+    return make
+
+
+@pytest.fixture
+def village(village_of: Callable[..., Any]) -> Any:
+    return village_of()
+
+
+@pytest.fixture
+def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sum is without noise, to compare with: nothing else of the mechanism changes."""
+    monkeypatch.setattr(mechanism, "share", lambda _noise, count, _variance, _stream: np.zeros(count, dtype=np.int64))
+    monkeypatch.setattr("federation.rounds.noisy_rounds.shrunk", lambda mean, _std: mean)
+
+
+def updates_of(village: Any, flat: np.ndarray) -> dict[str, np.ndarray]:
+    """What each device changes in the first round, clipped."""
+    found = {}
+    plan = TrainingPlan(steps=PLAN["local_steps"], learning_rate=PLAN["learning_rate"])
+    with village.pool() as pool:
+        for name in village.names:
+            device = pool.agent(name).device
+            trained = device.train(flat, plan=plan, hold_back=False, rng=np.random.default_rng(0))
+            found[name] = clip(trained - flat, PLAN["clip_norm"])
+    return found
+
+
+def missing(monkeypatch: pytest.MonkeyPatch, gone: dict[int, str]) -> None:
+    """Devices, by their number from 0, vanish at a stage and stay away."""
+    plain = client_app.answer
+
+    def answer(agent: Any, asked: Any) -> Any:
+        number = asked.node_id - 2  # Of the first device's node.
+        if number in gone and STAGES.index(asked.values["stage"]) >= STAGES.index(gone[number]):
+            raise UpdateError("gone")
+        return plain(agent, asked)
+
+    monkeypatch.setattr(client_app, "answer", answer)
 
 
 def test_private_rounds_give_a_model_and_what_holds_for_its_devices(village: Any) -> None:
@@ -27,4 +81,165 @@ def test_private_rounds_give_a_model_and_what_holds_for_its_devices(village: Any
     given = privacy_of(model)
     assert model.round == 2
     assert given is not None
-    assert given.eps_server <= 6.0
+    assert (given.participations, given.q, given.rounds) == (2, 1.0, 2)
+    assert 5.9 < given.eps_server <= 6.0
+    with village.fleet.open("device-0005") as device:
+        account = device.account
+        assert [(its.round, its.mode, its.rho) for its in account.contributions()] == [
+            (1, "private", given.rho),
+            (2, "private", given.rho),
+        ]
+        assert account.spent.rho == pytest.approx(2 * given.rho, rel=1e-6)
+
+
+@pytest.mark.usefixtures("no_noise")
+def test_sum_is_the_mean_of_what_the_devices_change(village: Any) -> None:
+    start = village.fleet.start.flat
+    model = village.run(rounds=1, **PLAN)
+    wanted = np.mean(list(updates_of(village, start).values()), axis=0)
+    assert np.linalg.norm(wanted) > 0.05
+    # Each number is rounded to one of some thousand steps of the clip.
+    np.testing.assert_allclose(model.flat - start, wanted, atol=PLAN["clip_norm"] / 256)
+
+
+@pytest.mark.usefixtures("no_noise")
+@pytest.mark.parametrize("stage", [REVEAL, SHARES, INPUT, AGREE, UNMASK])
+def test_devices_that_vanish_leave_the_sum_of_those_that_gave(
+    village: Any, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    start = village.fleet.start.flat
+    # Before shares are out the graph bears a twentieth, and after that three tenths.
+    gone = range(1) if stage in (REVEAL, SHARES) else range(3)
+    with monkeypatch.context() as patched:
+        missing(patched, dict.fromkeys(gone, stage))
+        model = village.run(rounds=1, **PLAN)
+    updates = list(updates_of(village, start).values())
+    wanted = np.sum(updates if stage in (AGREE, UNMASK) else updates[len(gone) :], axis=0) / DEVICES
+    np.testing.assert_allclose(model.flat - start, wanted, atol=PLAN["clip_norm"] / 256)
+
+
+def test_too_few_devices_are_an_error_and_the_run_goes_on_from_the_round_before(
+    village: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    village.run(rounds=1, **(PLAN | {"epsilon": 1.0}))
+    before = Checkpoint.load(village.out / "checkpoint.safetensors")
+    plain = PLAN | {"rounds": 3, "epsilon": 3.0, "out": village.out / "more"}
+    with monkeypatch.context() as patched:
+        rounds = iter([None, dict.fromkeys(range(6), INPUT)])
+        mean = PrivateRounds.mean
+
+        def failing(self: PrivateRounds, terms: Any, flat: np.ndarray) -> np.ndarray:
+            missing(patched, next(rounds) or {})
+            return mean(self, terms, flat)
+
+        patched.setattr(PrivateRounds, "mean", failing)
+        with pytest.raises(RoundError, match="Round 2 failed: 7 devices answered, at least 8 are needed"):
+            village.run(**plain)
+    kept = Checkpoint.load(village.out / "more" / "checkpoint.safetensors")
+    assert (before.round, kept.round) == (1, 1)
+    model = village.run(**plain, resume=True)
+    assert model.round == 3
+    assert model.notes["run"] == kept.notes["run"] != before.notes["run"]
+    # The failed round was charged to those that had sent: what had left may have been seen.
+    with village.pool() as pool:
+        given = [
+            [its.round for its in pool.agent(name).device.account.contributions() if its.to == kept.notes["run"]]
+            for name in village.names
+        ]
+    assert given == [[1, 2, 3]] * 6 + [[1, 2, 2, 3]] * 7
+
+
+def test_noise_of_the_sum_is_what_is_accounted(village: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, np.ndarray]] = []
+    plain = PrivateRounds.mean
+
+    def mean(self: PrivateRounds, terms: Any, flat: np.ndarray) -> np.ndarray:
+        seen.append((terms, plain(self, terms, flat)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(PrivateRounds, "mean", mean)
+    village.run(rounds=1, **(PLAN | {"epsilon": 1.0}))
+    ((terms, noised),) = seen
+    clean = np.mean(list(updates_of(village, village.fleet.start.flat).values()), axis=0)
+    noise, std = (noised - clean).astype(np.float64), noise_std(terms)
+    # Chi-square with d degrees of freedom: within 6 of its standard deviations.
+    assert abs(float((noise**2).mean()) / std**2 - 1) < 6 * math.sqrt(2 / noise.size)
+    assert abs(float(noise.mean())) < 6 * std / math.sqrt(noise.size)
+    # Devices that no server can tell apart hold z·C in it: h·m of m shares.
+    assert std * DEVICES == pytest.approx(
+        terms.noise_multiplier * terms.clip_norm / math.sqrt(terms.honest_share), rel=0.01
+    )
+
+
+def test_who_may_not_or_will_not_abstains_and_the_round_goes_on(village: Any) -> None:
+    with village.pool() as pool:
+        never, withdrawn, spent = (pool.agent(name).device for name in village.names[:3])
+        never.allow_rounds(None)
+        withdrawn.withdraw_purpose("personalization")
+        spent.account.limit(Limits(rho=1e-6), now=0.0)
+    with pytest.raises(RoundError):  # 10 of 13 came, for which the noise of 13 is not shared out.
+        village.run(rounds=1, **(PLAN | {"epsilon": 0.0001}))
+    model = village.run(rounds=1, **PLAN)
+    assert model.round == 1
+    with village.pool() as pool:
+        given = [len(pool.agent(name).device.account.contributions()) for name in village.names]
+    assert given == [0, 0, 0] + [1] * (DEVICES - 3)
+
+
+def test_run_takes_no_device_more_often_than_it_counts_on(village: Any) -> None:
+    with pytest.raises(RoundError, match="Round 2 failed"):
+        village.run(rounds=2, participations=1, **PLAN)
+    with village.fleet.open("device-0001") as device:
+        assert [its.round for its in device.account.contributions()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"strategy": "krum"}, "krum needs to see single updates"),
+        ({"strategy": "fedmedian"}, "fedmedian needs to see single updates"),
+        ({"rescorer_steps": 1}, "rescorer-steps=0"),
+        ({"cohort": 14}, "at most the 13 devices"),
+        ({"roster": "/nowhere/roster"}, "/nowhere/roster cannot be read"),
+    ],
+)
+def test_settings_that_make_no_private_run_are_refused(village: Any, given: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        village.run(rounds=1, **given)
+
+
+def test_central_mode_adds_the_noise_on_the_server(village_of: Callable[..., Any]) -> None:
+    village = village_of("central")
+    model = village.run(rounds=2, **PLAN)
+    given = privacy_of(model)
+    assert given is not None
+    assert math.isinf(given.eps_server)
+    assert 5.9 < given.eps_released <= 6.0
+    assert json.loads(model.notes["privacy"])["eps_server"] is None
+    with village.fleet.open("device-0001") as device:
+        told = device.account.contributions()
+        assert [(its.mode, its.rho) for its in told] == [("central", given.rho)] * 2
+
+
+@pytest.mark.parametrize("allowed", ["private", "central"])
+def test_device_takes_part_in_no_weaker_mode_than_its_owner_allows(
+    village_of: Callable[..., Any], allowed: str
+) -> None:
+    village = village_of(allowed)
+    weaker = {"private": "central", "central": "open"}[allowed]
+    with pytest.raises(RoundError):
+        village.run(rounds=1, mode=weaker, min_replies=1)
+    with village.fleet.open("device-0001") as device:
+        assert device.account.contributions() == []
+
+
+def test_shrunk_is_between_nothing_and_the_mean_and_needs_no_rate() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=1000).astype(np.float32)
+    for std in (0.1, 1.0, 10.0):
+        noised = truth + rng.normal(size=1000, scale=std).astype(np.float32)
+        near = shrunk(noised, std)
+        assert np.linalg.norm(near - truth) <= min(np.linalg.norm(noised - truth), 1.1 * np.linalg.norm(truth))
+    np.testing.assert_array_equal(shrunk(truth, 0.0), truth)
+    np.testing.assert_array_equal(shrunk(truth, 1e6), np.zeros(1000))
+    np.testing.assert_array_equal(shrunk(np.zeros(5, dtype=np.float32), 1.0), np.zeros(5))

@@ -125,7 +125,7 @@ def test_terms_off_the_list_are_refused(fleet: Fleet, terms: Terms) -> None:
         begin(fleet, terms=terms)
 
 
-@pytest.mark.parametrize("number", [0, 1, 6, 6 + 2**32 + 1])
+@pytest.mark.parametrize("number", [0, 1, 6, 6 + 2**42 + 1])
 def test_a_round_that_is_not_new_is_refused(fleet: Fleet, number: int) -> None:
     with refused(ReplayError):
         begin(fleet, number=number)
