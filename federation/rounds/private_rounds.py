@@ -24,7 +24,7 @@ from federation.privacy.mechanism import decode, top_up
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats
 from federation.rounds.strategy import ARRAYS, CONFIG, as_arrays
-from federation.secagg import Announcement, Roster, SecAggError, ServerRound, Terms
+from federation.secagg import Announcement, ParameterError, Roster, SecAggError, ServerRound, Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class PrivateRounds:
             noise = terms.noise_of(server.found.devices)
             total = top_up(server.sum(), len(server.survivors), noise, self._stream)
             return decode(total, noise, denominator=terms.q * terms.devices)
-        except (SecAggError, PrivacyError) as error:
+        except (SecAggError, PrivacyError, RoundError) as error:
             raise RoundError(
                 f"Round {terms.server_round} failed: {error} The model of the round before is kept; continue with "
                 "--resume."
@@ -89,7 +89,14 @@ class _Round:
     def run(self, flat: Floats) -> None:
         """Take the round from its adverts to where its sum can be asked for. Raises `SecAggError`."""
         server = self._server
-        revealed = self._collect(REVEAL, self._all(self._nodes, server.close_adverts()), server.reveal)
+        try:
+            cohort = server.close_adverts()
+        except ParameterError as error:
+            raise RoundError(
+                f"{len(self._nodes)} devices took part; the others did not draw themselves, may not, or have given what "
+                f"they may. {error}"
+            ) from None
+        revealed = self._collect(REVEAL, self._all(self._nodes, cohort), server.reveal)
         server.close_reveals()
         shared = self._collect(SHARES, self._each(revealed, server.peers), server.shares)
         server.close_shares()

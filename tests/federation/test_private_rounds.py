@@ -121,32 +121,37 @@ def test_devices_that_vanish_leave_the_sum_of_those_that_gave(
 def test_too_few_devices_are_an_error_and_the_run_goes_on_from_the_round_before(
     village: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    village.run(rounds=1, **(PLAN | {"epsilon": 1.0}))
-    before = Checkpoint.load(village.out / "checkpoint.safetensors")
-    plain = PLAN | {"rounds": 3, "epsilon": 3.0, "out": village.out / "more"}
+    plain, mean = PLAN | {"rounds": 3, "epsilon": 3.0}, PrivateRounds.mean
     with monkeypatch.context() as patched:
-        rounds = iter([None, dict.fromkeys(range(6), INPUT)])
-        mean = PrivateRounds.mean
+        rounds = iter([{}, {number: SHARES for number in range(3)}])
 
         def failing(self: PrivateRounds, terms: Any, flat: np.ndarray) -> np.ndarray:
-            missing(patched, next(rounds) or {})
+            missing(patched, next(rounds))
             return mean(self, terms, flat)
 
         patched.setattr(PrivateRounds, "mean", failing)
-        with pytest.raises(RoundError, match="Round 2 failed: 7 devices answered, at least 8 are needed"):
+        with pytest.raises(RoundError, match="Round 2 failed: 10 devices answered, at least 12 are needed"):
             village.run(**plain)
-    kept = Checkpoint.load(village.out / "more" / "checkpoint.safetensors")
-    assert (before.round, kept.round) == (1, 1)
+    kept = Checkpoint.load(village.out / "checkpoint.safetensors")
+    assert kept.round == 1
     model = village.run(**plain, resume=True)
     assert model.round == 3
-    assert model.notes["run"] == kept.notes["run"] != before.notes["run"]
-    # The failed round was charged to those that had sent: what had left may have been seen.
+    assert model.notes["run"] == kept.notes["run"]
     with village.pool() as pool:
-        given = [
-            [its.round for its in pool.agent(name).device.account.contributions() if its.to == kept.notes["run"]]
-            for name in village.names
-        ]
-    assert given == [[1, 2, 3]] * 6 + [[1, 2, 2, 3]] * 7
+        given = [[its.round for its in pool.agent(name).device.account.contributions()] for name in village.names]
+    assert given == [[1, 2, 3]] * DEVICES
+
+
+def test_round_that_fails_after_updates_left_is_charged(village: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        missing(patched, dict.fromkeys(range(6), INPUT))
+        with pytest.raises(RoundError, match="Round 1 failed: 7 devices answered, at least 8 are needed"):
+            village.run(rounds=1, **PLAN)
+    assert not (village.out / "checkpoint.safetensors").exists()
+    with village.pool() as pool:
+        spent = [pool.agent(name).device.account.spent.rho for name in village.names]
+    assert spent[:6] == [0.0] * 6
+    assert min(spent[6:]) > 0.0
 
 
 def test_noise_of_the_sum_is_what_is_accounted(village: Any, monkeypatch: pytest.MonkeyPatch) -> None:
