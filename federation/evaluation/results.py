@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from engine.model.checkpoint import Checkpoint
+from engine.owner.modes import OPEN
 from federation.evaluation.calibration import calibration
 from federation.evaluation.graded import graded
 from federation.evaluation.metrics import UserRanks, device_results, gain_interval, routing_result
-from federation.rounds.config import MODE_NOTICE, RunSettings
+from federation.rounds.config import MODE_NOTICES, RunSettings
+from federation.rounds.noisy_rounds import privacy_of
 from federation.simulation.experiment import Experiment, Outcome
 from federation.simulation.fleet import Measured
 
@@ -55,12 +58,12 @@ def versus_best(
     return {"name": best, "accuracy": list(gain_interval(pairs, rng=np.random.default_rng(seed)))}
 
 
-def header(title: str, command: str, *, generated: bool = False) -> dict[str, Any]:
+def header(title: str, command: str, *, generated: bool = False, mode: str = OPEN) -> dict[str, Any]:
     """Return what every results file begins with."""
     return {
         "title": title,
         "generated": generated,
-        "mode": MODE_NOTICE,
+        "mode": MODE_NOTICES[mode],
         "command": command,
         "version": _version("tacit"),
         "versions": {name: _version(name) for name in ("flwr", "torch", "sentence-transformers", "numpy")},
@@ -80,15 +83,25 @@ def traffic(outcomes: Sequence[Outcome]) -> dict[str, float]:
     }
 
 
+def privacy(model: Checkpoint) -> dict[str, Any]:
+    """Return both ε that a run kept within, ``None`` for none, and in words what they rest on."""
+    given = privacy_of(model)
+    if given is None:
+        told = "ε = ∞ against the server and of the released model: no noise is added"
+        return {"eps_server": None, "eps_released": None, "delta": None, "text": told}
+    return given.to_json() | {"text": given.text}
+
+
 def run_results(experiment: Experiment, settings: RunSettings, outcome: Outcome, *, command: str) -> dict[str, Any]:
     """Return the results of one run, for `tacit demo` and `tacit simulate`."""
     config = {name.replace("-", "_"): value for name, value in settings.to_config().items()}
-    for name in ("model", "out", "resume"):
+    for name in ("model", "out", "resume", "roster"):
         config.pop(name)
     config |= {"devices": len(outcome.people), "encoder": outcome.model.encoder, "numbers": outcome.model.flat.size}
     return (
-        header(experiment.title, command, generated=experiment.generated)
+        header(experiment.title, command, generated=experiment.generated, mode=settings.mode)
         | {"config": config, "rounds": outcome.history, "bytes": traffic([outcome])}
+        | {"privacy": privacy(outcome.model)}
         | figures(outcome.measured, seed=settings.seed)
         | {"examples": outcome.examples}
     )

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from engine.encoders.encoder import CachedEncoder
+from engine.owner.modes import OPEN
 from federation.data.dataset import Row
 from federation.data.splits import Split, has_users, late_users, split_rows
 from federation.errors import ConfigError
 from federation.evaluation.methods import baselines_module, with_baselines
-from federation.evaluation.results import figures, header, traffic, versus_best
+from federation.evaluation.results import figures, header, privacy, traffic, versus_best
 from federation.rounds.config import RunSettings
 from federation.simulation.experiment import Experiment, Outcome, Progress, no_progress, run_experiment, warm
 from federation.simulation.fleet import Measured
@@ -77,7 +78,7 @@ def evaluate_routing(
         blocks.append(_block(alpha, [outcome for outcome, _ in runs], baselines))
         if baselines:
             blocks[-1]["chosen"] = [chosen for _, chosen in runs]
-    result = header(title, command) | {"kind": "evaluation", "blocks": blocks}
+    result = header(title, command, mode=settings.get("mode", OPEN)) | {"kind": "evaluation", "blocks": blocks}
     if len(blocks) == 1:
         result |= {name: blocks[0][name] for name in _AT_THE_TOP if name in blocks[0]}
     return result
@@ -131,7 +132,7 @@ def _block(alpha: float | None, outcomes: Sequence[Outcome], baselines: Sequence
         for seed, outcome in enumerate(outcomes)
         for one in outcome.scopes
     ]
-    block: dict[str, Any] = {"alpha": alpha, "bytes": traffic(outcomes)}
+    block: dict[str, Any] = {"alpha": alpha, "bytes": traffic(outcomes), "privacy": privacy(outcomes[0].model)}
     present, late = ([one for one in measured if one.late is is_late] for is_late in (False, True))
     block |= _figures(present, baselines, [one for one in scopes if not one.late])
     if late:

@@ -90,6 +90,12 @@ def first_terms(settings: RunSettings, model: Checkpoint, *, devices: int, run: 
     )
 
 
+def whole_rho(settings: RunSettings, model: Checkpoint, *, devices: int) -> float:
+    """What a run may take of a device's lifetime budget (zCDP), if it takes part as often as it may."""
+    terms = first_terms(settings, model, devices=devices, run="")
+    return terms.rho * terms.participations
+
+
 def learn_with_noise(
     grid: Grid,
     strategy: TacitStrategy,

@@ -93,7 +93,7 @@ class _Round:
             cohort = server.close_adverts()
         except ParameterError as error:
             raise RoundError(
-                f"{len(self._nodes)} devices took part; the others did not draw themselves, may not, or have given what "
+                f"{len(self._nodes)} devices took part: others did not draw themselves, may not, or have given what "
                 f"they may. {error}"
             ) from None
         revealed = self._collect(REVEAL, self._all(self._nodes, cohort), server.reveal)

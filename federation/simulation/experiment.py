@@ -22,11 +22,14 @@ from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint, write_atomically
 from engine.model.inputs import model_inputs
 from engine.model.model import Model
+from engine.owner.modes import CENTRAL, OPEN, PRIVATE
 from federation.agent.pool import DevicePool
+from federation.agent.private import STAGES
 from federation.data.dataset import Row
 from federation.data.splits import Split, public_labels, within_labels
 from federation.errors import CheckpointError, DataError, FederationError
 from federation.rounds.config import RunSettings
+from federation.rounds.noisy_rounds import whole_rho
 from federation.rounds.server_app import CHECKPOINT_FILE
 from federation.simulation.fleet import Fleet, Measured, Member, members
 from federation.simulation.grid import Watch, run_rounds
@@ -37,6 +40,7 @@ from federation.simulation.run_lock import only_run
 # Shows a step: (title, number of ticks) gives the function that ticks.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 _TEXTS_AT_ONCE = 256
+_ROUNDED_UP = 1 + 1e-6
 _RUN_FILE, _START_FILE = "run.json", "start.safetensors"
 
 
@@ -136,18 +140,23 @@ def _run(
     experiment: Experiment, settings: RunSettings, folder: Path, encoder: CachedEncoder, progress: Progress
 ) -> Outcome:
     people = members(experiment.split, late=experiment.late)
-    settings = dataclasses.replace(settings, cohort=min(settings.cohort, sum(not member.late for member in people)))
+    there = sum(not member.late for member in people)
+    settings = dataclasses.replace(settings, cohort=min(settings.cohort, there))
     settings, start = _prepare(experiment, settings, folder, encoder)
     latest = Checkpoint.load(folder / CHECKPOINT_FILE) if settings.resume else start
     experiment = dataclasses.replace(experiment, catalogue=latest.catalogue)
     warm(encoder, experiment.texts, progress)
-    fleet = Fleet(folder, people, start=start, encoder=encoder)
+    # These owners allow what the run takes, rounded up a little, and no more.
+    rho = None if settings.mode == OPEN else _ROUNDED_UP * whole_rho(settings, start, devices=there)
+    fleet = Fleet(folder, people, start=start, encoder=encoder, mode=settings.mode, rho=rho)
     with progress("Filling devices", len(people)) as tick:
         fleet.fill(tick=tick)
     history = History(folder, continued=settings.resume)
     with fleet.pool() as pool:
         if latest.begun:
             fleet.give(latest, pool)
+        if settings.mode != OPEN:
+            settings = dataclasses.replace(settings, roster=str(fleet.sign_roster(pool)))
         model = _rounds(experiment, settings, fleet, pool, history, progress)
         with progress("Personalizing", len(people)) as tick:
             measured = fleet.measure(model, pool, tick=tick)
@@ -217,7 +226,10 @@ def _rounds(
     tests = [row for member in fleet.people for row in member.test]
     texts = [row.text for row in tests]
     x = model_inputs(texts, fleet.encode(texts), fleet.start.dimension)
-    with progress("Federated rounds (devices)", settings.all_rounds * settings.cohort) as tick:
+    there = sum(not member.late for member in fleet.people)
+    # All are invited to a noisy round, and a private one has six exchanges.
+    each = {OPEN: settings.cohort, CENTRAL: there, PRIVATE: there + settings.cohort * (len(STAGES) - 1)}[settings.mode]
+    with progress("Federated rounds (devices)", settings.all_rounds * each) as tick:
         watch = Watch(
             on_round=lambda server_round, flat: history.model(server_round - 1, _accuracy(flat, x, tests, experiment)),
             on_reply=tick,

@@ -123,7 +123,7 @@ def test_too_few_devices_are_an_error_and_the_run_goes_on_from_the_round_before(
 ) -> None:
     plain, mean = PLAN | {"rounds": 3, "epsilon": 3.0}, PrivateRounds.mean
     with monkeypatch.context() as patched:
-        rounds = iter([{}, {number: SHARES for number in range(3)}])
+        rounds = iter([{}, dict.fromkeys(range(3), SHARES)])
 
         def failing(self: PrivateRounds, terms: Any, flat: np.ndarray) -> np.ndarray:
             missing(patched, next(rounds))
