@@ -16,6 +16,7 @@ _COMMANDS = {
     "simulate": ("federation.cli.simulate", "Run federated rounds over the users of a data file, one device each."),
     "device": ("federation.cli.device", "Create and use one device's encrypted memory."),
     "model": ("federation.cli.model", "Change a shared model's file between rounds."),
+    "publisher": ("federation.cli.publisher", "Sign models and the list of devices."),
     "privacy": ("federation.cli.privacy", "Print the noise that an ε needs, and what a run then guarantees."),
     "evaluate": ("federation.cli.evaluate", "Measure personalization on a data file by the protocol."),
     "report": ("federation.cli.report", "Write report.html and print the table of a finished run again."),

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from engine.owner.modes import MODES
 from federation.cli.console import print_json
 from federation.cli.device_agent import agent
 from federation.cli.device_backup import erase, export, import_
+from federation.cli.device_consent import consent, publisher
 from federation.cli.device_keys import rotate, slots, verify
+from federation.cli.device_ledger import check_ledger, ledger
 from federation.cli.device_memory import forget, remember, search
-from federation.cli.device_rounds import allow_rounds, budget, ledger, rounds_in_words
+from federation.cli.device_rounds import allow_rounds, budget, identity, rounds_in_words
 from federation.cli.device_shared import (
     WordsType,
     json_option,
@@ -29,7 +32,6 @@ from federation.cli.device_shared import (
     when,
 )
 from federation.cli.unlock import Unlocking, store_file, unlock_options
-from federation.rounds.config import MODE_NOTICE
 
 if TYPE_CHECKING:
     from engine.device.device import Device
@@ -62,7 +64,7 @@ def command() -> None:
 @click.option(
     "--encoder", type=WordsType(), metavar="NAME|PATH", help="A hub name or a folder.  [default: all-MiniLM-L6-v2]"
 )
-@click.option("--allow-rounds", type=click.Choice(["open"]), help=f"Allow federated rounds ({MODE_NOTICE}).")
+@click.option("--allow-rounds", type=click.Choice([*reversed(MODES)]), help="Allow federated rounds in this mode.")
 @json_option
 @unlock_options
 def create(
@@ -232,7 +234,10 @@ def show(path: Path, with_memories: bool, as_json: bool, unlocking: Unlocking) -
 @json_option
 @unlock_options
 def model(path: Path, use: Path | None, previous: bool, as_json: bool, unlocking: Unlocking) -> None:
-    """Show the shared model that the device at PATH uses, or use another one."""
+    """Show the shared model that the device at PATH uses, or use another one.
+
+    Where the owner trusts a publisher, CHECKPOINT must be signed by it, in the file CHECKPOINT.sig beside it.
+    """
     if use is not None and previous:
         raise click.UsageError("Give --use CHECKPOINT or --previous, not both.")
     with opened(path, unlocking) as device:
@@ -319,4 +324,8 @@ def _print_reencoded(device: "Device", *, as_json: bool) -> None:
 command.add_command(agent)
 command.add_command(allow_rounds)
 command.add_command(budget)
+command.add_command(consent)
 command.add_command(ledger)
+command.add_command(check_ledger)
+command.add_command(publisher)
+command.add_command(identity)

@@ -70,49 +70,58 @@ class DeviceKey(Secret):
     @classmethod
     def from_file(cls, path: Path | str) -> DeviceKey:
         """The key in the regular file ``path``: 32 raw bytes, mode 0600 or stricter. Raises ``KeyFileError``."""
-        try:
-            # Non-blocking, so that a pipe in the file's place is refused below instead of waited for.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise KeyFileError(f"The key file {path} cannot be read ({error.strerror}): check the path.") from None
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise KeyFileError(f"{path} is no regular file: name a file that holds {KEY_BYTES} bytes.")
-            if status.st_mode & 0o177 or not status.st_mode & stat.S_IRUSR:
-                mode = stat.S_IMODE(status.st_mode)
-                raise KeyFileError(f"The key file {path} has mode {mode:04o}, not 0600: run chmod 600 {path}")
-            key = os.read(descriptor, KEY_BYTES + 1)
-        finally:
-            os.close(descriptor)
-        if status.st_size != KEY_BYTES or len(key) != KEY_BYTES:
-            raise KeyFileError(
-                f"The key file {path} holds {status.st_size} bytes, not {KEY_BYTES}: name a file that "
-                "DeviceKey.write made."
-            )
-        return cls(key)
+        return cls(read_key_file(path))
 
     def write(self, path: Path | str) -> None:
         """Write the key to the new file ``path``, mode 0600, durably. Raises ``KeyFileError``; never overwrites."""
-        path = Path(path)
+        write_key_file(path, self._key)
+
+
+def read_key_file(path: Path | str) -> bytes:
+    """The 32 bytes of the regular file ``path``, mode 0600 or stricter. Raises ``KeyFileError``."""
+    try:
+        # Non-blocking, so that a pipe in the file's place is refused below instead of waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} cannot be read ({error.strerror}): check the path.") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"{path} is no regular file: name a file that holds {KEY_BYTES} bytes.")
+        if status.st_mode & 0o177 or not status.st_mode & stat.S_IRUSR:
+            mode = stat.S_IMODE(status.st_mode)
+            raise KeyFileError(f"The key file {path} has mode {mode:04o}, not 0600: run chmod 600 {path}")
+        key = os.read(descriptor, KEY_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if status.st_size != KEY_BYTES or len(key) != KEY_BYTES:
+        raise KeyFileError(
+            f"The key file {path} holds {status.st_size} bytes, not {KEY_BYTES}: name a file that holds a key."
+        )
+    return key
+
+
+def write_key_file(path: Path | str, key: bytes) -> None:
+    """Write ``key`` (32 bytes) to the new file ``path``, mode 0600, durably, or none. Raises ``KeyFileError``."""
+    path = Path(path)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise KeyFileError(f"{path} exists and is not overwritten: choose another name.") from None
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} cannot be written ({error.strerror}): check the path.") from None
+    try:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            raise KeyFileError(f"{path} exists and is not overwritten: choose another name.") from None
-        except OSError as error:
-            raise KeyFileError(f"The key file {path} cannot be written ({error.strerror}): check the path.") from None
-        try:
-            try:
-                os.fchmod(descriptor, 0o600)  # Whatever the umask left of it.
-                if os.write(descriptor, self._key) != KEY_BYTES:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            sync_folder(path.parent)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise KeyFileError(f"The key file {path} cannot be written ({error.strerror}): free some space.") from None
+            os.fchmod(descriptor, 0o600)  # Whatever the umask left of it.
+            if os.write(descriptor, key) != KEY_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(path.parent)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise KeyFileError(f"The key file {path} cannot be written ({error.strerror}): free some space.") from None
 
 
 class KeychainKey(DeviceKey):

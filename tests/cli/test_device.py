@@ -397,7 +397,7 @@ def test_allow_rounds_is_kept_and_taken_back(device: Call, one_line: Call) -> No
     assert as_json(device("show", "--json"))["allowed_rounds"] == "open"
     assert as_json(device("allow-rounds", "none", "--json")) == {"allowed_rounds": None}
     assert as_json(device("show", "--json"))["allowed_rounds"] is None
-    wrong = device("allow-rounds", "private")
+    wrong = device("allow-rounds", "secret")
     assert wrong.code == 2
     one_line(wrong)
 
