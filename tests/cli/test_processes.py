@@ -86,6 +86,7 @@ def test_help_lists_the_commands_in_the_order_in_which_they_are_met(tacit: Call)
         "model",
         "evaluate",
         "reencode",
+        "agent",
         "allow-rounds",
         "budget",
         "consent",
