@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
+from engine.owner.modes import OPEN
 from federation.cli.evaluate_choice import choice
 from federation.cli.evaluate_memory import memory
-from federation.cli.simulate import called, run_options
+from federation.cli.simulate import called, run_options, with_defaults
 
 
 @click.group(name="evaluate")
@@ -40,7 +41,7 @@ command.add_command(memory)
     help="Share of the labels to hold out: how well are requests for them told from others?",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.json and report.html.")
-@run_options
+@run_options(OPEN)
 def routing(
     file: Path,
     devices: int | None,
@@ -80,7 +81,7 @@ def routing(
     results = evaluate_routing(
         rows,
         title=file.name,
-        settings=given,
+        settings=with_defaults(given),
         seeds=seeds,
         devices=devices,
         alphas=alphas,

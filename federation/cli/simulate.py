@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from federation.rounds.config import DEFAULTS, STRATEGIES
+from engine.owner.modes import MODES, PRIVATE
+from federation.rounds.config import DEFAULTS, NOISY_DEFAULTS, STRATEGIES, default
 
 if TYPE_CHECKING:
     from federation.simulation.experiment import Experiment
@@ -18,29 +19,48 @@ GENERATED = "generated"
 
 def _setting(flag: str, kind: Any, text: str) -> Callable[..., Any]:
     """Return the option of a setting of the same name, with its default from `RunSettings`."""
-    default = DEFAULTS[flag.removeprefix("--").replace("-", "_")]
-    return click.option(flag, type=kind, default=default, show_default=True, help=text)
+    name = flag.removeprefix("--").replace("-", "_")
+    if name in NOISY_DEFAULTS:
+        text = f"{text}  [default: {DEFAULTS[name]} in open mode, else {NOISY_DEFAULTS[name]}]"
+        return click.option(flag, type=kind, help=text)
+    return click.option(flag, type=kind, default=DEFAULTS[name], show_default=True, help=text)
 
 
-def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that decide how rounds run."""
+def run_options(mode: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what adds the options that decide how rounds run, in ``mode`` where none is given."""
     options = (
-        click.option("--cohort", type=click.IntRange(1), help="Devices invited to a round.  [default: all]"),
+        click.option("--mode", type=click.Choice(MODES), default=mode, show_default=True, help="Who sees an update."),
+        _setting("--epsilon", float, "ε to keep within: against the server in private mode, of the model in central."),
+        _setting("--delta", float, "How likely ε may fail to hold."),
+        click.option(
+            "--cohort", type=click.IntRange(1), help="Devices in a round, on average.  [default: all]"
+        ),
         _setting("--rounds", click.IntRange(1), "Rounds to run."),
         _setting("--strategy", click.Choice(STRATEGIES), "Flower's strategy."),
         _setting("--local-steps", click.IntRange(1), "Steps a device takes a round."),
         _setting("--learning-rate", float, "Of a device's steps."),
         _setting("--server-learning-rate", float, "Of fedadam and fedyogi."),
         _setting("--proximal-mu", float, "Of fedprox."),
+        _setting("--byzantine", float, "The share of a cohort that fedtrimmedavg and krum take for lying."),
         _setting("--ridge", float, "How strongly the server holds the model to half of its start; 0 is not at all."),
         _setting("--clip-norm", float, "L2 bound of an update."),
         _setting("--rescorer-steps", click.IntRange(0, 3), "Newton steps for the personalization, after the rounds."),
         click.option("--encoder", "encoder_name", help="A folder or a hub name.  [default: all-MiniLM-L6-v2]"),
         click.option("--json", "as_json", is_flag=True, help="Print the results for a program."),
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def with_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings, those that were left out by the mode's own defaults."""
+    left_out = [name for name in NOISY_DEFAULTS if given.get(name) is None]
+    return given | {name: default(name, given["mode"]) for name in left_out}
 
 
 @click.command(name="simulate")
@@ -59,7 +79,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for devices, model and report.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, interrupted or migrated.")
-@run_options
+@run_options(PRIVATE)
 def command(
     data: str, devices: int | None, alpha: float, out: Path, encoder_name: str | None, as_json: bool, **given: Any
 ) -> None:
@@ -99,7 +119,7 @@ def run_and_report(
     from federation.rounds.config import RunSettings
     from federation.simulation.experiment import run_experiment
 
-    given = dict(given)
+    given = with_defaults(given)
     given["cohort"] = min(given.pop("cohort", None) or len(experiment.split), len(experiment.split))
     settings = RunSettings(**given)
     encoder = CachedEncoder(load_encoder(encoder_name))

@@ -67,7 +67,7 @@ class RunSettings:
     seed: int = 0
     deadline_s: float = 3600.0
     mode: str = OPEN
-    epsilon: float = 8.0
+    epsilon: float = 4.0
     delta: float = 1e-5
     noise: str = "discrete Gaussian"
     participations: int = 0
@@ -182,4 +182,10 @@ def _hyphens(name: str) -> str:
 
 
 DEFAULTS = {field.name: field.default for field in fields(RunSettings)}
-MODE_NOTICE = MODE_NOTICES[OPEN]
+# Every round with noise costs ε, so there are few, and they learn the model alone.
+NOISY_DEFAULTS = {"rounds": 4, "strategy": "fedavg", "rescorer_steps": 0}
+
+
+def default(name: str, mode: str) -> Any:
+    """The default of a setting for a command that runs in ``mode``."""
+    return DEFAULTS[name] if mode == OPEN else NOISY_DEFAULTS.get(name, DEFAULTS[name])
