@@ -32,9 +32,7 @@ def run_options(mode: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         click.option("--mode", type=click.Choice(MODES), default=mode, show_default=True, help="Who sees an update."),
         _setting("--epsilon", float, "ε to keep within: against the server in private mode, of the model in central."),
         _setting("--delta", float, "How likely ε may fail to hold."),
-        click.option(
-            "--cohort", type=click.IntRange(1), help="Devices in a round, on average.  [default: all]"
-        ),
+        click.option("--cohort", type=click.IntRange(1), help="Devices in a round, on average.  [default: all]"),
         _setting("--rounds", click.IntRange(1), "Rounds to run."),
         _setting("--strategy", click.Choice(STRATEGIES), "Flower's strategy."),
         _setting("--local-steps", click.IntRange(1), "Steps a device takes a round."),

@@ -98,8 +98,8 @@ class Fleet:
 
     def sign_roster(self, pool: DevicePool) -> Path:
         """Write the roster of the devices of the rounds, signed by the fleet's publisher; the file."""
-        there = [pool.agent(member.name).device for member in self.people if not member.late]
-        keys = tuple(SigningKey(device.round_identity()).public for device in there)
+        names = [member.name for member in self.people if not member.late]
+        keys = tuple(SigningKey(pool.agent(name).device.round_identity()).public for name in names)
         path = self.folder / "roster"
         write_atomically(path, sign_roster(Roster(version=1, keys=keys), self._publisher()))
         return path

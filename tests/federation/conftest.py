@@ -117,6 +117,24 @@ def town(town_of: Callable[..., Town], split: Split) -> Town:
     return town_of(split)
 
 
+@pytest.fixture
+def village_of(town_of: Callable[..., Town]) -> Callable[..., Town]:
+    """People enough for a secure sum, whose owners allow rounds of a mode."""
+
+    def make(mode: str = "private") -> Town:
+        made = some_rows(users=16)
+        users = sorted({row.user for row in made})
+        split: Split = [(user, [row for row in made if row.user == user], []) for user in users]
+        return town_of(split, mode=mode)
+
+    return make
+
+
+@pytest.fixture
+def village(village_of: Callable[..., Town]) -> Town:
+    return village_of()
+
+
 @dataclass
 class Wire:
     """What crossed the wire of a simulation, encoded, in order."""
@@ -137,7 +155,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
         proto = encode(message)
         if message.metadata.reply_to_message_id:
             seen.replies.append(proto.SerializeToString())
-            if not message.has_error():
+            if not message.has_error() and "arrays" in message.content:
                 seen.updates.append(message.content.array_records["arrays"]["model"].numpy())
             seen.protos.append(proto)
         else:

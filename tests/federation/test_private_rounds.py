@@ -14,7 +14,6 @@ from engine.model.checkpoint import Checkpoint
 from engine.model.training import TrainingPlan
 from engine.owner.ratchet import Limits
 from federation.agent.private import AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK
-from federation.data.splits import Split
 from federation.errors import ConfigError, RoundError, UpdateError
 from federation.privacy import mechanism
 from federation.privacy.update import clip
@@ -22,26 +21,8 @@ from federation.rounds import client_app
 from federation.rounds.noisy_rounds import noise_std, privacy_of, shrunk
 from federation.rounds.private_rounds import PrivateRounds
 
-DEVICES = 13
+DEVICES = 16  # of a village
 PLAN = {"local_steps": 2, "learning_rate": 0.3, "clip_norm": 0.5, "ridge": 0.0, "epsilon": 6.0}
-
-
-@pytest.fixture
-def village_of(town_of: Callable[..., Any], rows: Callable[..., Any]) -> Callable[..., Any]:
-    """People enough for a secure sum, whose owners allow rounds of a mode."""
-
-    def make(mode: str = "private") -> Any:
-        made = rows(users=DEVICES)
-        users = sorted({row.user for row in made})
-        split: Split = [(user, [row for row in made if row.user == user], []) for user in users]
-        return town_of(split, mode=mode)
-
-    return make
-
-
-@pytest.fixture
-def village(village_of: Callable[..., Any]) -> Any:
-    return village_of()
 
 
 @pytest.fixture
@@ -130,7 +111,7 @@ def test_too_few_devices_are_an_error_and_the_run_goes_on_from_the_round_before(
             return mean(self, terms, flat)
 
         patched.setattr(PrivateRounds, "mean", failing)
-        with pytest.raises(RoundError, match="Round 2 failed: 10 devices answered, at least 12 are needed"):
+        with pytest.raises(RoundError, match="Round 2 failed: 13 devices answered, at least 15 are needed"):
             village.run(**plain)
     kept = Checkpoint.load(village.out / "checkpoint.safetensors")
     assert kept.round == 1
@@ -144,14 +125,14 @@ def test_too_few_devices_are_an_error_and_the_run_goes_on_from_the_round_before(
 
 def test_round_that_fails_after_updates_left_is_charged(village: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        missing(patched, dict.fromkeys(range(6), INPUT))
-        with pytest.raises(RoundError, match="Round 1 failed: 7 devices answered, at least 8 are needed"):
+        missing(patched, dict.fromkeys(range(7), INPUT))
+        with pytest.raises(RoundError, match="Round 1 failed: 9 devices answered, at least 10 are needed"):
             village.run(rounds=1, **PLAN)
     assert not (village.out / "checkpoint.safetensors").exists()
     with village.pool() as pool:
         spent = [pool.agent(name).device.account.spent.rho for name in village.names]
-    assert spent[:6] == [0.0] * 6
-    assert min(spent[6:]) > 0.0
+    assert spent[:7] == [0.0] * 7
+    assert min(spent[7:]) > 0.0
 
 
 def test_noise_of_the_sum_is_what_is_accounted(village: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +163,7 @@ def test_who_may_not_or_will_not_abstains_and_the_round_goes_on(village: Any) ->
         never.allow_rounds(None)
         withdrawn.withdraw_purpose("personalization")
         spent.account.limit(Limits(rho=1e-6), now=0.0)
-    with pytest.raises(RoundError):  # 10 of 13 came, for which the noise of 13 is not shared out.
+    with pytest.raises(RoundError):  # Nobody has so much left.
         village.run(rounds=1, **(PLAN | {"epsilon": 0.0001}))
     model = village.run(rounds=1, **PLAN)
     assert model.round == 1
@@ -204,7 +185,7 @@ def test_run_takes_no_device_more_often_than_it_counts_on(village: Any) -> None:
         ({"strategy": "krum"}, "krum needs to see single updates"),
         ({"strategy": "fedmedian"}, "fedmedian needs to see single updates"),
         ({"rescorer_steps": 1}, "rescorer-steps=0"),
-        ({"cohort": 14}, "at most the 13 devices"),
+        ({"cohort": 17}, "at most the 16 devices"),
         ({"roster": "/nowhere/roster"}, "/nowhere/roster cannot be read"),
     ],
 )
