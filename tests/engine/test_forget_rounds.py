@@ -126,10 +126,12 @@ def test_queued_update_of_a_private_round_goes_with_the_record(
         size_bytes=len(payload),
         rho=0.25,
     )
-    device.contribute(contribution, payload, standing=device.account.standing())
+    keep = device.stage.keep
+    device.contribute(contribution, payload, standing=device.account.standing(), also=lambda: keep(b"secrets of it"))
     terms = {"mode": "private", "purpose": "personalization"}
     assert device.contribute_again(asked, **terms) == payload
     forget(device, id)
+    assert (device.account.answered(asked), device.stage.state) == (False, None)  # Gone, and not merely held back.
     assert device.contribute_again(asked, **terms) is None
     # It was charged before it could leave, and stays charged: nobody can know that it did not.
     assert device.account.spent.rho == 0.25

@@ -154,6 +154,17 @@ def test_device_at_its_limit_does_not_take_part_nor_train(town: Any, monkeypatch
             Agent(device).train(request(flat, server_round=2), node_id=2)
 
 
+def test_device_with_a_limit_of_epsilon_takes_no_part_in_open_rounds_nor_trains(
+    town: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with town.fleet.open("device-0001") as device:
+        device.account.limit(Limits(rho=1e6), now=0.0)
+        monkeypatch.setattr(type(device), "train", lambda *_, **__: pytest.fail("trained in vain"))
+        with pytest.raises(UpdateError, match="nothing bounds"):
+            Agent(device).train(request(town.fleet.start.flat), node_id=2)
+        assert device.account.contributions() == []
+
+
 def test_device_abstains_where_consent_to_personalization_is_withdrawn(town: Any) -> None:
     with town.fleet.open("device-0001") as device:
         device.withdraw_purpose("personalization")
