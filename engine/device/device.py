@@ -30,6 +30,7 @@ from engine.encoders.encoder import Encoder, Vectors, check_vectors, load_encode
 from engine.errors import EncoderMismatchError
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, check_encoder, start_checkpoint
+from engine.owner.account import Account
 from engine.personal.rescorer import Floats, log_softmax
 from engine.personal.scope import FALSE_REFUSALS, Scope, Signs, threshold
 from store import AcceptRollback, DeviceSecret, EncryptedStore, Unlock, Witness
@@ -83,10 +84,13 @@ class Device(Chooses):
     ) -> "Device":
         """Open the device in ``path`` with the encoder it was made with, or raise `EncoderMismatchError`.
 
-        Raises what `EncryptedStore.open` raises, `WrongKeyError`, `TamperedError`, `RolledBackError` and others.
+        Raises what `EncryptedStore.open` raises, `WrongKeyError`, `TamperedError`, `RolledBackError` and others. With
+        ``accept`` an older copy opens without the federated round that it may have been in.
         """
         store = EncryptedStore.open(path, unlock, secret=secret, witness=witness, accept=accept)
         try:
+            if accept is not None:
+                Account(store).drop_queued()  # Its masks may have been used since: they are single-use.
             name, fingerprint = Kept(store).encoder()
             encoder = encoder or load_encoder(name)
             if encoder.fingerprint != fingerprint:

@@ -286,6 +286,7 @@ def test_older_copy_wins_no_epsilon_back(tmp_path: Path, key: DeviceKey, catalog
     device = Device.create(folder, key, catalogue=catalogue, encoder=toy, secret=secret, witness=witness)
     device.allow_rounds("private")
     give(device, 1, 0.5)
+    device.stage.keep(b"masks that are used once")
     shutil.copytree(folder, tmp_path / "copy")
     give(device, 2, 0.5)
     device.account.limit(replace(device.account.limits, rho=1.1), now=NOW)
@@ -298,6 +299,8 @@ def test_older_copy_wins_no_epsilon_back(tmp_path: Path, key: DeviceKey, catalog
     with Device.open(folder, key, encoder=toy, secret=secret, witness=witness, accept=accept) as old:
         assert [its.round for its in old.account.contributions()] == [1]
         assert (old.account.spent.rho, old.account.limits.rho) == (1.0, 1.1)
+        # Nor does it go on with a round that the later one may have ended, or give again what that one gave.
+        assert (old.stage.state, again(old, 1)) == (None, None)
         with pytest.raises(BudgetError):
             give(old, 3, 0.2)
         give(old, 3, 0.1)
