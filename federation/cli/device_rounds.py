@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.owner.modes import MODES, OPEN
+from engine.owner.modes import MODES, OPEN, PRIVATE
 from federation.cli.console import print_json
 from federation.cli.device_shared import json_option, opened, opened_store, path_argument, plural, print_table
 from federation.cli.unlock import Unlocking, unlock_options
@@ -72,7 +72,7 @@ def allow_rounds(path: Path, mode: str, as_json: bool, unlocking: Unlocking) -> 
     allowed = None if mode == "none" else mode
     with opened(path, unlocking) as device:
         device.allow_rounds(allowed)
-        limits = device.account.limits
+        limits, trusted = device.account.limits, device.publisher
     if as_json:
         print_json({"allowed_rounds": allowed})
         return
@@ -81,6 +81,8 @@ def allow_rounds(path: Path, mode: str, as_json: bool, unlocking: Unlocking) -> 
         click.echo(f"Limits: {limits_in_words(limits)}.".replace("\n", "; "))
         if allowed == OPEN:
             click.echo("Nothing bounds what an open round costs, so with a limit of ε it takes part in others only.")
+    if allowed == PRIVATE and trusted is None:
+        click.echo("It trusts no publisher, who says which devices there are: name one with `tacit device publisher`.")
 
 
 def rounds_in_words(mode: str | None) -> str:

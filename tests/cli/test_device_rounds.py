@@ -157,6 +157,9 @@ def test_rounds_with_a_bound_come_with_a_limit_of_epsilon(device: Call, mode: st
     assert "Limits: any in all, any a week; ε 8 in all, any a week, at δ = 1e-05." in allowed.out
     assert lines(device("budget"))[1] == "in all 0 any 0 8 8"
     assert as_json(device("show", "--json"))["allowed_rounds"] == mode
+    assert ("It trusts no publisher" in allowed.out) == (mode == "private")
+    device("publisher", "ab" * 32)
+    assert "It trusts no publisher" not in device("allow-rounds", mode).out
 
 
 def test_limit_of_the_owner_stays_and_open_rounds_are_past_it(device: Call, give: Callable[..., None]) -> None:
