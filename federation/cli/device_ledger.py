@@ -1,7 +1,6 @@
 """The commands of `tacit device` about the ledger: ledger, check-ledger."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,14 @@ def ledger(path: Path, export: Path | None, delta: float | None, as_json: bool, 
     """
     from engine.owner.rho import DELTA
     from engine.owner.statement import statement
+    from store.outside.archive import write_new
 
     at = DELTA if delta is None else delta
     with opened_store(path, unlocking) as store:
         entries = store.entries()
     text = statement(entries, delta=at)
     if export is not None:
-        _write(export, text)
+        write_new(export, text.encode())
     told = json.loads(text)
     shown = [_as_fields(one, content) for one, (_, _, content) in zip(told["entries"], entries, strict=True)]
     if as_json:
@@ -101,20 +101,6 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise click.ClickException(f"Cannot read {file}: {error.strerror}.") from None
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a new file, mode 0600, whole or not at all."""
-    from store.disk.folders import new_file, sync_folder
-
-    try:
-        with new_file(file, text.encode()) as new:
-            os.link(new, file)
-        sync_folder(file.parent)
-    except FileExistsError:
-        raise click.ClickException(f"{file} exists and is not overwritten: choose another name.") from None
-    except OSError as error:
-        raise click.ClickException(f"Cannot write {file}: {error.strerror}.") from None
 
 
 def _as_fields(one: dict[str, Any], content: bytes) -> dict[str, Any]:

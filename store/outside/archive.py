@@ -116,6 +116,12 @@ def write_plain(path: Path, header: Mapping[str, object], rows: Iterable[Mapping
     return lines
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Write ``content`` into the new file ``path``, unsealed, mode 0600. Raises as :func:`write_archive` does."""
+    with _new_file(path) as append:
+        append(content)
+
+
 def read_plain(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
     """The header of the plain archive at ``path``, and its rows, which are read as they are asked for.
 

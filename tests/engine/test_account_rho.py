@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engine
@@ -241,6 +241,7 @@ def test_update_of_a_mode_that_is_too_weak_now_waits_no_more(device: Device) -> 
 # The ratchet.
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Spent,

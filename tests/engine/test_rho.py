@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -47,6 +47,7 @@ def test_epsilon_lies_above_the_exact_one_and_below_the_simple_bound(rho: float)
     assert epsilon <= rho + 2 * math.sqrt(rho * math.log(1 / DELTA)) or rho > 2
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e5), st.floats(0, 1e5), st.floats(1e-12, 0.99))
 def test_epsilon_grows_with_rho(one: float, more: float, delta: float) -> None:
     assert epsilon_of(one, delta) <= epsilon_of(one + more, delta) * (1 + 1e-12) + 1e-12
@@ -80,12 +81,14 @@ def test_out_of_range_is_refused(bad: float) -> None:
             rho_of(1.0, delta)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**15))
 def test_units_come_back_as_they_were(units: int) -> None:
     rho = rho_of_units(units)
     assert (charged_units(rho), allowed_units(rho)) == (units, units)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e5))
 def test_charges_are_rounded_up_and_limits_down(rho: float) -> None:
     assert 0 <= charged_units(rho) - allowed_units(rho) <= 1

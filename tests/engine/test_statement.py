@@ -8,7 +8,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.device.device import Device
@@ -71,6 +71,7 @@ def test_file_comes_back_as_it_was_written(entries: list[tuple[int, str, bytes]]
     assert checked(statement([])).end == START
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), st.binary(max_size=9))))
 def test_any_ledger_comes_back(contents: list[tuple[str, bytes]]) -> None:
     entries = [(number, kind, content) for number, (kind, content) in enumerate(contents, 1)]
