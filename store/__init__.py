@@ -30,7 +30,7 @@ from store.errors import (
     UnknownFormatError,
     WrongKeyError,
 )
-from store.format.columns import Where
+from store.format.columns import Span, Where
 from store.format.receipts import Receipt
 from store.format.records import Record, StoredRecord
 from store.keys.recovery import RecoveryKey
@@ -69,6 +69,7 @@ __all__ = [
     "RolledBackError",
     "SlotError",
     "SlotInfo",
+    "Span",
     "StoreError",
     "StoreExistsError",
     "StoreFullError",

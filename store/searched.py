@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 
-from store.format.columns import Where
+from store.format.columns import Span, Where
 from store.format.vectors import Vectors, as_vector
 from store.open_store import OpenStore
 from store.search.candidates import Candidates
@@ -55,11 +56,19 @@ class SearchedStore(OpenStore):
             self._search.embedding()
 
     def candidates(
-        self, vector: Vectors, text: str, *, most: int = 40, around: int = 2, where: Where = EVERYTHING
+        self,
+        vector: Vectors,
+        text: str,
+        *,
+        most: int = 40,
+        around: int = 2,
+        where: Where = EVERYTHING,
+        then: Sequence[Span] = (),
     ) -> Candidates:
         """The ``most`` best records by meaning and words together, and up to ``around`` neighbours of each a side.
 
-        For a ranking of the caller's own; see :class:`Candidates`. Raises ``ValueError`` for ``most`` below 1 or
+        For a ranking of the caller's own; see :class:`Candidates`. With ``then`` (spans of Unix seconds) also the half
+        as many best of those records whose time is in one of the spans. Raises ``ValueError`` for ``most`` below 1 or
         ``around`` outside 0 to 4.
         """
         most = _checked_k(most)
@@ -67,7 +76,7 @@ class SearchedStore(OpenStore):
             raise ValueError(f"Expected around={around} from 0 to 4.")
         with self._core.snapshot() as view:
             query = as_vector(vector, view.head.dimension)
-            return self._search.candidates(query, text, most, around, where, self._core.clock())
+            return self._search.candidates(query, text, most, around, where, then, self._core.clock())
 
     # Inside
 

@@ -14,7 +14,7 @@ import json
 import math
 import struct
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
 from typing import Any, NamedTuple
@@ -45,6 +45,8 @@ _ARRAYS = (
 )
 Bools = npt.NDArray[np.bool_]
 Slots = npt.NDArray[np.int64]
+Span = tuple[float, float]
+"""From one time to another, in Unix seconds, the latter excluded."""
 
 
 class Entry(NamedTuple):
@@ -92,6 +94,14 @@ class Where:
     def is_all(self) -> bool:
         """Whether nothing is left out."""
         return self == Where()
+
+    def during(self, after: float, before: float) -> Where:
+        """Those of these whose time is in a span, in Unix seconds, ``before`` excluded."""
+        return replace(
+            self,
+            after=after if self.after is None else max(after, self.after),
+            before=before if self.before is None else min(before, self.before),
+        )
 
     def fits(self, entry: Entry) -> bool:
         """Whether the record is one of these."""

@@ -1,5 +1,7 @@
 """What a question might be answered by: the best of both searches, and what was kept just before and after each.
 
+A question that names days may be answered by what was kept then in quite other words, so the best of that are here too.
+
 Only records that the reading may answer are here, as candidates and as neighbours alike: what ``Where`` leaves out,
 what is superseded, forgotten or past its time is neither, and lends no score to another. How rare a word is, BM25 takes
 from the whole store. Neighbours are of the same scope and stand at most ``REACH`` places apart in the order in which
@@ -18,6 +20,7 @@ from store.format.columns import Where
 from store.format.head import SEGMENT_ROWS
 from store.format.ranges import outside
 from store.format.records import StoredRecord
+from store.format.vectors import Vectors
 from store.tables.core import Core
 
 REACH = 8
@@ -31,13 +34,14 @@ Floats = npt.NDArray[np.float64]
 class Candidates:
     """The candidates of one search, in the order in which they were kept.
 
-    ``records`` (n); ``products`` (n,), the inner product of each vector with the query; ``words`` (n,), BM25;
-    ``found`` (n,), whether a search found it or it is a neighbour only; ``before`` (n,), the index of the record that
-    was kept just before it in the same scope, or ``NONE``; ``rarity``, of each of the query's terms the inverse
-    document frequency.
+    ``records`` (n); ``vectors`` (n, d); ``products`` (n,), the inner product of each vector with the query; ``words``
+    (n,), BM25; ``found`` (n,), whether a search found it or it is a neighbour only; ``before`` (n,), the index of the
+    record that was kept just before it in the same scope, or ``NONE``; ``rarity``, of each of the query's terms the
+    inverse document frequency.
     """
 
     records: tuple[StoredRecord, ...]
+    vectors: Vectors
     products: Floats
     words: Floats
     found: Bools
@@ -50,6 +54,7 @@ class Candidates:
 
 NOBODY = Candidates(
     records=(),
+    vectors=np.zeros((0, 0), dtype=np.float32),
     products=np.zeros(0),
     words=np.zeros(0),
     found=np.zeros(0, dtype=np.bool_),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from store.format.columns import Entry, Where
+from store.format.columns import Entry, Span, Where
 from store.format.head import SEGMENT_ROWS
 from store.format.ranges import outside
 from store.format.segment_table import SegmentRef, slots_of
@@ -28,7 +28,7 @@ from store.search.candidates import NOBODY, Candidates, with_neighbours
 from store.search.follower import Follower
 from store.search.fusion import fuse
 from store.search.opened import OpenedVectors
-from store.search.readable import ids_of, where_slots
+from store.search.readable import current, ids_of, where_slots
 from store.tables.core import Core
 from store.tables.rows import Rows
 
@@ -327,23 +327,35 @@ class Searcher:
         words, _ = scored.best(most, allowed)
         return np.union1d(dense, words).astype(np.int64), scored
 
-    def candidates(self, query: Vectors, text: str, most: int, around: int, where: Where, now: float) -> Candidates:
-        """The ``most`` best of both searches, fused, with up to ``around`` neighbours of each on both sides."""
+    def candidates(
+        self, query: Vectors, text: str, most: int, around: int, where: Where, then: Sequence[Span], now: float
+    ) -> Candidates:
+        """The ``most`` best of both searches, fused, half as many of ``then``, and neighbours of each on both sides."""
         core = self._core
         slots, scored = self._of_both(query, text, max(_FUSED, most), *where_slots(core, where, now))
         if not len(slots):
             return NOBODY
-        best = fuse((slots, self.score(query, slots)), (slots, scored.of(slots)), most)
-        found = np.array([slot for slot, _ in best], dtype=np.int64)
+        found = self._fused(query, slots, scored, most)
+        if then:
+            kept = np.unique(np.concatenate([current(core, where.during(*span), now) for span in then]))
+            some, _ = self._of_both(query, text, most, lambda slots: np.isin(slots, kept), kept)
+            found = np.union1d(found, self._fused(query, some, scored, most // 2))
         slots, before = with_neighbours(core, where, now, found, around)
+        vectors = self._vectors(slots)
         return Candidates(
             records=tuple(self._rows.records([self._brief(slot) for slot in slots.tolist()])),
-            products=self.score(query, slots).astype(np.float64),
+            vectors=vectors,
+            products=(vectors @ query).astype(np.float64),
             words=scored.of(slots),
             found=np.isin(slots, found),
             before=before,
             rarity=self.lexical().rarity(terms_of(text)),
         )
+
+    def _fused(self, query: Vectors, slots: Slots, scored: Scored, most: int) -> Slots:
+        """The ``most`` best of ``slots`` (n,) by both scores."""
+        best = fuse((slots, self.score(query, slots)), (slots, scored.of(slots)), most)
+        return np.array([slot for slot, _ in best], dtype=np.int64)
 
     def _brief(self, slot: int) -> Entry:
         """As much of the entry in ``slot`` as it takes to open the record, made quickly."""

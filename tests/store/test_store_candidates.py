@@ -81,6 +81,30 @@ def test_segments_and_tail_give_one_order(tmp_path_factory: pytest.TempPathFacto
         assert [stored.id for stored in after.records] == [1022, 1023, 1024, 1026, 1027]
 
 
+@given(spans=st.lists(st.tuples(st.integers(-5, 45), st.integers(-5, 45)), max_size=3), most=st.integers(1, 8))
+@settings(max_examples=25, deadline=None)
+def test_the_best_of_each_time_asked_for_are_there_too(
+    tmp_path_factory: pytest.TempPathFactory, spans: list[tuple[int, int]], most: int
+) -> None:
+    with _store(tmp_path_factory) as store:
+        rows, where = vectors(40), Where(scope="a", after=3.0, before=37.0)
+        kept = [Record(text=f"word{n % 5}", time=float(n), scope="ab"[n % 7 == 0]) for n in range(40)]
+        ids = store.add_many(kept, rows)
+        old = store.add(Record(text="word1", time=20.0, scope="a"), rows[0])
+        store.add(Record(text="word1", time=90.0, scope="a", supersedes=old), rows[0])
+        then = [(float(after), float(before)) for after, before in spans]
+        found = store.candidates(rows[0], "word1", most=most, around=0, where=where, then=then)
+        plain = store.candidates(rows[0], "word1", most=most, around=0, where=where)
+        inside = [id for id, one in zip(ids, kept, strict=True) if any(a <= one.time < b for a, b in then)]
+        readable = {id for id, one in zip(ids, kept, strict=True) if one.scope == "a" and 3 <= one.time < 37}
+        its, others = ({stored.id for stored in one.records} for one in (found, plain))
+        assert others <= its
+        assert its - others <= readable & set(inside)
+        assert len(its & set(inside)) >= min(most // 2, len(readable & set(inside)))
+        assert len(its - others) <= most // 2
+        np.testing.assert_allclose(found.vectors @ rows[0], found.products, atol=1e-6)
+
+
 def test_an_empty_store_has_no_candidates(tmp_path_factory: pytest.TempPathFactory) -> None:
     with _store(tmp_path_factory) as store:
         assert len(store.candidates(vectors(1)[0], "x")) == 0
