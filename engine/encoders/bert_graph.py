@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engine.errors import EncoderError
 
-IDS, MASK, VECTORS = "ids", "mask", "vectors"
+IDS, MASK, VECTORS, STATES = "ids", "mask", "vectors", "states"
 _FUSED = "com.microsoft"
 _OPSET, _FUSED_OPSET, _IR_VERSION = 17, 1, 8
 
@@ -24,7 +24,8 @@ def bert_as_onnx(configuration: bytes, weights: bytes) -> bytes:
     """Return the ONNX model of a BERT sentence encoder, from its config.json and model.safetensors.
 
     Inputs ``ids`` and ``mask`` are int32 (n, t), each row's tokens first and zeros behind; the output ``vectors`` is
-    float32 (n, d). Raises `EncoderError` for a model of another make.
+    float32 (n, d), and ``states``, of each token in its context, float32 (n, t, d). Raises `EncoderError` for a model
+    of another make.
     """
     from safetensors.numpy import load
 
@@ -73,6 +74,7 @@ class _Graph:
 
     def mean_of(self, x: str) -> None:
         """The mean over the tokens, at norm one: the sum over them has the same direction."""
+        self._plain("Identity", [x], STATES)
         cast = self._plain("Cast", [MASK], "weights", to=1)  # 1 is float32.
         wide = self._plain("Unsqueeze", [cast, self._weight("last", np.array([2]))], "column")
         kept = self._plain("Mul", [x, wide], "kept")
@@ -84,7 +86,8 @@ class _Graph:
         from onnx import TensorProto, helper
 
         inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, ["n", "t"]) for name in (IDS, MASK)]
-        outputs = [helper.make_tensor_value_info(VECTORS, TensorProto.FLOAT, ["n", dimension])]
+        shapes = {VECTORS: ["n", dimension], STATES: ["n", "t", dimension]}
+        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
         graph = helper.make_graph(self._nodes, "encoder", inputs, outputs, initializer=self._weights)
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, _FUSED_OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)

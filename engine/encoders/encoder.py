@@ -180,3 +180,10 @@ class CachedEncoder(WrappedEncoder):
             if not texts:
                 return np.zeros((0, self.dimension), dtype=np.float32)
             return np.stack([self._vectors[text] for text in texts])
+
+
+def innermost(encoder: Encoder) -> Encoder:
+    """The encoder that stands before no other: ``encoder`` itself, or what it wraps."""
+    while isinstance(encoder, WrappedEncoder):
+        encoder = encoder.inner
+    return encoder

@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.encoders.bert_graph import IDS, MASK, VECTORS, bert_as_onnx
+from engine.encoders.bert_graph import IDS, MASK, STATES, VECTORS, bert_as_onnx
 from engine.encoders.encoder import DEFAULT_ENCODER, DIMENSION, WEIGHTS_SHA256, Vectors, changed_files, check_vectors
+from engine.encoders.reading import Reading
 from engine.errors import EncoderError
 from store.disk.folders import user_folder
 
-_EXPORT = 1  # Grows when another graph is made of the same weights.
+_EXPORT = 2  # Grows when another graph is made of the same weights.
 _SHA256 = {
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
     "model.safetensors": WEIGHTS_SHA256,
@@ -79,6 +80,24 @@ class OnnxEncoder:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(fill, batches))
         return check_vectors(vectors, count=len(texts), encoder=self)
+
+    def read(self, text: str) -> Reading:
+        """Return the vector of ``text`` and the states of its words, from one run. Raises `EncoderError`."""
+        tokenizer, session = self._parts()
+        encoding = tokenizer.encode(text)
+        with _typed_errors(self._folder):
+            vectors, states = session.run([VECTORS, STATES], _inputs([encoding.ids]))
+        spans: dict[int, tuple[int, int]] = {}
+        sums: dict[int, Vectors] = {}
+        for number, (start, end), state in zip(encoding.word_ids, encoding.offsets, states[0], strict=True):
+            if number is not None:  # What the tokenizer itself put before and behind is of no word.
+                spans[number] = (spans.get(number, (start, end))[0], end)
+                sums[number] = sums[number] + state if number in sums else state
+        return Reading(
+            vector=check_vectors(vectors, count=1, encoder=self)[0],
+            words=tuple(text[start:end] for start, end in spans.values()),
+            states=np.array(list(sums.values()), dtype=np.float32).reshape(len(sums), self.dimension),
+        )
 
     def word_table(self) -> tuple[dict[str, int], Vectors]:
         """The encoder's own vocabulary, and its vector of each piece before any context, float32 (pieces, 384).
@@ -207,10 +226,15 @@ def _write(path: Path, data: bytes) -> None:
 
 def _run(session: Any, tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
     """The vectors (n, d) of n rows of tokens."""
+    (vectors,) = session.run([VECTORS], _inputs(tokens))
+    result: npt.NDArray[np.float32] = vectors
+    return result
+
+
+def _inputs(tokens: Sequence[Sequence[int]]) -> dict[str, npt.NDArray[np.int32]]:
+    """What the graph takes of n rows of tokens: ids and mask, both (n, t)."""
     shape = len(tokens), max(map(len, tokens))
     ids, mask = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
     for row, its in enumerate(tokens):
         ids[row, : len(its)], mask[row, : len(its)] = its, 1
-    (vectors,) = session.run([VECTORS], {IDS: ids, MASK: mask})
-    result: npt.NDArray[np.float32] = vectors
-    return result
+    return {IDS: ids, MASK: mask}

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from engine.encoders.encoder import Encoder, Vectors, WrappedEncoder
+from engine.encoders.encoder import Encoder, Vectors, innermost
 from engine.encoders.onnx_encoder import OnnxEncoder
 
 _LONGEST = 40
@@ -31,6 +31,25 @@ class WordVectors:
 
     def vectors(self, words: Sequence[str]) -> Vectors:
         """Unit vectors (n, d) of ``words``; 0 for a word that has a piece which is not in the table."""
+        rows, sizes = self._sums(words)
+        rows -= sizes[:, None] * self._centre
+        length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+        rows /= np.where(length > 0, length, 1)
+        return rows
+
+    def cosines(self, words: Sequence[str], others: Sequence[str]) -> Vectors:
+        """The cosines (q, n) of the vectors of ``words`` (q,) and ``others`` (n,), which are not made one by one."""
+        ours, (rows, sizes) = self.vectors(words), self._sums(others)
+        centre = self._centre
+        products = np.concatenate([ours, centre[None]]) @ rows.T
+        # |r - s·c|² = |r|² - 2s·(r·c) + s²|c|².
+        squares = np.einsum("nd,nd->n", rows, rows) - 2 * sizes * products[-1] + sizes**2 * (centre @ centre)
+        cosines: Vectors = products[:-1] - (ours @ centre)[:, None] * sizes
+        cosines /= np.sqrt(np.where((squares > 0) & (sizes > 0), squares, np.inf))
+        return cosines
+
+    def _sums(self, words: Sequence[str]) -> tuple[Vectors, Vectors]:
+        """The summed rows (n, d) of each word's pieces, and how many it has (n,): none if one is not in the table."""
         get = self._places.get
         of_size: dict[int, tuple[list[int], list[Sequence[int]]]] = {}  # Words, and pieces of each, by their number.
         for at, word in enumerate(words):
@@ -40,14 +59,13 @@ class WordVectors:
             alike[0].append(at)
             alike[1].append(pieces)
         result = np.zeros((len(words), self._table.shape[1]), dtype=np.float32)
+        sizes = np.zeros(len(words), dtype=np.float32)
         for size, (places, parts) in of_size.items():
             if size:
-                rows = self._table[np.array(parts).T].sum(axis=0) if size > 1 else self._table[np.array(parts)[:, 0]]
-                rows -= size * self._centre  # (n, d)
-                length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
-                rows /= np.where(length > 0, length, 1)
-                result[places] = rows
-        return result
+                which = np.array(parts)
+                result[places] = self._table[which.T].sum(axis=0) if size > 1 else self._table[which[:, 0]]
+                sizes[places] = size
+        return result, sizes
 
     def _pieces(self, word: str) -> Sequence[int]:
         if len(word) > _LONGEST:
@@ -74,8 +92,7 @@ _lock = threading.Lock()
 
 def word_vectors(encoder: Encoder) -> WordVectors | None:
     """The word vectors of ``encoder``, made once; ``None`` for one that has no table. Raises `EncoderError`."""
-    while isinstance(encoder, WrappedEncoder):
-        encoder = encoder.inner
+    encoder = innermost(encoder)
     if not isinstance(encoder, OnnxEncoder):
         return None
     with _lock:
