@@ -1,7 +1,8 @@
 """Turns public data sets into the files that `tacit evaluate` reads: `python -m benchmarks.convert NAME SOURCE OUT`.
 
-NAME is unimobile, hwu64, sgd, ml-100k or locomo; SOURCE is what its address gives, unpacked (``docs/data.md`` has the
-addresses and licences); OUT is the folder for the JSONL. Nothing is downloaded and nothing of the data is shipped.
+NAME is unimobile, hwu64, sgd, ml-100k, locomo or friendsqa; SOURCE is what its address gives, unpacked
+(``docs/data.md`` has the addresses and licences); OUT is the folder for the JSONL. Nothing is downloaded and nothing of
+the data is shipped.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from typing import Any
 Row = dict[str, Any]
 _APPS = 9  # Columns App0 to App8 of UniMobile.
 _SAME_APP = {"google chrome": "google search"}  # Its search bar asks the same service.
+_SCENES_APART_S, _TURNS_APART_S = 86_400, 20
+_CUT_OFF = re.compile(r" (?=(?:n't|'s|'re|'m|'ve|'ll|'d|[.,!?;:])(?:\s|$))", re.I)
 _GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
@@ -105,6 +108,45 @@ def _question(qa: Row, known: set[str]) -> Row:
     return {"q": qa["question"], "answer": answer, "evidence": evidence, "category": qa["category"]}
 
 
+def friendsqa(source: Path) -> dict[str, list[Row]]:
+    """``dat/friendsqa_dev.json`` and ``_tst``: of each a season is a conversation, each scene a session of its own.
+
+    The scripts have no times. These are made up: a scene a day, a turn each 20 seconds.
+    """
+    rows = []
+    for part in ("dev", "tst"):
+        seasons: dict[str, list[Row]] = {}
+        scenes = _read(source / "dat" / f"friendsqa_{part}.json")["data"]
+        for scene in sorted(scenes, key=lambda scene: str(scene["title"])):  # Such as s01_e22_c03.
+            seasons.setdefault(scene["title"].split("_")[0], []).append(scene)
+        rows += [_talk(f"{part}-{season}", its) for season, its in seasons.items()]
+    return {"friendsqa": rows}
+
+
+def _talk(name: str, scenes: list[Row]) -> Row:
+    memory, queries = [], []
+    for number, scene in enumerate(scenes):
+        [paragraph] = scene["paragraphs"]
+        ids = {}
+        for place, said in enumerate(paragraph["utterances:"]):
+            if text := _as_written(said["utterance"]):
+                ids[said["uid"]] = id = f"{scene['title']}:{said['uid']}"
+                who = said["speakers"][0].split()[0] if said["speakers"] else ""
+                time = number * _SCENES_APART_S + place * _TURNS_APART_S
+                speaker = "" if who.startswith("#") else who  # Such as #NOTE#.
+                memory.append({"id": id, "speaker": speaker, "time": time, "text": text})
+        for qa in paragraph["qas"]:
+            evidence = sorted({ids[its["utterance_id"]] for its in qa["answers"] if its["utterance_id"] in ids})
+            answer = qa["answers"][0]["answer_text"] if qa["answers"] else ""
+            queries.append({"q": _as_written(qa["question"]), "answer": answer, "evidence": evidence, "category": 1})
+    return {"conv": name, "memory": memory, "queries": queries}
+
+
+def _as_written(text: str) -> str:
+    """``text`` with its words put together that were cut for a parser."""
+    return _CUT_OFF.sub("", text).strip()
+
+
 def _row(text: str, labels: list[str], *, order: int, user: str = "", split: str = "") -> Row:
     return {"user": user, "order": order, "text": text, "label": labels[0], "labels": labels, "split": split}
 
@@ -123,6 +165,7 @@ CONVERTERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
     "sgd": sgd,
     "ml-100k": ml_100k,
     "locomo": locomo,
+    "friendsqa": friendsqa,
 }
 
 

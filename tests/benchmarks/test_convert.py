@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.convert import CONVERTERS, main
+from benchmarks.convert import CONVERTERS, Row, main
 from federation.data.dataset import read_rows
 
 
@@ -99,6 +99,31 @@ def test_locomo_keeps_sessions_in_order_and_only_evidence_that_there_is(source: 
     assert [turn["id"] for turn in one["memory"]] == ["D2:1", "D10:1"]
     assert one["memory"][0] == {"id": "D2:1", "speaker": "A", "time": "now", "text": "look [image: a hat]"}
     assert one["queries"] == [{"q": "q?", "answer": 3, "evidence": ["D2:1", "D10:1"], "category": 1}]
+
+
+def test_friendsqa_makes_a_season_a_conversation_and_a_scene_a_session(source: Path, out: Path) -> None:
+    def scene(title: str, *said: tuple[str, str], asked: tuple[int, ...] = ()) -> Row:
+        utterances = [
+            {"uid": n, "speakers": [who] if who else [], "utterance": text} for n, (who, text) in enumerate(said)
+        ]
+        answers = [{"utterance_id": uid, "answer_text": "it"} for uid in asked]
+        qas = [{"question": "Is n't it ?", "answers": answers}]
+        return {"title": title, "paragraphs": [{"utterances:": utterances, "qas": qas}]}
+
+    (source / "dat").mkdir()
+    late = scene("s02_e22_c02", ("#NOTE#", "[ noise ]"), ("Ada B", " "), ("Ada B", "I 'll go ."), asked=(2, 1))
+    scenes = [late, scene("s02_e22_c01", ("Bo C", "Hi !")), scene("s01_e22_c01", ("", "x"))]
+    for part, its in (("dev", scenes), ("tst", [scene("s01_e23_c01", ("Bo C", "y"))])):
+        (source / "dat" / f"friendsqa_{part}.json").write_text(json.dumps({"data": its}), encoding="utf-8")
+    main(["friendsqa", str(source), str(out)])
+    one, two, three = lines(out / "friendsqa.jsonl")
+    assert [its["conv"] for its in (one, two, three)] == ["dev-s01", "dev-s02", "tst-s01"]
+    assert two["memory"] == [
+        {"id": "s02_e22_c01:0", "speaker": "Bo", "time": 0, "text": "Hi!"},
+        {"id": "s02_e22_c02:0", "speaker": "", "time": 86_400, "text": "[ noise ]"},
+        {"id": "s02_e22_c02:2", "speaker": "Ada", "time": 86_440, "text": "I'll go."},
+    ]
+    assert two["queries"][1] == {"q": "Isn't it?", "answer": "it", "evidence": ["s02_e22_c02:2"], "category": 1}
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
