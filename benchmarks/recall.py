@@ -14,13 +14,16 @@ import json
 import random
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from engine.encoders.encoder import load_encoder
+from engine.encoders.encoder import default_encoder_path
+from engine.encoders.onnx_encoder import OnnxEncoder
 from engine.encoders.word_vectors import word_vectors
-from engine.recall.ranking import AROUND, MOST, recall
+from engine.recall.query import Query
+from engine.recall.ranking import find, recall
 from federation.population import generate
 from store import DeviceKey, EncryptedStore, FileSecret, MemoryWitness, Record
 
@@ -42,7 +45,8 @@ def measure(memories: int, questions: int) -> Figures:
     requests = list({row.text for row in generate(60, seed=0).rows})
     requests.sort()
     drawn, rng = random.Random(0), np.random.default_rng(0)
-    words = word_vectors(load_encoder())
+    encoder = OnnxEncoder(default_encoder_path())
+    words = word_vectors(encoder)
     kept = [
         Record(text=". ".join(drawn.sample(requests, TOGETHER)), time=60.0 * number + 3600.0 * (number // 20))
         for number in range(memories)
@@ -58,14 +62,16 @@ def measure(memories: int, questions: int) -> Figures:
             witness=MemoryWitness(),
         ) as store:
             store.add_many(kept, unit(rng, memories))
-            asked = [(drawn.choice(requests), vector) for vector in unit(rng, questions + 1)]
-            for number, (text, vector) in enumerate(asked):
+            texts = [drawn.choice(requests) for _ in range(questions + 1)]
+            asked = zip(texts, map(encoder.read, texts), unit(rng, len(texts)), strict=True)
+            for number, (text, reading, vector) in enumerate(asked):
                 before = time.process_time()
                 store.search_hybrid(vector, text, 5)
                 began = time.process_time()
-                candidates = store.candidates(vector, text, most=MOST, around=AROUND)
+                query = Query.of(text, replace(reading, vector=vector), now=0.0)
+                candidates = find(store, query)
                 middle = time.process_time()
-                recall(text, candidates, 5, now=0.0, words=words)
+                recall(query, candidates, 5, words=words)
                 ended = time.process_time()
                 if number:  # The first opens the indexes.
                     taken["fused"].append(1e3 * (began - before))

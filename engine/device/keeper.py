@@ -16,7 +16,8 @@ from engine.encoders.word_vectors import word_vectors
 from engine.errors import EncoderMismatchError
 from engine.owner.account import Account
 from engine.owner.consent import Consents
-from engine.recall.ranking import AROUND, MOST, recall, shared_words
+from engine.recall.query import Query
+from engine.recall.ranking import find, recall, shared_words
 from engine.text import is_unicode
 from store import EncryptedStore, Receipt, Record, RecordMissingError, Where
 
@@ -223,20 +224,20 @@ class MemoryKeeper:
             raise ValueError(f"Expected by={by!r} to be 'meaning', 'words' or 'both'.")
         if now is not None and not math.isfinite(now):
             raise ValueError(f"Expected now={now} as finite Unix seconds.")
-        query = self._encode([text])[0]
+        _check_unicode([text])
+        query = Query.read(text, self._encoder, now=clock.time() if now is None else now)
         words = word_vectors(self._encoder) if by == "both" else None
         with self._lock:
             self._check_encoder_is_current()
             if purpose is not None:
                 self._consents.require(purpose)
             if by == "both":
-                found_by = self._store.candidates(query, text, most=max(MOST, k), around=AROUND, where=where)
-                ranked = recall(text, found_by, k, now=clock.time() if now is None else now, words=words)
+                among = find(self._store, query, k=k, where=where)
                 return [
-                    found(found_by.records[at].id, found_by.records[at].record, float(found_by.products[at]), because)
-                    for at, because in ranked
+                    found(among.records[at].id, among.records[at].record, float(among.products[at]), because)
+                    for at, because in recall(query, among, k, words=words)
                 ]
-            read = self._by_one(by, query, text, k, where)
+            read = self._by_one(by, query.vector, text, k, where)
             # Under the lock, since a forget drops the words that were seen before it.
             reasons = shared_words(text, [one.text for one in read])
             return [replace(one, because=because) for one, because in zip(read, reasons, strict=True)]
@@ -261,11 +262,15 @@ class MemoryKeeper:
             self._kept.put_evidence(evidence)
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
-        if not all(map(is_unicode, texts)):
-            raise ValueError("Expected text in valid Unicode, got a lone surrogate.")
+        _check_unicode(texts)
         return check_vectors(self._encoder.encode(texts), count=len(texts), encoder=self._encoder)
 
     def _check_encoder_is_current(self) -> None:
         name, fingerprint = self._kept.encoder()
         if fingerprint != self._encoder.fingerprint:
             raise EncoderMismatchError(f"This memory was meanwhile encoded again, with {name}. Open the device again.")
+
+
+def _check_unicode(texts: Iterable[str]) -> None:
+    if not all(map(is_unicode, texts)):
+        raise ValueError("Expected text in valid Unicode, got a lone surrogate.")

@@ -75,7 +75,9 @@ def days_in(text: str, today: date, *, asked: bool = False) -> list[DayRange]:
     well. Ranges outside the years 1 to 9999 are left out.
     """
     had = _words_of(text)
-    found = []
+    found: list[DayRange] = []
+    if _KEYS.isdisjoint(had):
+        return found
     for rule in _RULES:
         if rule.words.isdisjoint(had):
             continue

@@ -10,7 +10,6 @@ A memory's speaker is what stands before its first colon ("Ada: I baked bread") 
 stands before several, or else its source, unless that is "user" or "feedback"; it counts where the question names it.
 """
 
-import itertools
 import math
 import re
 from collections import Counter
@@ -23,16 +22,21 @@ import numpy.typing as npt
 
 from engine.encoders.word_vectors import WordVectors
 from engine.recall.dates import DayRange, day_of, days_in, may_have_dates
+from engine.recall.query import Query
+from engine.recall.surroundings import Surroundings
 from engine.recall.word_match import Match, match_words
-from store import Candidates, Record
+from store import Candidates
 from store.index.terms import words_of
 from store.search.candidates import NONE
 
 FEATURES = (
     "meaning",  # Cosine, standardised.
     "words",  # BM25, standardised.
+    "sense",  # What its words mean together, names of speakers left out, against its vector; standardised.
     "soft",  # Share of the question's words that it has, softly, names of speakers left out; standardised.
     "soft_window",  # The same of itself, two memories before and one after together; standardised.
+    "sense_window",  # The question's sense against the same four's vectors blended; standardised.
+    "phrase_window",  # The largest share of the question's neighbouring words that one of these has side by side.
     "has_word_window",  # The share of the question's words that these have exactly, 0 to 1.
     "soft_session",  # The share of the question's words that its session has softly, 0 to 1.
     "meaning_before",  # Meaning of the memory before and after, 0 where there is none.
@@ -48,7 +52,6 @@ FEATURES = (
     "kept_soon_after",  # Falls from 1 to 1/e in a week after those days.
     "tells_of_then",  # How well a date in it fits one in the question, 0 to 1.
 )
-SESSION_GAP_S = 3600.0
 _SOON_DAYS = 7.0
 _ROUNDING = 1e-5
 _END_CHARS = 200  # In which a question mark ends a text: looking for one takes their square.
@@ -117,37 +120,36 @@ class Features:
         return self.candidates.records[best].id if best != NONE and gains[best] > 0 else None
 
 
-def features_of(text: str, candidates: Candidates, *, now: float, words: WordVectors | None) -> Features:
-    """The features of at least one candidate for the question ``text``, asked at ``now`` (Unix seconds)."""
+def features_of(query: Query, candidates: Candidates, *, words: WordVectors | None) -> Features:
+    """The features of at least one candidate for ``query``."""
     records = [stored.record for stored in candidates.records]
     texts = [record.text for record in records]
-    before = _close(candidates.before, np.array([record.time for record in records]))
+    around = Surroundings.of(candidates)
     speakers = _speakers(texts, [record.source for record in records])
-    match = match_words(text, texts, words)
+    match = match_words(query.text, texts, words)
     named, names = _named(match.hashes, speakers)
     rarity = np.array([0.0 if term in names else candidates.rarity.get(term, 0.0) for term in match.hashes])
-    today = day_of(now)
-    ranges = days_in(text, today, asked=True) if today is not None else []
     days = [day_of(record.time) for record in records]
     none: list[DayRange] = []
-    told = [days_in(its, day) if ranges and day else none for its, day in zip(texts, days, strict=True)]
-    columns = _of_words(candidates, match, rarity, before, sessions_of(records))
+    told = [days_in(its, day) if query.ranges and day else none for its, day in zip(texts, days, strict=True)]
+    columns = _of_words(query, candidates, match, rarity, around)
+    columns |= _of_sense(query.sense(candidates.rarity, names), candidates.vectors, around)
     ends = [its[-_END_CHARS:] for its in texts]
     asks = np.array(["?" in its and bool(_ASKS.search(its)) for its in ends])
-    columns |= _of_texts(text, texts, asks)
-    columns["answers"] = _shifted(columns["soft"] * asks, before)
+    columns |= _of_texts(query.text, texts, asks)
+    columns["answers"] = around.earlier(columns["soft"] * asks)
     columns["speaker"] = named.astype(np.float64)
-    columns |= _of_dates(ranges, days, told)
+    columns |= _of_dates(query.ranges, days, told)
     return Features(
         candidates=candidates,
         matrix=np.stack([columns[name] for name in FEATURES], axis=1),
         match=match,
         weights=rarity,
-        ranges=tuple(ranges),
+        ranges=query.ranges,
         told=tuple(map(tuple, told)),
         speakers=speakers,
         named=named,
-        before=before,
+        before=around.before,
     )
 
 
@@ -158,37 +160,8 @@ def standard(values: Floats) -> Floats:
     return result
 
 
-def sessions_of(records: Sequence[Record]) -> Slots:
-    """A number (n,) for the session of each record: those of one scope without a gap of more than an hour."""
-    order = sorted(range(len(records)), key=lambda at: (records[at].scope, records[at].time))
-    numbers, number = np.zeros(len(records), dtype=np.int64), 0
-    for last, at in itertools.pairwise(order):
-        same = records[last].scope == records[at].scope and records[at].time - records[last].time <= SESSION_GAP_S
-        number += not same
-        numbers[at] = number
-    return numbers
-
-
-def _close(before: Slots, times: Floats) -> Slots:
-    """``before`` (n,), but ``NONE`` where the record before was kept more than an hour earlier or later."""
-    gap = np.abs(times - times[before])
-    return np.where((before != NONE) & (gap <= SESSION_GAP_S), before, NONE)
-
-
-def _shifted(values: Floats, before: Slots) -> Floats:
-    """Of each candidate the value of the one before it, 0 where there is none."""
-    return np.where(before != NONE, values[before], 0.0)
-
-
-def _followed(values: Floats, before: Slots) -> Floats:
-    """Of each candidate the value of the one after it, 0 where there is none."""
-    result = np.zeros_like(values)
-    result[before[before != NONE]] = values[before != NONE]
-    return result
-
-
 def _of_words(
-    candidates: Candidates, match: Match, rarity: Floats, before: Slots, sessions: Slots
+    query: Query, candidates: Candidates, match: Match, rarity: Floats, around: Surroundings
 ) -> dict[str, Floats]:
     """The features of meaning and words, of the candidates themselves, of their neighbours and their sessions."""
     total = float(rarity.sum())
@@ -199,39 +172,24 @@ def _of_words(
         "meaning": meaning,
         "words": words,
         "soft": soft,
-        "soft_window": standard(share @ _window(match.soft, before)),
-        "has_word_window": share @ _window(match.exact.astype(np.float64), before),
-        "soft_session": _best_of(match.soft, sessions).T @ share,
-        "meaning_before": _shifted(meaning, before),
-        "meaning_after": _followed(meaning, before),
-        "session_best": _best_of((meaning + words + soft)[None] / 3, sessions)[0],
+        "soft_window": standard(share @ around.window(match.soft)),
+        "phrase_window": around.window(match.side_by_side(share)[None])[0],
+        "has_word_window": share @ around.window(match.exact.astype(np.float64)),
+        "soft_session": share @ around.session_best(match.soft),
+        "meaning_before": around.earlier(meaning),
+        "meaning_after": around.later(meaning),
+        "session_best": around.session_best((meaning + words + soft)[None] / 3)[0],
     }
 
 
-def _window(matched: Floats, before: Slots) -> Floats:
-    """The maxima (q, n) of ``matched`` (q, n) over two candidates before, itself and one after."""
-    if not len(matched):
-        return matched
-    # A last column for those that have no neighbour.
-    padded = np.concatenate([matched, np.zeros((len(matched), 1))], axis=1)
-    none = matched.shape[1]
-    last = np.where(before == NONE, none, before)
-    second = np.append(last, none)[last]
-    following = np.full(none + 1, none)
-    following[last] = np.arange(none)
-    best: Floats = np.maximum(np.maximum(matched, padded[:, last]), padded[:, second])
-    after: Floats = padded[:, following[:none]]
-    return np.maximum(best, after, out=best)
-
-
-def _best_of(scores: Floats, sessions: Slots) -> Floats:
-    """The maxima (q, n) of scores (q, n) over each candidate's session."""
-    order = np.argsort(sessions, kind="stable")
-    starts = np.searchsorted(sessions[order], np.arange(int(sessions.max()) + 1))
-    if not len(scores):
-        return scores
-    best: Floats = np.maximum.reduceat(scores[:, order], starts, axis=1)[:, sessions]
-    return best
+def _of_sense(
+    sense: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], around: Surroundings
+) -> dict[str, Floats]:
+    """The question's sense (d,) against the vectors (n, d), alone and with those around them; 0 without a sense."""
+    return {
+        "sense": standard((vectors @ sense).astype(np.float64)),
+        "sense_window": standard((around.blended(vectors) @ sense).astype(np.float64)),
+    }
 
 
 def _of_texts(question: str, texts: Sequence[str], asks: Bools) -> dict[str, Floats]:

@@ -1,9 +1,10 @@
 """Recall: ranking what a search found by a small linear model, and saying of each why it is there.
 
-A candidate's score is w · φ, φ standing in ``recall_features.py`` and w in ``recall_weights.py``. The candidates are
-those of the store's fused search with what was kept just before and after each (``store/search/candidates.py``); only
-memories that the reading may answer are candidates or neighbours. How rare a word is, and how long a memory usually is,
-is taken from the whole store, as BM25 takes it. The same call gives the same order on every machine.
+A candidate's score is w · φ, φ standing in ``features.py`` and w in ``weights.py``. The candidates are those of the
+store's fused search, of the days that the question names once more, with what was kept just before and after each
+(``store/search/candidates.py``); only memories that the reading may answer are candidates or neighbours. How rare a
+word is, and how long a memory usually is, is taken from the whole store, as BM25 takes it. The same call gives the same
+order on every machine.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,23 @@ import numpy.typing as npt
 from engine.encoders.word_vectors import WordVectors
 from engine.recall.because import Because
 from engine.recall.features import FEATURES, Features, features_of
+from engine.recall.query import Query
 from engine.recall.weights import WEIGHTS
 from engine.recall.word_match import match_words
-from store import Candidates
+from store import Candidates, EncryptedStore, Where
 
 Floats = npt.NDArray[np.float64]
-MOST = 40
-AROUND = 2
+_MOST = 40
+_AROUND = 2
+_ALL = Where()
 FUSION = {"meaning": 0.5, "soft": 0.5}
 """Plain fusion of standardised scores, for comparison: no date, neighbour or speaker counts."""
+
+
+def find(store: EncryptedStore, query: Query, *, k: int = 0, where: Where = _ALL) -> Candidates:
+    """What may answer ``query``: more candidates than `recall` usually gives back, at least ``k`` if there are."""
+    most = max(_MOST, k)
+    return store.candidates(query.vector, query.text, most=most, around=_AROUND, where=where, then=query.spans())
 
 
 def rank(features: Features, weights: Mapping[str, float] = WEIGHTS) -> npt.NDArray[np.int64]:
@@ -31,13 +40,11 @@ def rank(features: Features, weights: Mapping[str, float] = WEIGHTS) -> npt.NDAr
     return np.argsort(-scores, kind="stable")
 
 
-def recall(
-    text: str, candidates: Candidates, k: int, *, now: float, words: WordVectors | None
-) -> list[tuple[int, Because]]:
-    """The indices of the ``k`` best candidates, best first, each with its reasons. ``now`` is in Unix seconds."""
+def recall(query: Query, candidates: Candidates, k: int, *, words: WordVectors | None) -> list[tuple[int, Because]]:
+    """The indices of the ``k`` best candidates, best first, each with its reasons."""
     if not len(candidates):
         return []
-    features = features_of(text, candidates, now=now, words=words)
+    features = features_of(query, candidates, words=words)
     return [(at, explain(features, at)) for at in rank(features)[:k].tolist()]
 
 

@@ -39,6 +39,23 @@ class Match:
         start = int(self._ends[at - 1]) if at else 0
         return self._words[start + int(self._likeness[row, start : self._ends[at]].argmax())].decode()
 
+    def side_by_side(self, weights: Floats) -> Floats:
+        """The summed weights (n,) of the pairs of neighbouring question's words that each text has side by side.
+
+        ``weights`` (q,) are the words'; a pair has the smaller one. Function words between two do not count.
+        """
+        total = np.zeros(self.exact.shape[1])
+        starts = np.concatenate([[0], self._ends[:-1]])
+        full = self._ends - starts > 1
+        if len(self.question) < 2 or not full.any():
+            return total
+        has = self._likeness >= 1
+        both = has[:-1, :-1] & has[1:, 1:]  # (q - 1, words - 1)
+        both[:, self._ends[(self._ends > 0) & (self._ends < has.shape[1])] - 1] = False  # Of two texts.
+        pairs = np.maximum.reduceat(both, starts[full], axis=1)
+        total[full] = np.minimum(weights[:-1], weights[1:]) @ pairs
+        return total
+
 
 def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None) -> Match:
     """Match the words of ``question`` with those of ``texts``; without ``vectors`` only equal stems are alike."""
@@ -56,9 +73,8 @@ def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None
     same = wanted[:, None] == unique[None, :]  # (q, u)
     alike = same.astype(np.float32)
     if vectors is not None and len(wanted) and len(unique):
-        ours = vectors.vectors(list(kept.values()))
-        theirs = vectors.vectors([words[at].decode() for at in first.tolist()])
-        alike = np.maximum(np.clip(ours @ theirs.T, 0, 0.99), alike)
+        cosines = vectors.cosines(list(kept.values()), [words[at].decode() for at in first.tolist()])
+        alike = np.maximum(np.clip(cosines, 0, 0.99), alike)
     likeness = alike[:, inverse]  # (q, words)
     shape = (len(wanted), len(texts))
     soft, exact = np.zeros(shape), np.zeros(shape, dtype=np.bool_)

@@ -28,7 +28,8 @@ from engine.encoders.encoder import Encoder
 from engine.encoders.word_vectors import word_vectors
 from engine.recall.features import FEATURES, Features, features_of
 from engine.recall.fit import RankedList, fit_weights
-from engine.recall.ranking import AROUND, FUSION, MOST, rank
+from engine.recall.query import Query
+from engine.recall.ranking import FUSION, find, rank
 from engine.recall.weights import WEIGHTS
 from federation.data.conversations import Conversation, Question
 from federation.errors import DataError
@@ -41,7 +42,17 @@ FIGURES = ("recall_at_5", "recall_at_10", "hit_at_5", "hit_at_10", "mrr")
 RANKED = 100
 PARTS = {
     "soft words": ("soft", "soft_window", "soft_session"),
-    "neighbours": ("soft_window", "has_word_window", "meaning_before", "meaning_after", "answers"),
+    "sense": ("sense", "sense_window"),
+    "phrases": ("phrase_window",),
+    "neighbours": (
+        "soft_window",
+        "sense_window",
+        "phrase_window",
+        "has_word_window",
+        "meaning_before",
+        "meaning_after",
+        "answers",
+    ),
     "session": ("soft_session", "session_best"),
     "dates": ("tells_when", "kept_then", "kept_soon_after", "tells_of_then"),
     "speaker": ("speaker",),
@@ -88,22 +99,26 @@ def evaluate_memory(
     conversations = [one for one in conversations if one.scored and one.memory]
     if not conversations:
         raise DataError(f"{title}: no question has evidence among memories. Give conversations whose questions do.")
-    vectors = _encoded(conversations, encoder, progress)
-    total = sum(len(one.scored) for one in conversations)
-    asked = []
-    with progress("searching", total) as tick:
-        for one in conversations:
-            asked.append(_searched(one, encoder, vectors, tick))
+    asked = ask_all(conversations, encoder, progress)
     groups = _groups(conversations)
     weights = leave_one_out(asked, groups, progress)
-    _rank_by(asked, weights, "hybrid")
+    rank_by(asked, weights, "hybrid")
     results = (
         _results(conversations, asked, groups, weights) | header(title, command) | {"kind": "evaluation of memory"}
     )
     return results | {"without": _ablated(asked, groups, progress)} if ablate else results
 
 
-def _rank_by(asked: Sequence[Sequence[Asked]], weights: Sequence[Floats], method: str) -> None:
+def ask_all(
+    conversations: Sequence[Conversation], encoder: Encoder, progress: Progress = no_progress
+) -> list[list[Asked]]:
+    """The scored questions of each conversation, asked of a sealed store that holds its memory."""
+    vectors = _encoded(conversations, encoder, progress)
+    with progress("searching", sum(len(one.scored) for one in conversations)) as tick:
+        return [_searched(one, encoder, vectors, tick) for one in conversations]
+
+
+def rank_by(asked: Sequence[Sequence[Asked]], weights: Sequence[Floats], method: str) -> None:
     """Note how ``weights`` (d,), one for each conversation, rank the candidates of its questions."""
     for its, fitted in zip(asked, weights, strict=True):
         for question in its:
@@ -134,8 +149,8 @@ def _ablated(asked: Sequence[Sequence[Asked]], groups: Sequence[int], progress: 
     """The hybrid's figures without each of ``PARTS``."""
     found = {}
     for part, names in PARTS.items():
-        _rank_by(asked, leave_one_out(asked, groups, progress, without=names), "ablated")
-        found[part] = _summary(_joined([np.array([figures_of(q, "ablated") for q in its]) for its in asked], groups))
+        rank_by(asked, leave_one_out(asked, groups, progress, without=names), "ablated")
+        found[part] = summary(_joined([np.array([figures_of(q, "ablated") for q in its]) for its in asked], groups))
     return found
 
 
@@ -167,9 +182,8 @@ def leave_one_out(
 def _encoded(
     conversations: Sequence[Conversation], encoder: Encoder, progress: Progress
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The vector of each text, which is encoded once."""
-    texts = [turn.as_text for one in conversations for turn in one.memory]
-    texts = list(dict.fromkeys([*texts, *(question.text for one in conversations for question in one.scored)]))
+    """The vector of each memory, which is encoded once."""
+    texts = list(dict.fromkeys(turn.as_text for one in conversations for turn in one.memory))
     vectors: dict[str, npt.NDArray[np.float32]] = {}
     with progress("encoding", len(texts)) as tick:
         for start in range(0, len(texts), _PART):
@@ -200,9 +214,9 @@ def _searched(
         ids = store.add_many(records, np.stack([vectors[record.text] for record in records]))
         id_of = {turn.id: id for turn, id in zip(conversation.memory, ids, strict=True)}
         for question in conversation.scored:
-            candidates = store.candidates(vectors[question.text], question.text, most=MOST, around=AROUND)
-            features = features_of(question.text, candidates, now=max(times), words=words)
-            asked.append(_asked(store, question, vectors[question.text], features, id_of))
+            query = Query.read(question.text, encoder, now=max(times))
+            features = features_of(query, find(store, query), words=words)
+            asked.append(_asked(store, question, query.vector, features, id_of))
             tick()
     return asked
 
@@ -253,8 +267,8 @@ def _results(
         "memories": sum(len(memory) for memory in {one.memory for one in conversations}),
         "questions": sum(map(len, asked)),
         "evidence_missing": sum(question.missing for its in asked for question in its),
-        "methods": {name: _summary(values) for name, values in by_method.items()},
-        "gain": _summary(gain),
+        "methods": {name: summary(values) for name, values in by_method.items()},
+        "gain": summary(gain),
         "weights": {
             "hybrid": "fitted on the other conversations" if len(set(groups)) > 1 else "shipped",
             "mean": {name: round(float(value), 4) for name, value in zip(FEATURES, np.mean(weights, 0), strict=True)},
@@ -262,7 +276,7 @@ def _results(
     }
 
 
-def _summary(values: Sequence[Floats], draws: int = 2000) -> dict[str, Any]:
+def summary(values: Sequence[Floats], draws: int = 2000) -> dict[str, Any]:
     """Each figure over all questions and its 95% interval; ``values`` are (questions, figures) by conversation."""
     rng = np.random.default_rng(0)  # The same draws for every method.
     units = list(values) if len(values) > 1 else [row[None] for row in values[0]]

@@ -17,9 +17,11 @@ from engine.device.device import Device, Memory
 from engine.encoders.word_vectors import word_vectors
 from engine.errors import ConsentError
 from engine.recall.because import Because
-from engine.recall.features import FEATURES, Features, features_of, sessions_of
+from engine.recall.features import FEATURES, Features, features_of
 from engine.recall.fit import RankedList, fit_weights
+from engine.recall.query import Query
 from engine.recall.ranking import rank
+from engine.recall.surroundings import sessions_of
 from engine.recall.weights import WEIGHTS
 from engine.recall.word_match import match_words
 from store import DeviceKey, Record
@@ -34,8 +36,8 @@ def keep(device: Device, *texts: str, start: float = NOW - 10 * DAY, step: float
 
 
 def features(device: Device, text: str, **where: Any) -> Features:
-    query = device.encoder.encode([text])[0]
-    return features_of(text, device.store.candidates(query, text, **where), now=NOW, words=None)
+    query = Query.read(text, device.encoder, now=NOW)
+    return features_of(query, device.store.candidates(query.vector, text, **where), words=None)
 
 
 def column(its: Features, name: str) -> dict[int, float]:
