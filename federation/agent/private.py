@@ -18,6 +18,7 @@ import numpy as np
 from engine.device.device import Device
 from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
 from engine.owner.account import Account, Contribution, digest
+from federation.agent.limits import LEAST_COHORT
 from federation.agent.terms import NoisyTerms, asked_hash
 from federation.errors import PrivacyError, UpdateError
 from federation.privacy.mechanism import Residues, privatise
@@ -255,7 +256,7 @@ def require_participations_left(account: Account, terms: NoisyTerms) -> None:
 
 def _policy(dimension: int) -> Policy:
     """The secure sums that a device takes part in."""
-    return Policy(terms=(Terms(dimension=dimension),))
+    return Policy(terms=(Terms(dimension=dimension),), min_cohort=LEAST_COHORT)
 
 
 def _packed(terms: bytes, held: DeviceRound) -> bytes:

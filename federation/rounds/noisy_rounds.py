@@ -23,7 +23,8 @@ import numpy as np
 
 from engine.model.checkpoint import Checkpoint
 from engine.owner.modes import CENTRAL
-from federation.agent.cohorts import honest_share
+from federation.agent.cohorts import DROPOUT, honest_share
+from federation.agent.limits import LEAST_COHORT
 from federation.agent.names import CENTRAL_MESSAGE, TERMS
 from federation.agent.terms import NoisyTerms
 from federation.errors import ConfigError, RoundError, UpdateError
@@ -66,7 +67,7 @@ def first_terms(settings: RunSettings, model: Checkpoint, *, devices: int, run: 
     """The terms of the first round, its noise calibrated to the settings' ε. Raises as `noisy_plan`."""
     plan = noisy_plan(settings, devices=devices, dimension=model.flat.size)
     central = settings.mode == CENTRAL
-    share = 1.0 if central else honest_share(*cohort_bounds(devices, settings.cohort))
+    share = 1.0 if central else _share_counted_on(devices, settings.cohort)
     return NoisyTerms(
         run=run,
         mode=settings.mode,
@@ -172,6 +173,13 @@ def privacy_of(model: Checkpoint) -> PrivacyGuarantee | None:
     return PrivacyGuarantee(
         **{**values, "eps_server": math.inf if values["eps_server"] is None else values["eps_server"]}
     )
+
+
+def _share_counted_on(devices: int, cohort: int) -> float:
+    """The share of a cohort that is counted on where as many of those that are drawn abstain as may drop out."""
+    floor, ceiling = cohort_bounds(devices, cohort)
+    there = floor - math.ceil(DROPOUT * floor)
+    return honest_share(max(there, min(LEAST_COHORT, floor)), ceiling)
 
 
 def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> Callable[[NoisyTerms, Floats], Floats]:
