@@ -23,6 +23,7 @@ from engine.model.checkpoint import Checkpoint, check_encoder
 from engine.model.inputs import model_inputs
 from engine.model.migration import LabelMap, fresh_rows, label_map
 from engine.model.scoring import logits
+from engine.model.summary import SummaryPlan, summary
 from engine.model.training import TrainingPlan, train
 from engine.owner.account import Account, Contribution, Standing
 from engine.owner.consent import PERSONALIZATION
@@ -182,6 +183,22 @@ class Participant(BackedUpKeeper):
                 raise ModelError(f"Expected {model.flat.size} finite model numbers, got {flat.shape}.")
             view = self._view_of(replace(model, flat=flat))  # Asked for three times in a run, so not kept.
             return device_answer(view.memory, view.evidence, weights)
+
+    def summarise(self, plan: SummaryPlan) -> Vectors:
+        """Return what one private release needs of this device, float32 (plan.length,): see `engine.model.summary`.
+
+        Of all labelled memories with public labels. They still judge the personalization afterwards: what a released
+        model shows of one device is bounded by the release's (ε, δ). Raises `ModelError` for another model's plan.
+        """
+        with self._lock:
+            model = self.model
+            if plan.classes != len(model.catalogue) or plan.basis.shape[1] != model.dimension:
+                raise ModelError(
+                    f"Expected a plan for {len(model.catalogue)} labels and {model.dimension} inputs, got one for "
+                    f"{plan.classes} and {plan.basis.shape[1]}."
+                )
+            _, x, y = self._kept.once("trainable", self._trainable)
+        return summary(plan, x, y)
 
     @property
     def allowed_rounds(self) -> str | None:
