@@ -8,10 +8,11 @@ set anywhere, and where the noise drowns all, the answer is the names' own model
 they share what they learn.
 
 Sources: Fisher 1936 (the discriminant); Robbins 1956, James and Stein 1961, Efron and Morris 1973 (empirical Bayes);
-Rasmussen and Williams 2006 (§2.2: the posterior mean under a kernel); Balle and Wang 2018 (§4: denoising by what is
-known of the noise is free post-processing).
+Rasmussen and Williams 2006 (§2.2: the posterior mean under a kernel); Balle and Wang 2018 (§4: what is done with a
+release afterwards, knowing its noise, is free); Benaych-Georges and Nadakuditi 2011 (eigenvalues under symmetric noise).
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -22,17 +23,23 @@ from engine.encoders.spelling import SPELLING
 from engine.errors import ModelError
 from engine.model.checkpoint import Checkpoint
 from engine.model.scoring import BIAS_GAIN, SCALE
-from engine.model.summary import WEIGHT_GAIN, SummaryPlan, unpacked
+from engine.model.summary import SCATTER_GAIN, SCATTER_NORM, WEIGHT_GAIN, SummaryPlan, unpacked
 
 Floats = npt.NDArray[np.float64]
 
-DIRECTIONS = 96
+# Directions that are asked for: this over the root of the noise on a number, at most so many.
+DIRECTIONS, MOST_DIRECTIONS = 8.0, 384
+# The scatter is asked for where the noise on a number is at most so much, along this share of the directions.
+SCATTER_NOISE, SCATTER_SHARE = 0.001, 2 / 3
 # Of spelling beside meaning.
 SPELLING_WEIGHT = 0.5
 # How far texts lie from their middle, for names that lie 1 from theirs.
 NAME_SHARE = 0.33
-# Logits per unit of the product of an input and a label's place.
-SHARPNESS = 45.0
+# Logits per unit of the product of an input and a label's place, over the root of the number of directions; where the
+# scatter is known it says itself what they are, and this share of it is taken, since texts do not spread normally.
+SHARPNESS, SCATTER_SHARPNESS = 4.5, 0.6
+# What the scatter is blended with: even scatter, this much of its mean.
+SCATTER_RIDGE = 0.5
 # Of what labels are off, the share that those of like names have in common, and how fast that falls with the cosine.
 IN_COMMON, LIKENESS = 0.6, 0.5
 # Floors of the two spectra whose geometric mean says which directions are worth asking for.
@@ -41,16 +48,11 @@ _TEXT_FLOOR, _NAME_FLOOR = 1e-4, 1e-3
 _BELIEVED = 2.0
 
 
-def plan_summary(
-    start: Checkpoint,
-    public: Vectors,
-    *,
-    directions: int = DIRECTIONS,
-    scatter: int = 0,
-    with_spelling: bool = True,
-) -> SummaryPlan:
+def plan_summary(start: Checkpoint, public: Vectors, *, noise_std: float, with_spelling: bool = True) -> SummaryPlan:
     """Return what devices are to summarise against: ``start`` is the label names' model, ``public`` (n, D) any texts.
 
+    ``noise_std`` is the standard deviation of the noise that each number of the mean will have: for a clip norm of
+    `SUMMARY_NORM`, N devices and a noise multiplier z it is z/N. The less noise, the more is asked.
     The inputs of ``public`` texts say where texts lie and how they spread; no label of theirs is used. The directions
     are those along which both these texts and the label names differ much. ``with_spelling`` is as in
     `start_checkpoint`. Raises `ModelError` for a start that has
@@ -64,15 +66,28 @@ def plan_summary(
         raise ModelError("The public inputs hold NaN or infinity.")
     texts = public * scale
     middle = texts.mean(axis=0)
-    directions = min(directions, start.dimension)
+    directions = min(directions_for(noise_std), start.dimension)
     basis = _directions(texts - middle, names, directions)
     centres = (middle + NAME_SHARE * names) @ basis.T
     return SummaryPlan(
         basis=(basis * scale).astype(np.float32),
         centres=centres.astype(np.float32),
-        scatter=min(scatter, directions),
+        scatter=round(SCATTER_SHARE * directions) if noise_std <= SCATTER_NOISE else 0,
         with_spelling=with_spelling,
     )
+
+
+def directions_for(noise_std: float) -> int:
+    """Return how many directions are asked for at this noise on each number of the mean.
+
+    >>> directions_for(0.02), directions_for(0.002), directions_for(0.0)
+    (56, 178, 384)
+    """
+    if not 0 <= noise_std < float("inf"):
+        raise ModelError(f"Expected noise_std={noise_std} to be at least 0 and finite.")
+    if noise_std <= (DIRECTIONS / MOST_DIRECTIONS) ** 2:
+        return MOST_DIRECTIONS
+    return max(1, int(DIRECTIONS / math.sqrt(noise_std)))
 
 
 def summary_model(start: Checkpoint, plan: SummaryPlan, mean: Vectors, *, noise_std: float) -> Checkpoint:
@@ -87,21 +102,28 @@ def summary_model(start: Checkpoint, plan: SummaryPlan, mean: Vectors, *, noise_
         raise ModelError("The plan of the summaries is of another model.")
     scale = _scale(start.dimension, plan.with_spelling)
     names = _names(start, scale)
-    residuals, weights, _ = unpacked(plan, mean)
-    off = _posterior(residuals, weights, _kernel(names), noise_std / plan.share)
-    basis = plan.basis.astype(np.float64) / scale
+    noise = noise_std / plan.share
+    residuals, weights, scatter = unpacked(plan, mean)
+    weights = _shrunk(weights, noise / WEIGHT_GAIN)
+    off = _posterior(residuals, weights, _kernel(names), noise)
+    basis = plan.basis.astype(np.float64) / scale  # (d, D), orthonormal
     places = NAME_SHARE * names + off @ basis  # (C, D), from the middle of the public texts
+    along = places @ basis.T
+    metric, sharpness = np.eye(plan.directions), SHARPNESS * math.sqrt(plan.directions)
+    if plan.scatter and off.any():
+        within = _within(scatter, off[:, : plan.scatter], weights, noise)
+        metric, sharpness = _metric(within, along)
     middle = plan.centres.astype(np.float64).mean(axis=0)  # (d,), since names have mean 0
-    bias = -((places @ basis.T) @ middle + 0.5 * (places**2).sum(axis=1))
-    table = SHARPNESS / SCALE * np.column_stack([places * scale, bias / BIAS_GAIN])
+    vectors = places + (along @ metric - along) @ basis
+    bias = -(along @ metric @ middle + 0.5 * (vectors * places).sum(axis=1))
+    table = sharpness / SCALE * np.column_stack([vectors * scale, bias / BIAS_GAIN])
     return replace(start, flat=table.reshape(-1).astype(np.float32), round=start.round + 1)
 
 
 def _posterior(residuals: Floats, weights: Floats, kernel: Floats, noise: float) -> Floats:
     """Return by how much labels are off (C, d), from residuals (C, d) and weights (C,) with ``noise`` on each."""
-    weights = _shrunk(weights, noise / WEIGHT_GAIN)
     beyond = float((residuals**2).sum()) - noise**2 * residuals.size
-    if beyond <= _BELIEVED * noise**2 * np.sqrt(2.0 * residuals.size) or not weights.any():
+    if beyond <= _BELIEVED * noise**2 * math.sqrt(2.0 * residuals.size) or not weights.any():
         return np.zeros_like(residuals)
     variance = beyond / (float((weights**2).sum()) * residuals.shape[1])
     prior = variance * weights[:, None] * kernel * weights[None, :]
@@ -113,10 +135,42 @@ def _posterior(residuals: Floats, weights: Floats, kernel: Floats, noise: float)
     return result
 
 
+def _within(scatter: Floats, off: Floats, weights: Floats, noise: float) -> Floats:
+    """Return how texts scatter around their own labels' places (s, s), positive definite.
+
+    From the scatter around the centres, that of what labels are ``off`` (C, s) is taken out. What is left is even
+    scatter and the eigenvalues that differ from it by more than noise alone makes them, less what noise adds to these.
+    """
+    size = len(scatter)
+    inner = scatter - (off * (weights / weights.sum())[:, None]).T @ off
+    even = max(float(np.trace(inner)) / size, 1e-9)
+    edge = 2.0 * math.sqrt(size) * noise * SCATTER_NORM / SCATTER_GAIN / math.sqrt(2.0)
+    values, vectors = np.linalg.eigh(inner - even * np.eye(size))
+    beyond = np.sqrt(np.maximum(values**2 - edge**2, 0.0))
+    kept = np.where(np.abs(values) > edge, np.sign(values) * (np.abs(values) + beyond) / 2.0, 0.0)
+    result: Floats = (vectors * (np.maximum(even + kept, 0.0) + SCATTER_RIDGE * even)) @ vectors.T
+    return result
+
+
+def _metric(within: Floats, along: Floats) -> tuple[Floats, float]:
+    """Return the metric (d, d) in which labels are told apart along d directions, and how sharply.
+
+    Directions beyond those of ``within`` (s, s) count as even ones; ``along`` (C, d) are the labels' places.
+    """
+    size, count = len(within), along.shape[1]
+    even = float(np.trace(within)) / size
+    metric, spread = np.eye(count), even * np.eye(count)
+    metric[:size, :size] = even * np.linalg.inv(within)
+    spread[:size, :size] = within
+    apart = along @ metric
+    sharpness = float((apart * along).sum()) / max(float((apart @ spread * apart).sum()), 1e-12)
+    return metric, SCATTER_SHARPNESS * sharpness
+
+
 def _shrunk(weights: Floats, noise: float) -> Floats:
     """Return the labels' weights (C,) drawn to their mean as far as ``noise`` on each asks; 0 where it drowns them."""
     mean = float(weights.mean())
-    if mean <= _BELIEVED * noise / np.sqrt(len(weights)):
+    if mean <= _BELIEVED * noise / math.sqrt(len(weights)):
         return np.zeros_like(weights)
     spread = max(float(weights.var()) - noise**2, 0.0)
     share = spread / (spread + noise**2) if spread else 0.0
