@@ -9,7 +9,8 @@ they share what they learn.
 
 Sources: Fisher 1936 (the discriminant); Robbins 1956, James and Stein 1961, Efron and Morris 1973 (empirical Bayes);
 Rasmussen and Williams 2006 (§2.2: the posterior mean under a kernel); Balle and Wang 2018 (§4: what is done with a
-release afterwards, knowing its noise, is free); Benaych-Georges and Nadakuditi 2011 (eigenvalues under symmetric noise).
+release afterwards, knowing its noise, is free); Benaych-Georges and Nadakuditi 2011 (eigenvalues under symmetric
+noise).
 """
 
 import math
