@@ -22,6 +22,7 @@ from federation.agent.choice_request import ChoiceRequest, choice_answer
 from federation.agent.limits import MOST_LOCAL_STEPS
 from federation.agent.private import PrivateAgent, require_participations_left
 from federation.agent.terms import NoisyTerms, asked_hash
+from federation.agent.update import check_lengths, update_of
 from federation.errors import UpdateError
 from federation.privacy.sampling import drawn
 from federation.privacy.stream import SecureStream
@@ -97,11 +98,6 @@ class CentralRequest:
         """The terms' own."""
         return self.terms.mode
 
-    @property
-    def catalogue(self) -> str:
-        """The fingerprint of the labels."""
-        return self.terms.catalogue
-
     def digest(self) -> str:
         """SHA-256, in hex, of all that is asked."""
         return asked_hash(self.terms.to_bytes(), self.flat).hex()
@@ -139,23 +135,22 @@ class Agent:
         return self._answered(request, lambda: choice_answer(self.device, request))
 
     def central(self, request: CentralRequest, *, node_id: int) -> Floats:
-        """Return global + clipped delta, as :meth:`train` does, if the device draws itself into the round."""
+        """Return this device's part by the terms, float32 (d,), clipped, if it draws itself into the round."""
         terms = request.terms
         if terms.mode != CENTRAL:
             raise UpdateError(f"Expected terms of a round in central mode, got {terms.mode!r}.")
-        self._require_same_catalogue(request)
+        check_lengths(terms, self.device.model, request.flat)
 
         def update() -> Floats:
             if not drawn(terms.q, SecureStream()):
                 raise UpdateError("This device did not draw itself into the round.")
             require_participations_left(self.device.account, terms)
             rng = np.random.default_rng([terms.seed, terms.server_round, node_id])
-            trained = self.device.train(request.flat, plan=terms.training, hold_back=terms.hold_back, rng=rng)
-            return request.flat + clip(trained - request.flat, terms.clip_norm)
+            return clip(update_of(self.device, terms, request.flat, rng=rng), terms.clip_norm)
 
         return self._answered(request, update, rho=terms.rho)
 
-    def _require_same_catalogue(self, request: CentralRequest | TrainRequest | StatisticsRequest) -> None:
+    def _require_same_catalogue(self, request: TrainRequest | StatisticsRequest) -> None:
         """Raise `UpdateError` unless the request's numbers stand for the labels that this device knows.
 
         Another version may have as many labels: what was added up then would mean something else.

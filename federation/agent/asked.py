@@ -179,8 +179,13 @@ def _statistics(asked: Asked) -> StatisticsRequest:
     )
 
 
+def terms_of(asked: Asked) -> NoisyTerms:
+    """The terms of a round with noise. Raises `UpdateError` and KeyError."""
+    return NoisyTerms.from_bytes(_bytes(asked, TERMS))
+
+
 def _central(asked: Asked) -> CentralRequest:
-    return CentralRequest(terms=NoisyTerms.from_bytes(_bytes(asked, TERMS)), flat=_model(asked))
+    return CentralRequest(terms=terms_of(asked), flat=_model(asked))
 
 
 def _private(agent: Agent, asked: Asked) -> bytes:

@@ -20,6 +20,7 @@ from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
 from engine.owner.account import Account, Contribution, digest
 from federation.agent.limits import LEAST_COHORT
 from federation.agent.terms import NoisyTerms, asked_hash
+from federation.agent.update import check_lengths, update_of
 from federation.errors import PrivacyError, UpdateError
 from federation.privacy.mechanism import Residues, privatise
 from federation.privacy.sampling import drawn
@@ -122,9 +123,7 @@ class PrivateAgent:
 
     def _check_terms(self, terms: NoisyTerms, asked: Announcement) -> None:
         """Raise unless this device may take part on such terms: its labels, its model's size, its owner's limits."""
-        model = self._device.model
-        if terms.catalogue != model.catalogue.fingerprint or terms.dimension != model.flat.size:
-            raise UpdateError("This device has another version of the catalogue than the server asks about.")
+        check_lengths(terms, self._device.model)
         if asked.terms.dimension != terms.dimension:
             raise UpdateError("The secure sum is of another length than the update.")
         self._require_left(terms)
@@ -161,10 +160,7 @@ class PrivateAgent:
 
     def _input(self, message: bytes, flat: Floats) -> bytes:
         device, terms, held = self._device, self._terms(), self._now()
-        if (
-            flat.shape != (terms.dimension,)
-            or asked_hash(terms.to_bytes(), flat) != Announcement.decode(held.announcement).model_hash
-        ):
+        if asked_hash(terms.to_bytes(), flat) != Announcement.decode(held.announcement).model_hash:
             raise ModelError("The model is another than the round announced: refuse the round.")
         asked = digest(Announcement.decode(held.announcement).model_hash + message)
         standing = device.account.standing()
@@ -192,10 +188,10 @@ class PrivateAgent:
         return answer.reply
 
     def _update(self, terms: NoisyTerms, held: DeviceRound, flat: Floats) -> Residues:
-        """This device's change to the model, clipped, quantised and noised, uint32 (d,)."""
+        """This device's part, clipped, quantised and noised, uint32 (terms.dimension,)."""
         rng = np.random.default_rng([terms.seed, terms.server_round, held.index])
-        trained = self._device.train(flat, plan=terms.training, hold_back=terms.hold_back, rng=rng)
-        return privatise(trained - flat, terms.noise_of(held.found.devices), self._stream)
+        update = update_of(self._device, terms, flat, rng=rng)
+        return privatise(update, terms.noise_of(held.found.devices), self._stream)
 
     def _unmask(self, message: bytes) -> bytes:
         with self._device.store.lock, self._device.store.transaction(witness=True):

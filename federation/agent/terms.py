@@ -4,7 +4,8 @@ Masks are bound to these bytes and to the model, so a server that shows two devi
 follows from them each side derives for itself: the rate q = K/N, what a participation costs, a cohort's noise.
 
 >>> terms = NoisyTerms(run="ab", mode="private", server_round=1, rounds=4, participations=4, devices=100, cohort=100,
-...                    dimension=10, catalogue="cd", hold_back=True, local_steps=5, learning_rate=0.3,
+...                    dimension=10, catalogue="cd", task="train", directions=0, scatter=0,
+...                    with_spelling=False, hold_back=True, local_steps=5, learning_rate=0.3,
 ...                    proximal_mu=0.0, seed=0, clip_norm=1.0, noise="discrete Gaussian", noise_multiplier=4.0,
 ...                    honest_share=0.4, delta=1e-5)
 >>> NoisyTerms.from_bytes(terms.to_bytes()) == terms, terms.q, round(terms.rho, 4)
@@ -25,6 +26,7 @@ from federation.privacy.accounting import PrivacyPlan, participation_rho
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.update import Floats
 
+TRAIN, SUMMARY = TASKS = ("train", "summary")
 _WIRE = "<f4"
 _ASKED = b"tacit/rounds/1/asked\0"
 _MOST_BYTES = 4096
@@ -35,8 +37,9 @@ class NoisyTerms:
     """The terms of one round in private or central mode.
 
     ``run`` names the run; it has ``rounds`` rounds, of which a device takes part in at most ``participations``. Of
-    N = ``devices`` on the roster each draws itself with q = ``cohort``/N. An update has ``dimension`` numbers, clipped
-    to ``clip_norm``; z = ``noise_multiplier`` is reached by ``honest_share`` of a cohort (`NoiseParameters`). ``delta``
+    N = ``devices`` on the roster each draws itself with q = ``cohort``/N. What it gives by ``task`` (`TASKS`) has
+    ``dimension`` numbers, clipped to ``clip_norm``; ``directions``, ``scatter`` and ``with_spelling`` are those of a
+    summary's plan. z = ``noise_multiplier`` is reached by ``honest_share`` of a cohort (`NoiseParameters`). ``delta``
     is what ε is told for. Raises `UpdateError` for terms that no round may have.
     """
 
@@ -49,6 +52,10 @@ class NoisyTerms:
     cohort: int
     dimension: int
     catalogue: str
+    task: str
+    directions: int
+    scatter: int
+    with_spelling: bool
     hold_back: bool
     local_steps: int
     learning_rate: float
@@ -71,6 +78,8 @@ class NoisyTerms:
                 raise UpdateError(f"Expected {field.name}={value} of the terms to be finite.")
         if self.mode not in (PRIVATE, CENTRAL) or not 1 <= self.server_round <= self.rounds or self.seed < 0:
             raise UpdateError("The terms name a mode, a round or a seed that there is none of.")
+        if self.task not in TASKS or min(self.directions, self.scatter) < 0:
+            raise UpdateError(f"Expected the task of the terms to be one of {', '.join(TASKS)}.")
         if not 1 <= self.local_steps <= MOST_LOCAL_STEPS or not self.learning_rate > 0 or self.proximal_mu < 0:
             raise UpdateError(f"Expected local_steps={self.local_steps} in 1 to {MOST_LOCAL_STEPS} at a positive rate.")
         try:

@@ -7,7 +7,16 @@ import click
 
 from federation.simulation.run_lock import LOCK_FILE, only_run
 
-_OWN_FILES = ("results.json", "report.html", "rounds.jsonl", "run.json", "start.safetensors", "checkpoint.safetensors")
+_OWN_FILES = (
+    "results.json",
+    "report.html",
+    "rounds.jsonl",
+    "run.json",
+    "start.safetensors",
+    "checkpoint.safetensors",
+    "public.npy",
+    "roster",
+)
 _OWN_FOLDERS = ("devices", "keys")
 
 

@@ -95,7 +95,7 @@ def privacy(model: Checkpoint) -> dict[str, Any]:
 def run_results(experiment: Experiment, settings: RunSettings, outcome: Outcome, *, command: str) -> dict[str, Any]:
     """Return the results of one run, for `tacit demo` and `tacit simulate`."""
     config = {name.replace("-", "_"): value for name, value in settings.to_config().items()}
-    for name in ("model", "out", "resume", "roster"):
+    for name in ("model", "out", "resume", "roster", "public"):
         config.pop(name)
     config |= {"devices": len(outcome.people), "encoder": outcome.model.encoder, "numbers": outcome.model.flat.size}
     return (

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from engine.personal.shrinkage import ANSWER_LENGTH
 from federation.agent import pool
-from federation.agent.asked import Asked, answer, choice_request
-from federation.agent.names import ARRAY, CHOICE_MESSAGE, MESSAGE, PRIVATE_MESSAGE, RESCORER_MESSAGE
+from federation.agent.asked import Asked, answer, choice_request, terms_of
+from federation.agent.names import ARRAY, CENTRAL_MESSAGE, CHOICE_MESSAGE, MESSAGE, PRIVATE_MESSAGE, RESCORER_MESSAGE
 from federation.agent.relay import ask
 from federation.errors import UpdateError
 from federation.rounds.private_rounds import answer_of
@@ -105,6 +105,8 @@ def _reply_length(message: Message) -> int:
         return choice_request(_asked(message, run="", node_id=0)).length
     if kind == RESCORER_MESSAGE:
         return ANSWER_LENGTH
+    if kind == CENTRAL_MESSAGE:
+        return terms_of(_asked(message, run="", node_id=0)).dimension
     shape = message.content.array_records[ARRAYS][ARRAY].shape
     if len(shape) != 1:
         raise UpdateError("Expected a flat model.")

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from engine.model.training import TrainingPlan
 
 OPEN_STRATEGIES = ("fedmedian", "fedtrimmedavg", "krum")  # They need single updates.
-STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", *OPEN_STRATEGIES)
+SUMMARY = "summary"  # One release of what devices remember, in place of rounds of training.
+STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", *OPEN_STRATEGIES, SUMMARY)
 
 MOST_RESCORER_STEPS = 3  # Newton's steps converge in two or three, and each is a contribution of every device.
 # Where a run lies and how long it may wait do not change a bit of its result.
-_FREE = ("resume", "out", "deadline-s", "model", "choice", "roster")
+_FREE = ("resume", "out", "deadline-s", "model", "choice", "roster", "public")
 MODE_NOTICES = {
     OPEN: "open: updates visible to the server",
     CENTRAL: "central: updates visible to a trusted server, which adds noise",
@@ -46,7 +47,8 @@ class RunSettings:
     In ``mode`` "private" or "central" each of the devices on the signed ``roster`` (a file) draws itself at a rate by
     which they are ``cohort`` on average, and the noise, of the kind ``noise``, keeps the run within ``epsilon`` at
     ``delta``: against the server in private mode, of the released model in central mode. A device takes part at most
-    ``participations`` times (0: what one in a hundred would exceed).
+    ``participations`` times (0: what one in a hundred would exceed). ``public`` is a file of inputs of public texts for
+    the strategy "summary"; without it built-in texts are encoded.
     ``model`` is the checkpoint to start from and ``out`` the folder for the checkpoint after each round; with
     ``resume`` the run continues from the latter.
     """
@@ -72,6 +74,7 @@ class RunSettings:
     noise: str = "discrete Gaussian"
     participations: int = 0
     roster: str = ""
+    public: str = ""
     model: str = ""
     choice: str = ""
     choice_clip: float = 100.0
@@ -124,6 +127,8 @@ class RunSettings:
             raise ConfigError(f"Expected mode={self.mode!r} to be one of {', '.join(MODES)}.")
         if not isinstance(self.delta, int | float) or not 0 < self.delta < 1:
             raise ConfigError(f"Expected delta={self.delta!r} in (0, 1).")
+        if self.strategy == SUMMARY and (self.mode == OPEN or self.rounds != 1):
+            raise ConfigError(f"Expected strategy={SUMMARY!r} with rounds=1, and in another mode than {OPEN!r}.")
         if self.mode == OPEN:
             return
         if self.strategy in OPEN_STRATEGIES:
@@ -183,7 +188,7 @@ def _hyphens(name: str) -> str:
 
 DEFAULTS = {field.name: field.default for field in fields(RunSettings)}
 # Every round with noise costs ε, so there are few, and they learn the model alone.
-NOISY_DEFAULTS = {"rounds": 4, "strategy": "fedavg", "rescorer_steps": 0}
+NOISY_DEFAULTS = {"rounds": 1, "strategy": SUMMARY, "rescorer_steps": 0}
 
 
 def default(name: str, mode: str) -> Any:

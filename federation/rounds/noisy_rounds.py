@@ -22,11 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from engine.model.checkpoint import Checkpoint
+from engine.model.summary import SummaryPlan
 from engine.owner.modes import CENTRAL
 from federation.agent.cohorts import DROPOUT, honest_share
 from federation.agent.limits import LEAST_COHORT
 from federation.agent.names import CENTRAL_MESSAGE, TERMS
-from federation.agent.terms import NoisyTerms
+from federation.agent.terms import SUMMARY, TRAIN, NoisyTerms
+from federation.agent.update import pack_plan
 from federation.errors import ConfigError, RoundError, UpdateError
 from federation.privacy.accounting import PrivacyGuarantee, PrivacyPlan, guarantee
 from federation.privacy.calibration import RELEASED, SERVER, calibrate
@@ -36,7 +38,9 @@ from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats, l2_norm
 from federation.rounds.config import RunSettings
 from federation.rounds.private_rounds import PrivateRounds, SignedRoster
+from federation.rounds.public_inputs import public_inputs
 from federation.rounds.strategy import ARRAYS, CONFIG, TacitStrategy, as_arrays, reply_array
+from federation.rounds.summary_model import plan_summary, summary_model
 from federation.secagg import RosterError, unsigned_roster
 
 PRIVACY, RUN = "privacy", "run"  # Notes of a checkpoint: what holds for its model, and the run's name.
@@ -63,9 +67,15 @@ def noisy_plan(settings: RunSettings, *, devices: int, dimension: int) -> Privac
     )
 
 
-def first_terms(settings: RunSettings, model: Checkpoint, *, devices: int, run: str) -> NoisyTerms:
-    """The terms of the first round, its noise calibrated to the settings' ε. Raises as `noisy_plan`."""
-    plan = noisy_plan(settings, devices=devices, dimension=model.flat.size)
+def first_terms(
+    settings: RunSettings, model: Checkpoint, *, devices: int, run: str, asked: SummaryPlan | None = None
+) -> NoisyTerms:
+    """The terms of the first round, its noise calibrated to the settings' ε; ``asked`` is a summary's plan.
+
+    Raises as `noisy_plan`.
+    """
+    dimension = model.flat.size if asked is None else asked.length
+    plan = noisy_plan(settings, devices=devices, dimension=dimension)
     central = settings.mode == CENTRAL
     share = 1.0 if central else _share_counted_on(devices, settings.cohort)
     return NoisyTerms(
@@ -78,6 +88,10 @@ def first_terms(settings: RunSettings, model: Checkpoint, *, devices: int, run: 
         cohort=plan.cohort,
         dimension=plan.dimension,
         catalogue=model.catalogue.fingerprint,
+        task=TRAIN if asked is None else SUMMARY,
+        directions=0 if asked is None else asked.directions,
+        scatter=0 if asked is None else asked.scatter,
+        with_spelling=asked is not None and asked.with_spelling,
         hold_back=settings.hold_back(1),
         local_steps=settings.local_steps,
         learning_rate=float(settings.learning_rate),
@@ -109,11 +123,14 @@ def learn_with_noise(
 
     Raises `RoundError` where a round fails, and what `first_terms` raises.
     """
-    run = model.notes.get(RUN) or secrets.token_hex(16)
-    terms = first_terms(settings, model, devices=len(roster.roster.keys), run=run)
-    given = guarantee(terms.plan, terms.noise_multiplier)
-    notes = {RUN: run, PRIVACY: json.dumps(given.to_json(), sort_keys=True)}
-    means = _means(grid, settings, roster)
+    run, devices = model.notes.get(RUN) or secrets.token_hex(16), len(roster.roster.keys)
+    means, terms = _means(grid, settings, roster), first_terms(settings, model, devices=devices, run=run)
+    if settings.strategy == SUMMARY:
+        if model.round == model.begun:
+            model = _summarised(means, settings, model, terms)
+            keep(model)
+        return model
+    notes = _notes(terms)
     if model.round > model.begun:
         strategy.restore(model.tensors, next_round=model.round + 1, begun=model.begun)
     else:
@@ -127,6 +144,23 @@ def learn_with_noise(
         model = dataclasses.replace(model, flat=flat, round=model.begun + number, tensors=strategy.state(), notes=notes)
         keep(model)
     return model
+
+
+def _summarised(
+    means: Callable[[NoisyTerms, Floats], Floats], settings: RunSettings, start: Checkpoint, rough: NoisyTerms
+) -> Checkpoint:
+    """One release: what is asked follows from the noise there will be, and the model from what is released."""
+    public = public_inputs(settings.public, start)
+    asked = plan_summary(start, public, noise_std=noise_std(rough))
+    terms = first_terms(settings, start, devices=rough.devices, run=rough.run, asked=asked)
+    mean = means(terms, pack_plan(asked))
+    learned = summary_model(start, asked, mean, noise_std=noise_std(terms))
+    return dataclasses.replace(learned, notes=_notes(terms))
+
+
+def _notes(terms: NoisyTerms) -> dict[str, str]:
+    given = guarantee(terms.plan, terms.noise_multiplier)
+    return {RUN: terms.run, PRIVACY: json.dumps(given.to_json(), sort_keys=True)}
 
 
 def noise_std(terms: NoisyTerms) -> float:
@@ -199,7 +233,7 @@ def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> Callable[
             for node in grid.get_node_ids()
         ]
         replies = grid.send_and_receive(sent, timeout=settings.deadline_s)
-        updates = [update for reply in replies if (update := _update(reply, flat)) is not None]
+        updates = [update for reply in replies if (update := _update(reply, terms.dimension)) is not None]
         if len(updates) < settings.needed:
             raise RoundError(
                 f"Round {terms.server_round} failed: {len(updates)} valid replies, at least {settings.needed} needed. "
@@ -210,11 +244,11 @@ def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> Callable[
     return mean
 
 
-def _update(reply: Message, flat: Floats) -> Floats | None:
-    """A device's clipped change; ``None`` where it abstained or sent anything else."""
+def _update(reply: Message, length: int) -> Floats | None:
+    """What a device gave, float32 (length,); ``None`` where it abstained or sent anything else."""
     if reply.has_error():
         return None
     try:
-        return reply_array(reply.content, length=len(flat)) - flat
+        return reply_array(reply.content, length=length)
     except UpdateError:
         return None

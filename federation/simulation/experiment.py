@@ -8,6 +8,7 @@ the folder was migrated to the next version of its catalogue, more rounds go on 
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -28,8 +29,9 @@ from federation.agent.private import STAGES
 from federation.data.dataset import Row
 from federation.data.splits import Split, public_labels, within_labels
 from federation.errors import CheckpointError, DataError, FederationError
-from federation.rounds.config import RunSettings
+from federation.rounds.config import SUMMARY, RunSettings
 from federation.rounds.noisy_rounds import whole_rho
+from federation.rounds.public_inputs import encode_public, public_texts
 from federation.rounds.server_app import CHECKPOINT_FILE
 from federation.simulation.fleet import Fleet, Measured, Member, members
 from federation.simulation.grid import Watch, run_rounds
@@ -40,8 +42,8 @@ from federation.simulation.run_lock import only_run
 # Shows a step: (title, number of ticks) gives the function that ticks.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 _TEXTS_AT_ONCE = 256
-_ROUNDED_UP = 1 + 1e-6
-_RUN_FILE, _START_FILE = "run.json", "start.safetensors"
+_ROUNDED_UP = 1.01
+_RUN_FILE, _START_FILE, _PUBLIC_FILE = "run.json", "start.safetensors", "public.npy"
 
 
 @contextlib.contextmanager
@@ -157,6 +159,8 @@ def _run(
             fleet.give(latest, pool)
         if settings.mode != OPEN:
             settings = dataclasses.replace(settings, roster=str(fleet.sign_roster(pool)))
+        if settings.strategy == SUMMARY:
+            settings = dataclasses.replace(settings, public=str(_public_file(folder, encoder, start)))
         model = _rounds(experiment, settings, fleet, pool, history, progress)
         with progress("Personalizing", len(people)) as tick:
             measured = fleet.measure(model, pool, tick=tick)
@@ -170,6 +174,14 @@ def _run(
         examples=examples,
         scopes=scopes,
     )
+
+
+def _public_file(folder: Path, encoder: CachedEncoder, start: Checkpoint) -> Path:
+    """Write the inputs of public texts, by the encoder that is open anyway; the file."""
+    path, content = folder / _PUBLIC_FILE, io.BytesIO()
+    np.save(content, encode_public(public_texts(), encoder, start))
+    write_atomically(path, content.getvalue())
+    return path
 
 
 def _prepare(
@@ -226,12 +238,19 @@ def _rounds(
     tests = [row for member in fleet.people for row in member.test]
     texts = [row.text for row in tests]
     x = model_inputs(texts, fleet.encode(texts), fleet.start.dimension)
+
+    def note(server_round: int, flat: Vectors) -> None:
+        if flat.size == fleet.start.flat.size:  # Else it is what a summary is taken against.
+            history.model(server_round, _accuracy(flat, x, tests, experiment))
+
+    if settings.strategy == SUMMARY:
+        note(0, fleet.start.flat)
     there = sum(not member.late for member in fleet.people)
     # All are invited to a noisy round, and a private one has six exchanges.
     each = {OPEN: settings.cohort, CENTRAL: there, PRIVATE: there + settings.cohort * (len(STAGES) - 1)}[settings.mode]
     with progress("Federated rounds (devices)", settings.all_rounds * each) as tick:
         watch = Watch(
-            on_round=lambda server_round, flat: history.model(server_round - 1, _accuracy(flat, x, tests, experiment)),
+            on_round=lambda server_round, flat: note(server_round - 1, flat),
             on_reply=tick,
             on_traffic=history.traffic,
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.model.checkpoint import Checkpoint
+from engine.model.inputs import encode_inputs
 from engine.model.training import TrainingPlan
 from engine.owner.ratchet import Limits
 from federation.agent.private import AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK
@@ -20,6 +22,7 @@ from federation.privacy.update import clip
 from federation.rounds import client_app
 from federation.rounds.noisy_rounds import noise_std, privacy_of, shrunk
 from federation.rounds.private_rounds import PrivateRounds
+from federation.rounds.summary_model import summary_model
 
 DEVICES = 16  # of a village
 PLAN = {"local_steps": 2, "learning_rate": 0.3, "clip_norm": 0.5, "ridge": 0.0, "epsilon": 6.0}
@@ -190,6 +193,30 @@ def test_run_takes_no_device_more_often_than_it_counts_on(village: Any) -> None:
 def test_settings_that_make_no_private_run_are_refused(village: Any, given: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         village.run(rounds=1, **given)
+
+
+@pytest.mark.parametrize("mode", ["private", "central"])
+def test_one_release_is_the_model_of_the_mean_of_summaries(
+    village_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
+) -> None:
+    village, asked, told = village_of(mode), [], []
+    start, texts = village.fleet.start, [row.text for member in village.fleet.people for row in member.train]
+    np.save(tmp_path / "public.npy", encode_inputs(texts[:40], village.fleet._encoder, start.dimension))
+    monkeypatch.setattr(mechanism, "share", lambda _noise, count, *_: np.zeros(count, dtype=np.int64))
+
+    def model(start: Any, plan: Any, mean: np.ndarray, *, noise_std: float) -> Any:
+        asked.append(plan)
+        told.append(mean)
+        return summary_model(start, plan, mean, noise_std=0.0)
+
+    monkeypatch.setattr("federation.rounds.noisy_rounds.summary_model", model)
+    learned = village.run(strategy="summary", epsilon=3.0, public=str(tmp_path / "public.npy"))
+    with village.pool() as pool:
+        summaries = [pool.agent(name).device.summarise(asked[0]) for name in village.names]
+    np.testing.assert_allclose(told[0], np.mean(summaries, axis=0), atol=1 / 256)
+    np.testing.assert_array_equal(learned.flat, summary_model(start, asked[0], told[0], noise_std=0.0).flat)
+    assert learned.round == 1
+    assert privacy_of(learned).eps_released <= 3.0
 
 
 def test_central_mode_adds_the_noise_on_the_server(village_of: Callable[..., Any]) -> None:
