@@ -48,11 +48,15 @@ class RoundTraffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Called while a simulation runs: with the model at the start of a round, after each answer, at a round's end."""
+    """Called while a simulation runs: with the model at the start of a round, after each answer, at a round's end.
+
+    ``on_frame`` gets each message as the other side decodes it, and its bytes on the wire.
+    """
 
     on_round: Callable[[int, Floats], None] = lambda _round, _flat: None
     on_reply: Callable[[], None] = lambda: None
     on_traffic: Callable[[RoundTraffic], None] = lambda _traffic: None
+    on_frame: Callable[[Message, bytes], None] = lambda _message, _frame: None
 
 
 class InProcessGrid(Grid):
@@ -132,8 +136,9 @@ class InProcessGrid(Grid):
 
     def _answer(self, message: Message, traffic: RoundTraffic) -> Message:
         node = message.metadata.dst_node_id
-        arrived, size = _over_the_wire(message)
-        traffic.received_bytes += size
+        arrived, frame = _over_the_wire(message)
+        self._watch.on_frame(arrived, frame)
+        traffic.received_bytes += len(frame)
         context = Context(
             run_id=_RUN_ID,
             node_id=node,
@@ -149,15 +154,16 @@ class InProcessGrid(Grid):
             reply = Message(Error(code=_CRASHED), reply_to=arrived)
         finally:
             TaskIdentity.node_id = _SERVER_NODE
-        returned, size = _over_the_wire(reply)
-        traffic.sent_bytes += size
+        returned, frame = _over_the_wire(reply)
+        self._watch.on_frame(returned, frame)
+        traffic.sent_bytes += len(frame)
         return returned
 
 
-def _over_the_wire(message: Message) -> tuple[Message, int]:
-    """Return the message as the other side decodes it, and its encoded size in bytes."""
+def _over_the_wire(message: Message) -> tuple[Message, bytes]:
+    """Return the message as the other side decodes it, and its bytes."""
     encoded = message_to_proto(message).SerializeToString()
-    return message_from_proto(ProtoMessage.FromString(encoded)), len(encoded)
+    return message_from_proto(ProtoMessage.FromString(encoded)), encoded
 
 
 def run_rounds(

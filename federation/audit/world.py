@@ -1,0 +1,130 @@
+"""A few devices full of secrets, in a folder of their own: what the audits of wire, agent and store work on.
+
+Each secret is a word that stands nowhere else. They lie in memories' texts, private labels, scopes, sources and
+purposes, in folders' and files' names, and in the texts of exceptions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from engine.device.device import Device, Memory
+from engine.encoders.encoder import Encoder, Vectors
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint, start_checkpoint
+from engine.model.training import TrainingPlan
+from engine.owner.modes import OPEN
+from store import DeviceKey, FileSecret
+
+SERVICES = ("taxi rides", "pizza delivery", "opera tickets", "hair salon")
+_ASKED = ("a ride to {} at six", "one more {} please", "two seats near {}", "an hour with {} on friday")
+_EACH = 6
+OTHER_PURPOSE = "health"
+
+
+class Failing(Device):
+    """A device that fails in a round, with its user's words and its folder in the text of the exception."""
+
+    told = ""
+
+    def train(self, flat: Vectors, *, plan: TrainingPlan, hold_back: bool, rng: np.random.Generator) -> Vectors:
+        """Raise."""
+        raise RuntimeError(f"Cannot train on {self.told}.")
+
+    def rescorer_statistics(self, flat: Vectors, weights: np.ndarray) -> np.ndarray:
+        """Raise."""
+        raise FileNotFoundError(f"There is no {self.told}.")
+
+
+@dataclass(kw_only=True)
+class World:
+    """Devices in ``folder``: `healthy` ones, `lost` ones whose folder is gone, and `failing` ones."""
+
+    folder: Path
+    encoder: Encoder
+    rng: np.random.Generator
+    mode: str = OPEN
+    healthy: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    failing: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.start: Checkpoint = start_checkpoint(Catalogue.from_names(SERVICES), self.encoder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.start.save(self.folder / "start.safetensors")
+
+    @property
+    def names(self) -> list[str]:
+        """All devices."""
+        return [*self.healthy, *self.lost, *self.failing]
+
+    def secret(self, what: str) -> str:
+        """A new word that stands nowhere else."""
+        word = f"{what}{self.rng.bytes(6).hex()}"
+        self.secrets.append(word)
+        return word
+
+    def add(self, count: int, *, kind: str = "healthy") -> list[str]:
+        """Make devices of a kind, `healthy`, `lost` or `failing`; their names."""
+        made = [self._add(kind) for _ in range(count)]
+        getattr(self, kind).extend(made)
+        return made
+
+    def open(self, name: str) -> Device:
+        """Open a device by its name; raises what a store raises, with its path."""
+        kind = Failing if name in self.failing else Device
+        device = kind.open(
+            self.folder / name, self.key(name), encoder=self.encoder, secret=FileSecret(self.folder / f"{name}.secret")
+        )
+        if isinstance(device, Failing):
+            device.told = f"{self.folder / name}: {[found.text for found in device.memories()]}"
+        return device
+
+    def key(self, name: str) -> DeviceKey:
+        """The key of a device."""
+        return DeviceKey.from_file(self.folder / f"{name}.key")
+
+    def vectors(self) -> Vectors:
+        """Unit vectors (n, d) of all texts that hold a secret."""
+        return self.encoder.encode(self.texts)
+
+    def _add(self, kind: str) -> str:
+        name = self.secret("folder")
+        key = DeviceKey.generate()
+        key.write(self.folder / f"{name}.key")
+        if kind == "lost":
+            return name
+        memories = list(self._memories())
+        self.texts += [memory.text for memory in memories]
+        with Device.create(
+            self.folder / name,
+            key,
+            model=self.start,
+            encoder=self.encoder,
+            secret=FileSecret(self.folder / f"{name}.secret"),
+        ) as device:
+            device.allow_rounds(self.mode)
+            device.remember_many(memories)
+        return name
+
+    def _memories(self) -> Sequence[Memory]:
+        """Some with public labels, one with a label of the user's own, one for another purpose."""
+        places = self.rng.permutation(len(SERVICES))
+        public = [
+            Memory(text=_ASKED[place].format(self.secret("text")), label=SERVICES[place])
+            for place in (int(places[number % len(places)]) for number in range(_EACH))
+        ]
+        private = Memory(
+            text=f"take {self.secret('text')} to the vet",
+            label=self.secret("label"),
+            scope=self.secret("scope"),
+            source=self.secret("source"),
+        )
+        other = Memory(
+            text=f"tablets against {self.secret('other')}", label=self.secret("other"), purpose=OTHER_PURPOSE
+        )
+        return [*public, private, other]
