@@ -7,6 +7,9 @@ of ``federation/secagg/PROTOCOL.md``, "What a device refuses".
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from federation.audit.agent_lies import agent_finding
 from federation.audit.cohort import NUMBER, STAGES, VERSION, AuditedCohort
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.mask_keys import mask_findings
@@ -49,8 +52,8 @@ def audit(ground: Ground) -> list[Finding]:
     cohort = AuditedCohort(size=SIZE, late=(LATE,))
     with ground.progress(AUDIT, len(_KINDS) + 3) as tick:
         cohort.run_until("unmask")
+        found = [_honest(cohort)]
         tick()
-        found = []
         for name, lies_of in _KINDS.items():
             lies = list(lies_of(cohort))
             answered = sum(map(_answered, lies))
@@ -58,7 +61,16 @@ def audit(ground: Ground) -> list[Finding]:
             tick()
         found += mask_findings(cohort, ground, audit=AUDIT)
         tick()
+        found.append(agent_finding(ground, audit=AUDIT))
+        tick()
     return found
+
+
+def _honest(cohort: AuditedCohort) -> Finding:
+    """Without lies the sum comes out right: else refusing them would say nothing."""
+    right = sum((cohort.vectors[at] for at in range(SIZE) if at != LATE), np.zeros(cohort.dimension, dtype=np.uint32))
+    wrong = int((cohort.server.sum() != right).sum())
+    return at_most("an honest round: wrong numbers", wrong, 0, f"of {cohort.dimension}, {SIZE} devices", audit=AUDIT)
 
 
 def _answered(lie: Lie) -> bool:

@@ -88,6 +88,10 @@ class World:
         """The key of a device."""
         return DeviceKey.from_file(self.folder / f"{name}.key")
 
+    def without_secrets(self, text: str) -> str:
+        """``text`` as one would ask for it who does not know the secret."""
+        return " ".join(word for word in text.split() if word not in self.secrets)
+
     def vectors(self) -> Vectors:
         """Unit vectors (n, d) of all texts that hold a secret."""
         return self.encoder.encode(self.texts)
