@@ -47,3 +47,9 @@ class PrivacyError(FederationError):
     """A privacy setting is out of range, or cannot give what it promises."""
 
     exit_code = 2
+
+
+class BreachError(FederationError):
+    """An audit found more than it may: what the system promises does not hold."""
+
+    exit_code = 8

@@ -1,14 +1,15 @@
 """A server that asks a device's agent for what it must not give: nothing may come back but an error without a text.
 
-The messages go over the simulation's wire, through the app that deploys, to devices whose owners allow open rounds. What
-the app knows is answered by an abstain; of messages that it has no function for it never hears, and Flower's own error
-code comes back.
+The messages go over the simulation's wire, through the app that deploys, to devices whose owners allow open rounds.
+What the app knows is answered by an abstain; of messages that it has no function for it never hears, and Flower's own
+error code comes back.
 """
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from federation.privacy.update import Floats
 from federation.rounds.client_app import ABSTAIN
 from federation.simulation.grid import InProcessGrid
 
+KIND, FLAT, WEIGHTS = "kind", "flat", "weights"
 _NODE = 2  # The simulation numbers its nodes from 2.
 
 
@@ -52,11 +54,11 @@ def _answers(world: World, pool: DevicePool) -> Iterator[tuple[str, Message]]:
     if asked(0).has_error():
         raise RuntimeError("A device refuses an honest request, so that refusing lies says nothing: repair it first.")
     for what, lie in (_LIES | _UNKNOWN).items():
-        yield what, asked(0, **lie)
+        yield what, asked(0, lie)
     for what, flat in _models(world.start.flat).items():
-        yield what, asked(0, flat=flat)
+        yield what, asked(0, {FLAT: flat})
     for what, weights in _WEIGHTS.items():
-        yield what, asked(0, kind="train.rescorer", weights=weights)
+        yield what, asked(0, {KIND: "train.rescorer", WEIGHTS: weights})
     devices = [pool.agent(name).device for name in world.names]
     devices[1].allow_rounds(None)
     yield "no rounds allowed", asked(1)
@@ -65,7 +67,7 @@ def _answers(world: World, pool: DevicePool) -> Iterator[tuple[str, Message]]:
     devices[3].account.limit(Limits(lifetime=1), now=0.0)
     if asked(3).has_error():
         raise RuntimeError("A device refuses a request within its owner's limit: repair it first.")
-    yield "beyond the owner's limit", asked(3, **{"server-round": 2})
+    yield "beyond the owner's limit", asked(3, {"server-round": 2})
     for _ in range(8):
         asked(3)
     yield "asked for the same once more than eight times", asked(3)
@@ -85,9 +87,9 @@ _LIES: dict[str, dict[str, Any]] = {
     "an endless learning rate": {"learning-rate": math.inf},
 }
 _UNKNOWN: dict[str, dict[str, Any]] = {
-    "metrics asked for": {"kind": "evaluate"},
-    "a query": {"kind": "query"},
-    "another function": {"kind": "train.memories"},
+    "metrics asked for": {KIND: "evaluate"},
+    "a query": {KIND: "query"},
+    "another function": {KIND: "train.memories"},
 }
 _WEIGHTS = {
     "weights of NaN": np.full(len(PUBLIC_WEIGHTS), math.nan),
@@ -113,18 +115,13 @@ class _Asking:
     def __init__(self, world: World) -> None:
         self._world, self._grid = world, InProcessGrid(world.names)
 
-    def __call__(
-        self,
-        device: int,
-        *,
-        kind: str = "train",
-        flat: Floats | None = None,
-        weights: np.ndarray | None = None,
-        **changed: Any,
-    ) -> Message:
-        arrays = {"model": Array(self._world.start.flat if flat is None else flat)}
-        if weights is not None:
-            arrays["weights"] = Array(weights)
+    def __call__(self, device: int, lie: Mapping[str, Any] = MappingProxyType({})) -> Message:
+        """The answer of a device; of ``lie``, `KIND`, `FLAT` and `WEIGHTS` stand for themselves, the rest for terms."""
+        changed = dict(lie)
+        kind, flat = changed.pop(KIND, "train"), changed.pop(FLAT, self._world.start.flat)
+        arrays = {"model": Array(flat)}
+        if WEIGHTS in changed:
+            arrays["weights"] = Array(changed.pop(WEIGHTS))
         honest: dict[str, Any] = {
             "server-round": 1,
             "catalogue": self._world.start.catalogue.fingerprint,

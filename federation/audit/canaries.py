@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from federation.audit.finding import Finding, Ground, at_least, at_most
+from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.statistics import bells_epsilon, one_run_epsilon
 from federation.errors import UpdateError
 from federation.privacy import mechanism
@@ -30,7 +30,7 @@ LONG = 40.0  # A long update's norm before the clip, in clip norms.
 HONEST_SHARE = 0.5
 _GUESSED = 0.1  # Of the canaries, at either end of the scores.
 _DOUBT = 0.01  # That the bound is wrong. A sound sum stays below the claim by far more than that.
-_LEAST_NOISE = 0.93  # Of what is accounted: 6 standard errors of its measurement below 1.
+_MOST_MISSING = 0.07  # 5 standard errors of its measurement.
 Floats = npt.NDArray[np.float64]
 
 
@@ -107,11 +107,11 @@ def _findings(seen: Seen, parameters: NoiseParameters) -> list[Finding]:
             audit=AUDIT,
         ),
         at_most("estimate of ε", estimate, SLACK * CLAIM, f"{claim}, the worse of two kinds of devices", audit=AUDIT),
-        at_least(
-            "noise of a topped-up sum over the accounted",
-            noise,
-            _LEAST_NOISE,
-            "standard deviations, after top_up, half of the cohort having dropped out",
+        at_most(
+            "share of noise missing from a topped-up sum",
+            1 - noise,
+            _MOST_MISSING,
+            "standard deviations, after half of the cohort dropped out",
             audit=AUDIT,
         ),
     ]

@@ -108,9 +108,12 @@ class AuditedCohort:
         self.devices[index], self.replied[stage, index] = answer.round, answer.reply
         return answer.reply
 
-    def tell(self, stage: str, index: int, message: bytes) -> bytes:
-        """What a device, as it was before ``stage``, answers to ``message``. Raises what it refuses with."""
-        return _answer(self.before[stage, index], stage, message, self.vectors[index]).reply
+    def tell(self, stage: str, index: int, message: bytes, *, at: str = "") -> bytes:
+        """What a device answers to ``message`` of ``stage``, as it was before that stage, or before the stage ``at``.
+
+        Raises what it refuses with.
+        """
+        return _answer(self.before[at or stage, index], stage, message, self.vectors[index]).reply
 
     def _adverts(self) -> bytes:
         for index in range(self.size):

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +31,17 @@ def audit(ground: Ground) -> list[Finding]:
         world = World(folder=Path(folder), encoder=ground.encoder, rng=ground.rng)
         victim, other = world.add(2)
         mine = [secret for secret in world.secrets if secret not in _secrets_of(world, other)]
-        found = []
+        found: list[Finding] = []
         for what, ask in (
-            ("another device", lambda: _of_another(world, victim, other)),
-            ("a locked store", lambda: _of_locked(world, victim, other)),
-            ("another purpose", lambda: _for_another_purpose(world, victim)),
+            ("another device", partial(_of_another, world, victim, other)),
+            ("a locked store", partial(_of_locked, world, victim)),
+            ("another purpose", partial(_for_another_purpose, world, victim)),
         ):
             secrets = [secret for secret in mine if secret.startswith("other")] if what == "another purpose" else mine
             texts = [text for text in world.texts if any(secret in text for secret in secrets)]
-            forms = Forms([secret for secret in secrets if not secret.startswith("folder")], world.encoder.encode(texts))
+            forms = Forms(
+                [secret for secret in secrets if not secret.startswith("folder")], world.encoder.encode(texts)
+            )
             extracted = sorted(forms.found(ask()))
             note = f"of {len(secrets)}" + (f": {', '.join(extracted[:3])}" if extracted else "")
             found.append(at_most(f"secrets got from {what}", len(extracted), 0, note, audit=AUDIT))
@@ -61,19 +64,23 @@ def _of_another(world: World, victim: str, other: str) -> bytes:
         for question in questions:
             heard.append([asdict(found) for found in device.search(question, _MOST)])
             heard.append([asdict(answer) for answer in device.suggest(question, k=_MOST)])
-        heard += [device.labels, device.memories(), device.train(
-            device.model.flat, plan=TrainingPlan(), hold_back=False, rng=np.random.default_rng(0)
-        ).tobytes()]
+        heard += [
+            device.labels,
+            device.memories(),
+            device.train(
+                device.model.flat, plan=TrainingPlan(), hold_back=False, rng=np.random.default_rng(0)
+            ).tobytes(),
+        ]
     for key, secret in (
         (world.key(other), victim),
         (world.key(victim), other),
         (DeviceKey.generate(), victim),
     ):
-        heard.append(_tried(lambda key=key, secret=secret: _all_of(world, victim, key, secret)))
+        heard.append(_tried(partial(_all_of, world, victim, key, secret)))
     return _bytes_of(heard)
 
 
-def _of_locked(world: World, victim: str, other: str) -> bytes:
+def _of_locked(world: World, victim: str) -> bytes:
     """All files of the victim's store, in use and closed, a copy opened without its device secret, a closed device."""
     heard: list[object] = []
     folder = world.folder / victim
@@ -93,9 +100,7 @@ def _of_locked(world: World, victim: str, other: str) -> bytes:
     copy = world.folder / "copy"
     shutil.copytree(folder, copy)
     missing = FileSecret(world.folder / "missing.secret")
-    heard.append(
-        _tried(lambda: Device.open(copy, world.key(victim), encoder=world.encoder, secret=missing).memories())
-    )
+    heard.append(_tried(lambda: Device.open(copy, world.key(victim), encoder=world.encoder, secret=missing).memories()))
     return _bytes_of(heard)
 
 
@@ -111,7 +116,7 @@ def _for_another_purpose(world: World, victim: str) -> bytes:
         heard.append(device.labels)
         device.withdraw_purpose(OTHER_PURPOSE)
         for question in questions:
-            heard.append(_tried(lambda question=question: device.search(question, _MOST, purpose=OTHER_PURPOSE)))
+            heard.append(_tried(partial(device.search, question, _MOST, purpose=OTHER_PURPOSE)))
     [lone] = world.add(1)
     with world.open(lone) as device:
         device.forget([found.id for found in device.memories()])

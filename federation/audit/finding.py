@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from engine.encoders.encoder import Encoder
 
 PASS, BREACH = "pass", "breach"
-# What a whole run of a sound system may be called a breach with, shared out among its findings by chance.
-FALSE_ALARM = 1e-4
-CHANCE_FINDINGS = 10  # More than there are findings that chance plays a part in.
 Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], None]]]
 
 
@@ -35,16 +32,14 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """"pass" or "breach"."""
+        """ "pass" or "breach"."""
         return PASS if self.holds else BREACH
 
     def to_json(self) -> dict[str, Any]:
-        """Return the finding as plain values; a figure that is no finite number is ``null`` and never passes."""
-        figure = self.figure if math.isfinite(self.figure) else None
+        """Return the finding as plain values; a figure that is no finite number is ``null``."""
         return {
-            "audit": self.audit,
-            "name": self.name,
-            "figure": figure,
+            "name": f"{self.audit}: {self.name}" if self.audit else self.name,
+            "figure": self.figure if math.isfinite(self.figure) else None,
             "limit": self.limit,
             "verdict": self.verdict,
             "note": self.note,
@@ -72,11 +67,6 @@ class Ground:
 def at_most(name: str, figure: float, limit: float, note: str = "", *, audit: str = "") -> Finding:
     """Return the finding that ``figure`` is held to at most ``limit``; NaN is a breach."""
     return Finding(audit=audit, name=name, figure=figure, limit=limit, holds=figure <= limit, note=note)
-
-
-def at_least(name: str, figure: float, limit: float, note: str = "", *, audit: str = "") -> Finding:
-    """Return the finding that ``figure`` is held to at least ``limit``; NaN is a breach."""
-    return Finding(audit=audit, name=name, figure=figure, limit=limit, holds=figure >= limit, note=note)
 
 
 def reported(name: str, figure: float, note: str = "", *, audit: str = "") -> Finding:

@@ -2,10 +2,10 @@
 
 The server sends a model of zeros and a learning rate so large that each update is as long as the clip lets it be: a
 label's row is then a sum of the vectors of the texts with that label, less what all labels have in common, and its bias
-tells how many. Rows are looked for in single updates, in sums of 20 without noise, and in sums with the noise of private
-mode, as the fewest devices that a lying server can unmask together leave it. A label is guessed, for a device of which
-nothing else is known, by what the server knows of texts with each label. Sources: Zhu, Liu and Han 2019, "Deep Leakage
-from Gradients"; Geng et al. 2021 and Wainakh et al. 2022 on labels; the row over its bias, Phong et al. 2018.
+tells how many. Rows are looked for in single updates, in sums of 20 without noise, and in sums with the noise of
+private mode, as the fewest devices that a lying server can unmask together leave it. A label is guessed, for a device
+of which nothing else is known, by what the server knows of texts with each label. Sources: Zhu, Liu and Han 2019, "Deep
+Leakage from Gradients"; Phong et al. 2018 (a row over its bias); Wainakh et al. 2022 (labels).
 """
 
 from collections import defaultdict
@@ -25,7 +25,6 @@ from federation.privacy.accounting import PrivacyPlan
 from federation.privacy.calibration import calibrate
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
-from federation.privacy.update import Floats
 
 AUDIT = "gradient inversion"
 # All of a device's budget is spent on one round: no noise is less at this ε.
@@ -151,7 +150,7 @@ def _label_rate(
 def _sum(
     texts: Texts, memories: int, noise: NoiseParameters | None, rng: np.random.Generator, *, devices: int = DEVICES
 ) -> Sum:
-    """The sum of the updates of devices that hold so many ``memories`` each, their labels skewed where it is several."""
+    """The sum of the updates of devices with so many ``memories`` each, their labels skewed where it is several."""
     flat = np.zeros(LABELS * (texts.dimension + 1), dtype=np.float32)
     stream, xs, ys = SecureStream(), [], []
     bare, total = np.zeros(flat.size), np.zeros(flat.size, dtype=np.uint32)
@@ -178,9 +177,7 @@ def _sum(
 def _noise(texts: Texts, epsilon: float) -> NoiseParameters:
     """The noise of a round that spends ``epsilon`` on one participation; `DEVICES` are the fewest that are unmasked."""
     cohort, dimension = round(DEVICES / _HONEST_SHARE), LABELS * (texts.dimension + 1)
-    plan = PrivacyPlan(
-        devices=cohort, cohort=cohort, rounds=1, participations=1, delta=DELTA, dimension=dimension
-    )
+    plan = PrivacyPlan(devices=cohort, cohort=cohort, rounds=1, participations=1, delta=DELTA, dimension=dimension)
     return NoiseParameters(
         dimension=dimension,
         clip_norm=1.0,

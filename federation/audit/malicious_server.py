@@ -6,6 +6,8 @@ of ``federation/secagg/PROTOCOL.md``, "What a device refuses".
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,21 +50,26 @@ Lie = Callable[[], object]
 
 
 def audit(ground: Ground) -> list[Finding]:
-    """Return one finding for each kind of lie, and those on the masks' keys."""
-    cohort = AuditedCohort(size=SIZE, late=(LATE,))
-    with ground.progress(AUDIT, len(_KINDS) + 3) as tick:
-        cohort.run_until("unmask")
-        found = [_honest(cohort)]
-        tick()
-        for name, lies_of in _KINDS.items():
-            lies = list(lies_of(cohort))
-            answered = sum(map(_answered, lies))
-            found.append(at_most(f"{name}: lies answered", answered, 0, f"of {len(lies)} told", audit=AUDIT))
-            tick()
-        found += mask_findings(cohort, ground, audit=AUDIT)
-        tick()
+    """Return one finding for each kind of lie, those on the masks' keys, and that on requests to agents."""
+    with ground.progress(AUDIT, len(_KINDS) + 2) as tick:
+        found = secure_sum_findings(ground, tick)
         found.append(agent_finding(ground, audit=AUDIT))
         tick()
+    return found
+
+
+def secure_sum_findings(ground: Ground, tick: Callable[[], None]) -> list[Finding]:
+    """Return the findings on the secure sum alone."""
+    cohort = AuditedCohort(size=SIZE, late=(LATE,))
+    cohort.run_until("unmask")
+    found = [_honest(cohort)]
+    for name, lies_of in _KINDS.items():
+        lies = list(lies_of(cohort))
+        answered = sum(map(_answered, lies))
+        found.append(at_most(f"{name}: lies answered", answered, 0, f"of {len(lies)} told", audit=AUDIT))
+        tick()
+    found += mask_findings(cohort, ground, audit=AUDIT)
+    tick()
     return found
 
 
@@ -116,14 +123,14 @@ def _key_swap(cohort: AuditedCohort) -> Iterator[Lie]:
         _signed(cohort, replace(first, mask_key=own.mask_key), signer),
         _signed(cohort, replace(first, mask_key=first.share_key), signer),
     ):
-        yield lambda bad=bad: _tell_peers(cohort, [bad, second, *rest])
+        yield partial(_tell_peers, cohort, [bad, second, *rest])
     weak = _signed(cohort, replace(first, share_key=bytes(32), mask_key=bytes(31) + b"\1"), signer)
     yield lambda: _input_after(cohort, [weak, second, *rest])
 
 
 def _small_roster(cohort: AuditedCohort) -> Iterator[Lie]:
     for members in ([VICTIM], [VICTIM, 6], range(8)):
-        yield lambda members=members: cohort.tell("reveal", VICTIM, framed(COHORT, encode_bitmap(members, SIZE)))
+        yield partial(cohort.tell, "reveal", VICTIM, framed(COHORT, encode_bitmap(members, SIZE)))
     careful = _with_policy(cohort, min_cohort=SIZE + 1)
     yield lambda: careful.reveal(cohort.heard["reveal", VICTIM])
     server = SigningKey.generate()
@@ -136,8 +143,8 @@ def _small_roster(cohort: AuditedCohort) -> Iterator[Lie]:
     yield lambda: open_roster(bytes(changed), publisher=cohort.publisher.public, seen=VERSION)
     yield lambda: Roster(version=VERSION, keys=(server.public, server.public))
     for lie in ({"roster_hash": bytes(32)}, {"roster_version": VERSION + 1}, {"roster_version": VERSION - 1}):
-        message = replace(cohort.announcement, **lie).encode()  # type: ignore[arg-type]
-        yield lambda message=message: cohort.begin(VICTIM, message)
+        message = replace(cohort.announcement, **lie).encode()
+        yield partial(cohort.begin, VICTIM, message)
 
 
 def _inconsistent_models(cohort: AuditedCohort) -> Iterator[Lie]:
@@ -154,19 +161,15 @@ def _inconsistent_models(cohort: AuditedCohort) -> Iterator[Lie]:
 def _replay(cohort: AuditedCohort) -> Iterator[Lie]:
     for number in (0, NUMBER - 2, NUMBER - 1, NUMBER - 1 + 2**32 + 1):
         message = replace(cohort.announcement, number=number).encode()
-        yield lambda message=message: cohort.begin(VICTIM, message)
+        yield partial(cohort.begin, VICTIM, message)
     done = History(roster_version=VERSION, number=NUMBER)
     yield lambda: cohort.begin(VICTIM, cohort.announcement.encode(), history=done)
-    for stage, next_stage in zip(STAGES, STAGES[1:], strict=False):
+    for stage, later in pairwise(STAGES):
         message = cohort.heard[stage, VICTIM]
         changed = message[:-1] + bytes((message[-1] ^ 1,))
         # To a device that answered this stage already, another message of it; and a stage before its turn.
-        yield lambda at=next_stage, stage=stage, it=changed: getattr(cohort.before[at, VICTIM], stage)(
-            it, *_vector(cohort, stage)
-        )
-        yield lambda at=stage, stage=next_stage: getattr(cohort.before[at, VICTIM], stage)(
-            cohort.heard[stage, VICTIM], *_vector(cohort, stage)
-        )
+        yield partial(cohort.tell, stage, VICTIM, changed, at=later)
+        yield partial(cohort.tell, later, VICTIM, cohort.heard[later, VICTIM], at=stage)
 
 
 def _parameter_downgrade(cohort: AuditedCohort) -> Iterator[Lie]:
@@ -179,15 +182,15 @@ def _parameter_downgrade(cohort: AuditedCohort) -> Iterator[Lie]:
         Terms(dimension=own, early=0),
     ):
         message = replace(cohort.announcement, terms=terms).encode()
-        yield lambda message=message: cohort.begin(VICTIM, message)
+        yield partial(cohort.begin, VICTIM, message)
     found = cohort.server.found
     for floors in ({"min_threshold": found.threshold + 1}, {"min_sum": found.smallest_sum + 1}):
         careful = _with_policy(cohort, **floors)
-        yield lambda careful=careful: careful.reveal(cohort.heard["reveal", VICTIM])
+        yield partial(careful.reveal, cohort.heard["reveal", VICTIM])
     for stage in STAGES:
         message = cohort.heard[stage, VICTIM]
         for bad in (message[:-1], message + b"\0", b"\0" + message[1:]):
-            yield lambda stage=stage, bad=bad: cohort.tell(stage, VICTIM, bad)
+            yield partial(cohort.tell, stage, VICTIM, bad)
 
 
 def _dropout_lies(cohort: AuditedCohort) -> Iterator[Lie]:
@@ -196,13 +199,13 @@ def _dropout_lies(cohort: AuditedCohort) -> Iterator[Lie]:
     others = [at for at in present if at != VICTIM]
     for said in (others, [*others[len(present) - found.survivors + 1 :], VICTIM]):
         message = framed(SURVIVORS, encode_bitmap(sorted(said), SIZE))
-        yield lambda message=message: cohort.tell("agree", VICTIM, message)
+        yield partial(cohort.tell, "agree", VICTIM, message)
     bitmap, sealed = decode_forwarded(cohort.heard["input", VICTIM], found)
     without = [at for at in everyone if at != VICTIM]
     few = [VICTIM, *without[: SIZE - found.early - 2]]
     for sharers in (without, few):
         message = encode_forwarded(encode_bitmap(sharers, SIZE), sealed, found)
-        yield lambda message=message: cohort.tell("input", VICTIM, message)
+        yield partial(cohort.tell, "input", VICTIM, message)
     choosers = {at for at, _ in sealed}
     stranger = next(at for at in everyone if at not in choosers)
     foreign = encode_forwarded(bitmap, sorted([*sealed, (stranger, bytes(81))]), found)
@@ -231,7 +234,7 @@ def _bad_agreements(cohort: AuditedCohort) -> Iterator[Lie]:
         (sorted([LATE, *who[1:]]), [cohort.keys[LATE].sign(right), *signatures[1:]]),
     ):
         message = encode_signers(encode_bitmap(members, SIZE), texts)
-        yield lambda message=message: cohort.tell("unmask", VICTIM, message)
+        yield partial(cohort.tell, "unmask", VICTIM, message)
 
 
 _KINDS: dict[str, Callable[[AuditedCohort], Iterator[Lie]]] = {
@@ -243,10 +246,6 @@ _KINDS: dict[str, Callable[[AuditedCohort], Iterator[Lie]]] = {
     "parameter downgrade": _parameter_downgrade,
     "lies about dropouts": _dropout_lies,
 }
-
-
-def _vector(cohort: AuditedCohort, stage: str) -> tuple[object, ...]:
-    return (cohort.vectors[VICTIM],) if stage == "input" else ()
 
 
 def _with_policy(cohort: AuditedCohort, **floors: int) -> DeviceRound:

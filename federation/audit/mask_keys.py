@@ -46,7 +46,7 @@ def _masked(cohort: AuditedCohort, index: int) -> Words:
     closed, server = cohort.server._closed, cohort.server
     h2 = closed.h2(server._sharers)
     own = _Keys(cohort.before["input", index]._state.seed, closed.h0)
-    total = cohort.vectors[index].copy()
+    total: Words = cohort.vectors[index].copy()
     total += _stream(_derived(own.self_secret(closed.h1), "self mask", h2, index, index), cohort.dimension)
     private = X25519PrivateKey.from_private_bytes(own.mask.private_bytes())
     for peer in sorted({*server._chosen[index], *server._choosers[index]}):

@@ -131,8 +131,10 @@ def _updates(encoder: Encoder, rng: np.random.Generator) -> Floats:
     """Updates (devices, d) of ordinary people and then of canaries, as they train."""
     rows = generate(PEOPLE, seed=2, rows_per_device=60).rows
     labels = [label for label, _ in Counter(row.label for row in rows).most_common(LABELS)]
-    by_user = {user: [row for row in rows if row.user == user and row.label in labels][:_ROWS] for user in
-               sorted({row.user for row in rows})}
+    by_user = {
+        user: [row for row in rows if row.user == user and row.label in labels][:_ROWS]
+        for user in sorted({row.user for row in rows})
+    }
     names = encoder.encode(labels)
     flat = np.concatenate([names, np.zeros((LABELS, 1), dtype=np.float32)], axis=1).reshape(-1)
     people = [

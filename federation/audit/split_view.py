@@ -55,4 +55,8 @@ def _opened_of(victim: int, cohort: AuditedCohort, device: DeviceRound, index: i
     except SecAggError:
         return set()
     held = cohort.server._held_by(index)
-    return {kind for owner, (kind, _) in zip(held, decode_unmask(reply, cohort.server.found), strict=False) if owner == victim}
+    return {
+        kind
+        for owner, (kind, _) in zip(held, decode_unmask(reply, cohort.server.found), strict=False)
+        if owner == victim
+    }

@@ -1,14 +1,10 @@
-"""What chance allows: intervals of shares, the one-run audit's bound, the ε of two bells.
+"""What chance allows: the one-run audit's bound, the ε of two bells.
 
->>> low, high = interval(3, 100, 0.05)
->>> round(low, 3), round(high, 3)
-(0.006, 0.085)
 >>> one_run_epsilon(canaries=1000, guesses=100, correct=90, delta=1e-5, failure=0.05) > 1.4
 True
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +13,6 @@ from federation.privacy.sampling import binomial_cdf
 
 _HALVINGS = 40
 _MOST_EPSILON = 60.0
-
-
-def interval(hits: int, trials: int, failure: float) -> tuple[float, float]:
-    """Return the interval that holds a share with probability 1 − ``failure`` (Clopper and Pearson 1934)."""
-    half = failure / 2
-    low = _first(lambda share: 1 - binomial_cdf(hits - 1, trials, share) > half) if hits else 0.0
-    high = _first(lambda share: binomial_cdf(hits, trials, share) < half) if hits < trials else 1.0
-    return low, high
 
 
 def one_run_epsilon(*, canaries: int, guesses: int, correct: int, delta: float, failure: float) -> float:
@@ -80,12 +68,3 @@ def bells_epsilon(distance: float, spread: float, delta: float) -> float:
     if spread < distance * 1e-3:
         return math.inf
     return float(get_epsilon_gaussian(spread / distance, delta))
-
-
-def _first(holds: Callable[[float], bool]) -> float:
-    """The share from which on ``holds`` is true, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high

@@ -87,10 +87,14 @@ def _findings(world: World, seen: Frames, noted: Sent) -> list[Finding]:
     apart = sum(((sent - noted) + (noted - sent)).values())
     count = f"{len(seen.frames)} frames, {total / 1e6:.1f} MB"
     return [
-        at_most("secrets in frames", len(leaked), 0, _told(f"{len(world.secrets)} planted; {count}", leaked), audit=AUDIT),
+        at_most(
+            "secrets in frames", len(leaked), 0, _told(f"{len(world.secrets)} planted; {count}", leaked), audit=AUDIT
+        ),
         at_most("secrets in log lines", len(logged), 0, _told(f"of {len(seen.log)} lines", logged), audit=AUDIT),
         at_most("frames off the protocol", len(odd), 0, _told(count, odd), audit=AUDIT),
-        at_most("replies that no ledger has, or that never left", apart, 0, f"of {sum(sent.values())} replies", audit=AUDIT),
+        at_most(
+            "replies that no ledger has, or that never left", apart, 0, f"of {sum(sent.values())} replies", audit=AUDIT
+        ),
     ]
 
 
@@ -123,7 +127,7 @@ def _logged(lines: list[str]) -> Iterator[None]:
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{record.getMessage()} {logging.Formatter().formatException(record.exc_info) if record.exc_info else ''}")
+            lines.append(self.format(record))  # With the trace, if there is one.
 
     keep, loggers = Keep(level=logging.DEBUG), [logging.getLogger(), logging.getLogger("flwr")]
     for logger in loggers:

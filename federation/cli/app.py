@@ -18,6 +18,7 @@ _COMMANDS = {
     "model": ("federation.cli.model", "Change a shared model's file between rounds."),
     "publisher": ("federation.cli.publisher", "Sign models and the list of devices."),
     "privacy": ("federation.cli.privacy", "Print the noise that an ε needs, and what a run then guarantees."),
+    "audit": ("federation.cli.audit", "Attack the running code, and print what each attack found and its limit."),
     "evaluate": ("federation.cli.evaluate", "Measure personalization on a data file by the protocol."),
     "report": ("federation.cli.report", "Write report.html and print the table of a finished run again."),
 }
