@@ -15,11 +15,13 @@ from pathlib import Path
 
 from flwr.app import Message
 
+from engine.errors import EngineError
 from federation.agent.pool import DevicePool
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.forms import Forms
 from federation.audit.wire_schema import problem_of
 from federation.audit.world import World
+from federation.errors import FederationError
 from federation.rounds.config import RunSettings
 from federation.simulation.grid import Watch, run_rounds
 
@@ -34,6 +36,7 @@ class Frames:
     messages: list[Message] = field(default_factory=list)
     frames: list[bytes] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    failed: str = ""
 
     def take(self, message: Message, frame: bytes) -> None:
         """Keep one message."""
@@ -69,7 +72,10 @@ def _run(world: World, ground: Ground) -> tuple[Frames, Sent]:
     )
     seen = Frames()
     with _logged(seen.log), DevicePool(world.open) as pool:
-        run_rounds(settings, world.names, pool, watch=Watch(on_frame=seen.take))
+        try:
+            run_rounds(settings, world.names, pool, watch=Watch(on_frame=seen.take))
+        except (FederationError, EngineError) as error:  # What was seen until then is looked through all the same.
+            seen.failed = str(error)
         noted: Sent = Counter()
         for name in world.healthy:
             for its in pool.agent(name).device.account.contributions():
@@ -87,6 +93,7 @@ def _findings(world: World, seen: Frames, noted: Sent) -> list[Finding]:
     apart = sum(((sent - noted) + (noted - sent)).values())
     count = f"{len(seen.frames)} frames, {total / 1e6:.1f} MB"
     return [
+        at_most("runs that failed", bool(seen.failed), 0, seen.failed, audit=AUDIT),
         at_most(
             "secrets in frames", len(leaked), 0, _told(f"{len(world.secrets)} planted; {count}", leaked), audit=AUDIT
         ),

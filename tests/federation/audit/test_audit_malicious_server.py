@@ -1,0 +1,120 @@
+"""Each refusal that is left out of a device makes its kind of lie a breach; weak mask keys are one too."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.device.participant import Participant
+from engine.owner.account import Account
+from federation.audit import agent_lies, malicious_server, mask_keys
+from federation.audit.finding import Finding, Ground
+from federation.secagg import checks, device, masks, roster
+from federation.secagg.terms import History, Policy
+
+Find = Callable[[Sequence[Finding], str], Finding]
+start = device.DeviceRound.start.__func__  # type: ignore[attr-defined]
+answer, derive_key, pair_mask_key = device.DeviceRound._answer, masks.derive_key, masks.pair_mask_key
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def any_model(cls: Any, announcement: bytes, *, model_hash: bytes, **given: Any) -> Any:
+    """A device that takes the server's word for the model."""
+    named = device.Announcement.decode(announcement).model_hash
+    return start(cls, announcement, model_hash=named, **given)
+
+
+def any_round(self: History, announcement: Any, roster: Any) -> History:
+    return History(roster_version=roster.version, number=announcement.number)
+
+
+def out_of_turn(self: Any, stage: int, message: bytes, work: Callable[[], Any]) -> Any:
+    """A device that answers whatever comes, whenever it comes."""
+    reply, after = work()
+    return device.Answer(reply=reply, round=device.DeviceRound(after, self._roster, self._policy, self._identity))
+
+
+DEFECTS = [
+    ("double unmasking", device, "check_agreement", nothing),
+    ("double unmasking", device.DeviceRound, "_answer", out_of_turn),
+    ("key swap", checks, "check_advert", nothing),
+    ("small roster", Policy, "check", nothing),
+    ("small roster", roster, "verify", nothing),
+    ("inconsistent models", device.DeviceRound, "start", classmethod(any_model)),
+    ("inconsistent models", checks, "check_advert", nothing),
+    ("replay", History, "after", any_round),
+    ("replay", device.DeviceRound, "_answer", out_of_turn),
+    ("parameter downgrade", Policy, "check_terms", nothing),
+    ("parameter downgrade", Policy, "check", nothing),
+    ("lies about dropouts", device, "check_survivors", nothing),
+    ("lies about dropouts", device, "check_sharers", nothing),
+    ("lies about dropouts", device, "check_agreement", nothing),
+]
+
+
+def found(ground: Ground) -> list[Finding]:
+    return malicious_server.secure_sum_findings(ground, nothing)
+
+
+@pytest.mark.parametrize(("kind", "owner", "name", "defect"), DEFECTS)
+def test_a_refusal_that_is_left_out_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find, kind: str, owner: Any, name: str, defect: Any
+) -> None:
+    monkeypatch.setattr(owner, name, defect)
+    assert one(found(ground), kind).verdict == "breach"
+
+
+def test_sound_devices_refuse_all(ground: Ground) -> None:
+    assert {finding.verdict for finding in found(ground)} == {"pass"}
+
+
+def folded(secret: bytes, label: str, **given: Any) -> bytes:
+    """A key of 32 bits that looks like one of 256."""
+    return hashlib.sha256(derive_key(secret, label, **given)[:4]).digest()
+
+
+def cut(*given: Any) -> bytes:
+    return pair_mask_key(*given)[:4] + bytes(28)
+
+
+@pytest.mark.parametrize(("owner", "name", "defect"), [(masks, "derive_key", folded), (device, "pair_mask_key", cut)])
+def test_mask_keys_of_32_bits_are_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find, owner: Any, name: str, defect: Any
+) -> None:
+    monkeypatch.setattr(owner, name, defect)
+    assert one(found(ground), "masks of other").verdict == "breach"
+
+
+@pytest.mark.slow
+def test_two_of_many_mask_keys_of_32_bits_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "derive_key", folded)
+    assert mask_keys._repeats(np.random.default_rng(0)) > 0
+
+
+def test_few_keys_repeat_by_the_birthday_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same attack on keys of 16 bits, of which a few hundred suffice."""
+    monkeypatch.setattr(mask_keys, "_BIRTHDAY_KEYS", 1024)
+    assert mask_keys._repeats(np.random.default_rng(0)) == 0
+    monkeypatch.setattr(masks, "derive_key", lambda *given, **more: derive_key(*given, **more)[:2])
+    assert mask_keys._repeats(np.random.default_rng(0)) > 0
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "defect"),
+    [
+        (Participant, "_require_allowed", nothing),
+        (Account, "_after_one_more", lambda self, now, **_: None),
+    ],
+)
+def test_an_agent_that_does_not_ask_its_owner_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, owner: Any, name: str, defect: Any
+) -> None:
+    monkeypatch.setattr(owner, name, defect)
+    assert agent_lies.agent_finding(ground, audit="").verdict == "breach"

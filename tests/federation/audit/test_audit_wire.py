@@ -1,0 +1,85 @@
+"""What an agent lets out beside its update, off the protocol or past its ledger is a breach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import federation
+from engine.device.participant import Participant
+from federation.agent.agent import Agent
+from federation.audit import wire, wire_schema
+from federation.audit.finding import Finding, Ground
+from federation.rounds.strategy import StrictRounds
+
+Find = Callable[[Sequence[Finding], str], Finding]
+trained, invite = Agent._trained, StrictRounds.invite
+PROTOCOL = (Path(federation.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
+
+
+def text_as_numbers(self: Agent, request: Any, node_id: int) -> np.ndarray:
+    sent = trained(self, request, node_id)
+    codes = np.frombuffer(self.device.memories()[0].text.encode(), dtype=np.uint8)
+    sent[: len(codes)] = codes
+    return sent
+
+
+def text_as_bytes(self: Agent, request: Any, node_id: int) -> np.ndarray:
+    sent = trained(self, request, node_id)
+    text = self.device.memories()[0].text.encode()
+    codes = np.frombuffer(text[: len(text) // 4 * 4], dtype="<f4")
+    sent[: len(codes)] = codes
+    return sent
+
+
+def a_vector_as_it_is(self: Agent, request: Any, node_id: int) -> np.ndarray:
+    sent = trained(self, request, node_id)
+    [vector] = self.device.encoder.encode([self.device.memories()[0].text])
+    sent[: len(vector)] = vector
+    return sent
+
+
+@pytest.mark.parametrize("defect", [text_as_numbers, text_as_bytes, a_vector_as_it_is])
+def test_a_text_or_its_vector_among_the_numbers_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find, defect: Any
+) -> None:
+    monkeypatch.setattr(Agent, "_trained", defect)
+    assert one(wire.audit(ground), "secrets in frames").verdict == "breach"
+
+
+def test_a_skipped_ledger_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
+    monkeypatch.setattr(Participant, "contribute", lambda *_, **__: None)
+    finding = one(wire.audit(ground), "replies that no ledger has")
+    assert finding.verdict == "breach"
+    assert finding.figure > 0
+
+
+def test_a_ledger_of_other_bytes_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
+    given = Agent._given
+    monkeypatch.setattr(Agent, "_given", lambda self, *args: given(self, *args) + np.float32(1))
+    assert one(wire.audit(ground), "replies that no ledger has").verdict == "breach"
+
+
+def test_terms_that_the_protocol_does_not_list_are_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find
+) -> None:
+    def asking_for_more(self: Any, current: int, arrays: Any, config: Any, grid: Any, **given: Any) -> Any:
+        config["num-examples"] = 1
+        return invite(self, current, arrays, config, grid, **given)
+
+    monkeypatch.setattr(StrictRounds, "invite", asking_for_more)
+    assert one(wire.audit(ground), "frames off the protocol").verdict == "breach"
+
+
+@pytest.mark.parametrize("kind", wire_schema.REQUESTS)
+def test_the_schema_is_the_page_of_the_protocol(kind: str) -> None:
+    """Every term and array that the audit lets pass stands in the table of its message, and the other way round."""
+    section = PROTOCOL.split(f"## Server to device: `{kind}`\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    names = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row.split("|")[2])}
+    assert names == {*wire_schema.REQUESTS[kind], *wire_schema.OPTIONAL, *wire_schema.ARRAYS[kind]}
