@@ -7,10 +7,13 @@ from collections.abc import Mapping
 
 from flwr.app import Message
 
+from federation.agent.names import PRIVATE_MESSAGE, RESCORER_MESSAGE
+from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK
 from federation.rounds.client_app import ABSTAIN
 
 _HEX = "hex"
-_TRAIN: Mapping[str, object] = {
+Terms = Mapping[str, object]
+_TRAIN: Terms = {
     "server-round": int,
     "catalogue": _HEX,
     "mode": str,
@@ -20,47 +23,72 @@ _TRAIN: Mapping[str, object] = {
     "clip-norm": float,
     "seed": int,
 }
-_RESCORER: Mapping[str, object] = {
-    "server-round": int,
-    "catalogue": _HEX,
-    "mode": str,
-    "clip-norm": float,
-}
-REQUESTS: Mapping[str, Mapping[str, object]] = {"train": _TRAIN, "train.rescorer": _RESCORER}
-OPTIONAL: Mapping[str, object] = {"proximal-mu": float}
+_RESCORER: Terms = {"server-round": int, "catalogue": _HEX, "mode": str, "clip-norm": float}
+_STAGE: Terms = {"server-round": int, "stage": str, "message": bytes}
+REQUESTS: Mapping[str, Terms] = {"train": _TRAIN, RESCORER_MESSAGE: _RESCORER}
+OPTIONAL: Terms = {"proximal-mu": float}
 ARRAYS: Mapping[str, Mapping[str, str]] = {
     "train": {"model": "float32"},
-    "train.rescorer": {"model": "float32", "weights": "float64"},
+    RESCORER_MESSAGE: {"model": "float32", "weights": "float64"},
+}
+# A private round's six messages: what each has beside stage and message, and whether the model comes with it.
+STAGES: Mapping[str, tuple[Terms, Mapping[str, str]]] = {
+    ADVERT: ({"terms": bytes, "roster": bytes}, {}),
+    REVEAL: ({}, {}),
+    SHARES: ({}, {}),
+    INPUT: ({}, {"model": "float32"}),
+    AGREE: ({}, {}),
+    UNMASK: ({}, {}),
 }
 
 
-def problem_of(message: Message) -> str | None:
-    """Return what a message holds that no message of the protocol does, in a few words; ``None`` if nothing."""
-    if message.metadata.reply_to_message_id:
-        return _problem_of_reply(message)
-    return _problem_of_request(message)
+def problem_of(message: Message, asked: Message | None = None) -> str | None:
+    """Return what a message holds that no message of the protocol does, in a few words; ``None`` if nothing.
+
+    ``asked`` is the request that a reply is to.
+    """
+    if asked is None:
+        return _problem_of_request(message)
+    return _problem_of_reply(message, private=asked.metadata.message_type == PRIVATE_MESSAGE)
+
+
+def stage_of(request: Message) -> str:
+    """The stage of a private round that a request is of."""
+    return str(request.content.config_records["config"]["stage"])
 
 
 def _problem_of_request(message: Message) -> str | None:
     kind, content = message.metadata.message_type, message.content
-    if kind not in REQUESTS:
+    config = content.config_records.get("config")
+    if config is None or (kind not in REQUESTS and kind != PRIVATE_MESSAGE):
         return f"a message of the kind {kind!r}"
-    if set(content) != {"arrays", "config"}:
+    wanted, arrays, optional = REQUESTS.get(kind, {}), ARRAYS.get(kind, {}), OPTIONAL
+    if kind == PRIVATE_MESSAGE:
+        if config.get("stage") not in STAGES:
+            return "a stage that no round has"
+        more, arrays = STAGES[stage_of(message)]
+        wanted, optional = {**_STAGE, **more}, {}
+    there = content.array_records.get("arrays", {})
+    if set(content) != {"config", *(["arrays"] if arrays else [])}:
         return f"records {sorted(content)}"
-    arrays = content.array_records["arrays"]
-    if {name: array.dtype for name, array in arrays.items()} != dict(ARRAYS[kind]):
-        return f"arrays {sorted(arrays)}"
-    config, known = content.config_records["config"], {**OPTIONAL, **REQUESTS[kind]}
+    if {name: array.dtype for name, array in there.items()} != dict(arrays):
+        return f"arrays {sorted(there)}"
+    known = {**optional, **wanted}
     odd = [name for name in config if name not in known or not _is(config[name], known[name])]
-    missing = [name for name in REQUESTS[kind] if name not in config]
+    missing = [name for name in wanted if name not in config]
     return f"terms {odd + missing}" if odd or missing else None
 
 
-def _problem_of_reply(message: Message) -> str | None:
+def _problem_of_reply(message: Message, *, private: bool) -> str | None:
     if message.has_error():
         error = message.error
         return None if (error.code, error.reason or "") == (ABSTAIN, "") else f"an error {error.code} with a text"
     content = message.content
+    if private:
+        config = dict(content.config_records.get("config") or {})
+        if set(content) != {"config"} or set(config) != {"message"} or not isinstance(config["message"], bytes):
+            return f"records {sorted(content)}"
+        return None
     if set(content) != {"arrays", "metrics"}:
         return f"records {sorted(content)}"
     arrays, metrics = content.array_records["arrays"], dict(content.metric_records["metrics"])
@@ -74,6 +102,4 @@ def _problem_of_reply(message: Message) -> str | None:
 def _is(value: object, kind: object) -> bool:
     if kind == _HEX:
         return isinstance(value, str) and len(value) == 32 and not set(value) - set("0123456789abcdef")
-    if kind is float:
-        return isinstance(value, float)
     return type(value) is kind

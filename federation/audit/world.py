@@ -4,7 +4,7 @@ Each secret is a word that stands nowhere else. They lie in memories' texts, pri
 purposes, in folders' and files' names, and in the texts of exceptions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
 from engine.model.training import TrainingPlan
 from engine.owner.modes import OPEN
+from federation.secagg import Roster, SigningKey, sign_roster
 from store import DeviceKey, FileSecret
 
 SERVICES = ("taxi rides", "pizza delivery", "opera tickets", "hair salon")
@@ -53,9 +54,17 @@ class World:
     texts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.publisher = SigningKey.generate()
         self.start: Checkpoint = start_checkpoint(Catalogue.from_names(SERVICES), self.encoder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.start.save(self.folder / "start.safetensors")
+
+    def sign_roster(self, devices: Iterable[Device]) -> Path:
+        """Write the roster of these devices, signed by the publisher that they trust; the file."""
+        keys = tuple(SigningKey(device.round_identity()).public for device in devices)
+        path = self.folder / "roster"
+        path.write_bytes(sign_roster(Roster(version=1, keys=keys), self.publisher))
+        return path
 
     @property
     def names(self) -> list[str]:
@@ -112,6 +121,8 @@ class World:
             secret=FileSecret(self.folder / f"{name}.secret"),
         ) as device:
             device.allow_rounds(self.mode)
+            if self.mode != OPEN:
+                device.trust_publisher(self.publisher.public)
             device.remember_many(memories)
         return name
 

@@ -1,0 +1,153 @@
+"""What crossed the wire of a run in this process, and what the ledgers of its devices say of it."""
+
+import contextlib
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Message
+
+from engine.errors import EngineError
+from engine.owner.modes import OPEN
+from federation.agent.names import PRIVATE_MESSAGE
+from federation.agent.pool import DevicePool
+from federation.agent.private import INPUT
+from federation.audit.wire_schema import problem_of, stage_of
+from federation.audit.world import World
+from federation.errors import FederationError
+from federation.rounds.config import RunSettings
+from federation.secagg.messages import decode_input
+from federation.simulation.grid import Watch, run_rounds
+
+_FIRST_NODE = 2  # The simulation numbers its nodes from 2.
+Sent = Counter[tuple[str, str, int]]  # Device, hash and size of what left it.
+
+
+@dataclass(kw_only=True)
+class Frames:
+    """Messages as the other side decodes them, and their bytes; log lines, and why the run failed, if it did."""
+
+    world: World
+    messages: list[Message] = field(default_factory=list)
+    frames: list[bytes] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    failed: str = ""
+    noted: Sent = field(default_factory=Counter)
+
+    def take(self, message: Message, frame: bytes) -> None:
+        """Keep one message."""
+        self.messages.append(message)
+        self.frames.append(frame)
+
+    def problems(self) -> list[str]:
+        """What messages hold that the protocol does not list, each once; and stages whose answers differ in size."""
+        found, sizes = set(), {}
+        for reply, asked in self._pairs():
+            found |= {problem_of(asked), problem_of(reply, asked)}
+            if asked.metadata.message_type == PRIVATE_MESSAGE and not reply.has_error() and not problem_of(reply, asked):
+                size = len(_answer(reply))
+                if sizes.setdefault((stage_of(asked), asked.metadata.group_id), size) != size:
+                    found.add(f"answers of several sizes to {stage_of(asked)}")
+        return sorted(problem for problem in found if problem)
+
+    def sent(self) -> Sent:
+        """What each device sent that its ledger has to have: its update, in clear or masked."""
+        sent: Sent = Counter()
+        for reply, asked in self._pairs():
+            payload = _payload(reply, asked)
+            if payload:
+                name = self.world.names[reply.metadata.src_node_id - _FIRST_NODE]
+                sent[name, hashlib.sha256(payload).hexdigest(), len(payload)] += 1
+        return sent
+
+    def unmasked(self) -> tuple[int, int]:
+        """How many of the masked inputs do not look like noise that fills all of 2³², and how many there were."""
+        bare = inputs = 0
+        for reply, asked in self._pairs():
+            if asked.metadata.message_type == PRIVATE_MESSAGE and stage_of(asked) == INPUT and not reply.has_error():
+                inputs += 1
+                bare += not _fills_all(_answer(reply), self.world.start.flat.size)
+        return bare, inputs
+
+    def _pairs(self) -> Iterator[tuple[Message, Message]]:
+        """Each reply with its request."""
+        asked = {}
+        for message in self.messages:
+            if message.metadata.reply_to_message_id:
+                yield message, asked[message.metadata.reply_to_message_id]
+            else:
+                asked[message.metadata.message_id] = message
+
+
+def run_watched(world: World, *, rounds: int, rescorer_steps: int) -> Frames:
+    """Run rounds over all devices of ``world`` in its mode, and return what was seen of them."""
+    seen = Frames(world=world)
+    there = [*world.healthy, *world.failing]
+    with _logged(seen.log), DevicePool(world.open) as pool:
+        noisy = world.mode != OPEN
+        settings = RunSettings(
+            rounds=rounds,
+            strategy="fedavg",
+            mode=world.mode,
+            cohort=len(there) if noisy else len(world.names),
+            min_replies=0 if noisy else len(world.healthy),
+            rescorer_steps=0 if noisy else rescorer_steps,
+            roster=str(world.sign_roster(pool.agent(name).device for name in there)) if noisy else "",
+            model=str(world.folder / "start.safetensors"),
+            out=str(world.folder),
+        )
+        try:
+            run_rounds(settings, world.names, pool, watch=Watch(on_frame=seen.take))
+        except (FederationError, EngineError) as error:  # What was seen until then is looked through all the same.
+            seen.failed = str(error)
+        for name in there:
+            for its in pool.agent(name).device.account.contributions():
+                seen.noted[name, its.sent, its.size_bytes] += 1
+    return seen
+
+
+def _answer(reply: Message) -> bytes:
+    answer = reply.content.config_records["config"]["message"]
+    return answer if isinstance(answer, bytes) else b""
+
+
+def _payload(reply: Message, asked: Message) -> bytes:
+    """The bytes of a device's update in a reply; none where it holds no update."""
+    if reply.has_error():
+        return b""
+    if asked.metadata.message_type == PRIVATE_MESSAGE:
+        return _answer(reply) if stage_of(asked) == INPUT else b""
+    return b"".join(
+        array.numpy().astype("<f4").tobytes()
+        for record in reply.content.array_records.values()
+        for array in record.values()
+    )
+
+
+def _fills_all(answer: bytes, dimension: int) -> bool:
+    """Whether the numbers of a masked input are spread evenly over eight parts of 0 … 2³², within 6 standard errors."""
+    numbers, _ = decode_input(answer, dimension)
+    counts = np.bincount(numbers >> np.uint32(29), minlength=8)
+    away = np.abs(counts - dimension / 8) / np.sqrt(dimension * 7 / 64)
+    return bool(away.max() < 6)
+
+
+@contextlib.contextmanager
+def _logged(lines: list[str]) -> Iterator[None]:
+    """Keep every log line of this process while the block runs, Flower's too."""
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))  # With the trace, if there is one.
+
+    keep, loggers = Keep(level=logging.DEBUG), [logging.getLogger(), logging.getLogger("flwr")]
+    for logger in loggers:
+        logger.addHandler(keep)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(keep)
