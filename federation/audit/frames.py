@@ -44,10 +44,15 @@ class Frames:
 
     def problems(self) -> list[str]:
         """What messages hold that the protocol does not list, each once; and stages whose answers differ in size."""
-        found, sizes = set(), {}
+        found: set[str | None] = set()
+        sizes: dict[tuple[str, str], int] = {}
         for reply, asked in self._pairs():
             found |= {problem_of(asked), problem_of(reply, asked)}
-            if asked.metadata.message_type == PRIVATE_MESSAGE and not reply.has_error() and not problem_of(reply, asked):
+            if (
+                asked.metadata.message_type == PRIVATE_MESSAGE
+                and not reply.has_error()
+                and not problem_of(reply, asked)
+            ):
                 size = len(_answer(reply))
                 if sizes.setdefault((stage_of(asked), asked.metadata.group_id), size) != size:
                     found.add(f"answers of several sizes to {stage_of(asked)}")
@@ -74,7 +79,7 @@ class Frames:
 
     def _pairs(self) -> Iterator[tuple[Message, Message]]:
         """Each reply with its request."""
-        asked = {}
+        asked: dict[str, Message] = {}
         for message in self.messages:
             if message.metadata.reply_to_message_id:
                 yield message, asked[message.metadata.reply_to_message_id]

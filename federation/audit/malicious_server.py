@@ -15,6 +15,7 @@ from federation.audit.agent_lies import agent_finding
 from federation.audit.cohort import NUMBER, STAGES, VERSION, AuditedCohort
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.mask_keys import mask_findings
+from federation.audit.private_lies import private_finding
 from federation.audit.split_view import unmasked_twice
 from federation.secagg import (
     DeviceRound,
@@ -42,6 +43,7 @@ from federation.secagg.messages import (
     encode_signers,
     framed,
 )
+from federation.secagg.terms import LONGEST_STEP
 
 AUDIT = "malicious server"
 SIZE = 26
@@ -51,9 +53,11 @@ Lie = Callable[[], object]
 
 def audit(ground: Ground) -> list[Finding]:
     """Return one finding for each kind of lie, those on the masks' keys, and that on requests to agents."""
-    with ground.progress(AUDIT, len(_KINDS) + 2) as tick:
+    with ground.progress(AUDIT, len(_KINDS) + 3) as tick:
         found = secure_sum_findings(ground, tick)
         found.append(agent_finding(ground, audit=AUDIT))
+        tick()
+        found.append(private_finding(ground, audit=AUDIT))
         tick()
     return found
 
@@ -159,7 +163,7 @@ def _inconsistent_models(cohort: AuditedCohort) -> Iterator[Lie]:
 
 
 def _replay(cohort: AuditedCohort) -> Iterator[Lie]:
-    for number in (0, NUMBER - 2, NUMBER - 1, NUMBER - 1 + 2**32 + 1):
+    for number in (0, NUMBER - 2, NUMBER - 1, NUMBER + LONGEST_STEP):
         message = replace(cohort.announcement, number=number).encode()
         yield partial(cohort.begin, VICTIM, message)
     done = History(roster_version=VERSION, number=NUMBER)

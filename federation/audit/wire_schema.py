@@ -5,7 +5,7 @@ The lists here stand on that page too, which a test holds.
 
 from collections.abc import Mapping
 
-from flwr.app import Message
+from flwr.app import Array, Message
 
 from federation.agent.names import PRIVATE_MESSAGE, RESCORER_MESSAGE
 from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK
@@ -68,7 +68,7 @@ def _problem_of_request(message: Message) -> str | None:
             return "a stage that no round has"
         more, arrays = STAGES[stage_of(message)]
         wanted, optional = {**_STAGE, **more}, {}
-    there = content.array_records.get("arrays", {})
+    there: Mapping[str, Array] = content.array_records.get("arrays") or {}
     if set(content) != {"config", *(["arrays"] if arrays else [])}:
         return f"records {sorted(content)}"
     if {name: array.dtype for name, array in there.items()} != dict(arrays):

@@ -11,9 +11,10 @@ import pytest
 
 from engine.device.participant import Participant
 from engine.owner.account import Account
-from federation.audit import agent_lies, malicious_server, mask_keys
+from federation.agent import private
+from federation.audit import agent_lies, malicious_server, mask_keys, private_lies
 from federation.audit.finding import Finding, Ground
-from federation.secagg import checks, device, masks, roster
+from federation.secagg import checks, device, masks, roster, unsigned_roster
 from federation.secagg.terms import History, Policy
 
 Find = Callable[[Sequence[Finding], str], Finding]
@@ -39,6 +40,10 @@ def out_of_turn(self: Any, stage: int, message: bytes, work: Callable[[], Any]) 
     """A device that answers whatever comes, whenever it comes."""
     reply, after = work()
     return device.Answer(reply=reply, round=device.DeviceRound(after, self._roster, self._policy, self._identity))
+
+
+def any_cohort(self: private.PrivateAgent, message: bytes) -> bytes:
+    return self._step(lambda held: held.reveal(message))
 
 
 DEFECTS = [
@@ -106,15 +111,39 @@ def test_few_keys_repeat_by_the_birthday_bound(monkeypatch: pytest.MonkeyPatch) 
     assert mask_keys._repeats(np.random.default_rng(0)) > 0
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "defect"),
-    [
-        (Participant, "_require_allowed", nothing),
-        (Account, "_after_one_more", lambda self, now, **_: None),
-    ],
-)
-def test_an_agent_that_does_not_ask_its_owner_is_a_breach(
-    monkeypatch: pytest.MonkeyPatch, ground: Ground, owner: Any, name: str, defect: Any
+def test_an_agent_that_does_not_ask_its_owner_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground) -> None:
+    monkeypatch.setattr(Participant, "require_allowed", nothing)
+    finding = agent_lies.agent_finding(ground, audit="")
+    assert finding.verdict == "breach"
+    assert "no rounds allowed" in finding.note
+
+
+PRIVATE_DEFECTS = [
+    ("terms", "noise_multiplier = 0.5", Account, "require_left", nothing),
+    ("terms", "catalogue", private.PrivateAgent, "_check_terms", nothing),
+    ("roster", "a roster of the server's", private, "open_roster", lambda signed, **_: unsigned_roster(signed)),
+    ("an older round", "a round that is not new", History, "after", any_round),
+    ("noise and model", "less noise than is counted on", private.PrivateAgent, "_reveal", any_cohort),
+    ("the owner", "no rounds allowed", Participant, "require_allowed", nothing),
+    ("the owner", "a budget that is spent", Account, "require_left", nothing),
+    ("the owner", "oftener than the run counts on", private, "require_participations_left", nothing),
+]
+
+
+@pytest.mark.parametrize(("group", "lie", "owner", "name", "defect"), PRIVATE_DEFECTS)
+def test_an_agent_in_a_private_round_without_a_check_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, group: str, lie: str, owner: Any, name: str, defect: Any
 ) -> None:
+    told: list[str] = []
+    tell = private_lies._tell
+
+    def telling(what: str, asked: Any) -> bool:
+        was = tell(what, asked)
+        told.extend([what] if was else [])
+        return was
+
+    monkeypatch.setattr(private_lies, "_tell", telling)
+    monkeypatch.setattr(private_lies, "GROUPS", {group: private_lies.GROUPS[group]})
     monkeypatch.setattr(owner, name, defect)
-    assert agent_lies.agent_finding(ground, audit="").verdict == "breach"
+    assert private_lies.private_finding(ground, audit="").verdict == "breach"
+    assert any(lie in what for what in told), told

@@ -12,14 +12,27 @@ import pytest
 
 import federation
 from engine.device.participant import Participant
+from engine.owner.modes import OPEN, PRIVATE
 from federation.agent.agent import Agent
+from federation.agent.private import PrivateAgent
 from federation.audit import wire, wire_schema
 from federation.audit.finding import Finding, Ground
 from federation.rounds.strategy import StrictRounds
+from federation.secagg import device
 
 Find = Callable[[Sequence[Finding], str], Finding]
 trained, invite = Agent._trained, StrictRounds.invite
 PROTOCOL = (Path(federation.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def open_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_HEALTHY", {OPEN: (2, 2)})
+
+
+@pytest.fixture
+def private_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_HEALTHY", {PRIVATE: (12, 12)})
 
 
 def text_as_numbers(self: Agent, request: Any, node_id: int) -> np.ndarray:
@@ -44,6 +57,7 @@ def a_vector_as_it_is(self: Agent, request: Any, node_id: int) -> np.ndarray:
     return sent
 
 
+@pytest.mark.usefixtures("open_alone")
 @pytest.mark.parametrize("defect", [text_as_numbers, text_as_bytes, a_vector_as_it_is])
 def test_a_text_or_its_vector_among_the_numbers_is_a_breach(
     monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find, defect: Any
@@ -52,19 +66,22 @@ def test_a_text_or_its_vector_among_the_numbers_is_a_breach(
     assert one(wire.audit(ground), "secrets in frames").verdict == "breach"
 
 
+@pytest.mark.usefixtures("open_alone")
 def test_a_skipped_ledger_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
     monkeypatch.setattr(Participant, "contribute", lambda *_, **__: None)
-    finding = one(wire.audit(ground), "replies that no ledger has")
+    finding = one(wire.audit(ground), "updates that no ledger has")
     assert finding.verdict == "breach"
     assert finding.figure > 0
 
 
+@pytest.mark.usefixtures("open_alone")
 def test_a_ledger_of_other_bytes_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
     given = Agent._given
     monkeypatch.setattr(Agent, "_given", lambda self, *args: given(self, *args) + np.float32(1))
-    assert one(wire.audit(ground), "replies that no ledger has").verdict == "breach"
+    assert one(wire.audit(ground), "updates that no ledger has").verdict == "breach"
 
 
+@pytest.mark.usefixtures("open_alone")
 def test_terms_that_the_protocol_does_not_list_are_a_breach(
     monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find
 ) -> None:
@@ -73,6 +90,26 @@ def test_terms_that_the_protocol_does_not_list_are_a_breach(
         return invite(self, current, arrays, config, grid, **given)
 
     monkeypatch.setattr(StrictRounds, "invite", asking_for_more)
+    assert one(wire.audit(ground), "frames off the protocol").verdict == "breach"
+
+
+@pytest.mark.usefixtures("private_alone")
+def test_an_input_without_a_mask_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
+    monkeypatch.setattr(device, "_masked", lambda vector, *_: vector)
+    finding = one(wire.audit(ground), "masked inputs that do not look like noise")
+    assert finding.verdict == "breach"
+    assert finding.figure == 12
+
+
+@pytest.mark.usefixtures("private_alone")
+def test_an_answer_longer_than_others_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
+    """A size that follows from what a device holds tells of it; the server would only drop the device."""
+    agree = PrivateAgent.agree
+
+    def telling(self: PrivateAgent, message: bytes) -> bytes:
+        return agree(self, message) + bytes(len(self._device.memories()[0].text) % 5)
+
+    monkeypatch.setattr(PrivateAgent, "agree", telling)
     assert one(wire.audit(ground), "frames off the protocol").verdict == "breach"
 
 
