@@ -2,17 +2,22 @@
 
 Open and private rounds run over devices full of planted secrets, of which some fail, with secrets in the texts of their
 exceptions. Each frame is looked through for all forms of all secrets; each update that left is looked up in its
-device's ledger, by its hash; masked inputs must look like noise.
+device's ledger, by its hash; masked inputs must look like noise. A full run does the same to an open round over real
+SuperNodes, by what a listener between them and their SuperLink sees.
 """
 
+import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from engine.owner.modes import OPEN, PRIVATE
+from federation.audit.deployment import run_deployed
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.forms import Forms
 from federation.audit.frames import Frames, run_watched
+from federation.audit.tap import arrays, contents
 from federation.audit.world import World
 
 AUDIT = "the wire"
@@ -24,7 +29,7 @@ def audit(ground: Ground) -> list[Finding]:
     """Return the findings on the wire of rounds in this process."""
     with (
         tempfile.TemporaryDirectory(prefix="tacit-audit-") as folder,
-        ground.progress(AUDIT, len(_HEALTHY) + 1) as tick,
+        ground.progress(AUDIT, len(_HEALTHY) + ground.sized(1, 2)) as tick,
     ):
         lanes = []
         for mode, healthy in _HEALTHY.items():
@@ -36,7 +41,38 @@ def audit(ground: Ground) -> list[Finding]:
             tick()
         found = list(_findings(lanes))
         tick()
+        if not ground.quick:
+            found += _over_supernodes(Path(folder), ground)
+            tick()
     return found
+
+
+def _over_supernodes(folder: Path, ground: Ground) -> list[Finding]:
+    """The findings on an open round over real SuperNodes, one of which has no agent to ask."""
+    world = World(folder=folder / "deployed", encoder=ground.encoder, rng=ground.rng)
+    world.add(2)
+    world.add(1, kind="lost")
+    seen = run_deployed(world, folder)
+    forms = Forms(world.secrets, world.vectors())
+    sent = [content for one in seen.sent for content in contents(one)]
+    told = {name: forms.found(log) for name, log in seen.logs.items()}
+    told["frames"] = set().union(*(forms.found(data) for data in [*seen.sent, *seen.received, *sent]))
+    leaked = sorted(f"{what} ({where})" for where, found in told.items() for what in found)
+    left = Counter(hashlib.sha256(array).hexdigest() for data in sent for array in arrays(data))
+    noted: Counter[str] = Counter()
+    for name in world.healthy:
+        with world.open(name) as device:
+            noted.update(its.sent for its in device.account.contributions())
+    apart = ((left - noted) + (noted - left)).total()
+    size = sum(map(len, [*seen.sent, *seen.received])) / 1e6
+    note = _told(
+        f"{len(world.secrets)} planted; {size:.1f} MB both ways, and logs of {len(seen.logs)} processes", leaked
+    )
+    return [
+        at_most("SuperNodes: runs that failed", bool(seen.failed), 0, seen.failed, audit=AUDIT),
+        at_most("SuperNodes: secrets in frames", len(leaked), 0, note, audit=AUDIT),
+        at_most("SuperNodes: updates that no ledger has", apart, 0, f"of {left.total()}", audit=AUDIT),
+    ]
 
 
 def _findings(lanes: list[Frames]) -> Iterator[Finding]:
