@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import federation
-from engine.device.participant import Participant
 from engine.owner.modes import OPEN, PRIVATE
 from federation.agent.agent import Agent
 from federation.agent.private import PrivateAgent
@@ -64,14 +63,6 @@ def test_a_text_or_its_vector_among_the_numbers_is_a_breach(
 ) -> None:
     monkeypatch.setattr(Agent, "_trained", defect)
     assert one(wire.audit(ground), "secrets in frames").verdict == "breach"
-
-
-@pytest.mark.usefixtures("open_alone")
-def test_a_skipped_ledger_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
-    monkeypatch.setattr(Participant, "contribute", lambda *_, **__: None)
-    finding = one(wire.audit(ground), "updates that no ledger has")
-    assert finding.verdict == "breach"
-    assert finding.figure > 0
 
 
 @pytest.mark.usefixtures("open_alone")
