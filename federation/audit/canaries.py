@@ -30,7 +30,7 @@ LONG = 40.0  # A long update's norm before the clip, in clip norms.
 HONEST_SHARE = 0.5
 _GUESSED = 0.1  # Of the canaries, at either end of the scores.
 _DOUBT = 0.01  # That the bound is wrong. A sound sum stays below the claim by far more than that.
-_MOST_MISSING = 0.07  # 5 standard errors of its measurement.
+_MOST_MISSING = 0.07  # 6 standard errors of its measurement.
 Floats = npt.NDArray[np.float64]
 
 
@@ -96,7 +96,8 @@ def _findings(seen: Seen, parameters: NoiseParameters) -> list[Finding]:
     estimate = max(bells_epsilon(float(seen.server[kind].mean()), spread, DELTA) for kind in kinds)
     # In clip norms; the noise that is accounted grows with the cohort where more than the smallest sum survives.
     accounted = np.sqrt(parameters.central_variance / HONEST_SHARE) / parameters.scale
-    noise = float(seen.released[~seen.inside].std()) / accounted
+    means = sum(np.where(kind, seen.released[kind].mean(), 0.0) for kind in kinds)
+    noise = float((seen.released - means).std()) / accounted
     claim = f"claimed ε = {CLAIM:g} at δ = {DELTA:g}"
     return [
         at_most(

@@ -65,11 +65,11 @@ def audit(ground: Ground) -> list[Finding]:
     """Return the findings on texts and on labels."""
     sums = ground.sized(200, 1000)
     texts = _texts(ground.encoder)
-    with ground.progress(AUDIT, 3 + 2 * sums + sums // 4) as tick:
+    with ground.progress(AUDIT, 3 + sums + sums // 2 + sums // 4) as tick:
         found = _rows(texts, ground.rng, tick)
         configured = _label_rate(texts, _noise(texts, ROUNDS), sums, ground.rng, tick)
         # A server that adds up the same devices' sums of a whole run sees as much as one of a single round at this ε.
-        at_once = _label_rate(texts, _noise(texts, 1), sums, ground.rng, tick)
+        at_once = _label_rate(texts, _noise(texts, 1), sums // 2, ground.rng, tick)
         bare = _label_rate(texts, None, sums // 4, ground.rng, tick)
     note = f"of one device of {DEVICES}; chance {1 / LABELS:.2f}; ε = {EPSILON:g}"
     return [
