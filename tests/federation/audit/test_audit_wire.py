@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -111,3 +112,28 @@ def test_the_schema_is_the_page_of_the_protocol(kind: str) -> None:
     rows = [line for line in section.splitlines() if line.startswith("|")]
     names = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row.split("|")[2])}
     assert names == {*wire_schema.REQUESTS[kind], *wire_schema.OPTIONAL, *wire_schema.ARRAYS[kind]}
+
+
+def test_the_schema_of_private_rounds_is_the_page_of_the_protocol() -> None:
+    section = PROTOCOL.split("# Private mode\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    told = {re.findall(r"`([a-z-]+)`", row[1])[0]: row[3].strip() for row in rows}
+    for stage, (more, arrays) in wire_schema.STAGES.items():
+        assert {name for name, where in told.items() if where in ("all", stage)} == {*wire_schema._STAGE, *more}
+        assert bool(arrays) == (stage == "input")
+    stages = next(row[2] for row in rows if "`stage`" in row[1])
+    assert set(re.findall(r"`([a-z]+)`", stages)) == set(wire_schema.STAGES)
+
+
+@pytest.mark.slow
+def test_over_supernodes_a_skipped_ledger_is_a_breach_and_no_secret_crosses(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, tmp_path: Path, one: Find
+) -> None:
+    from engine.device.participant import Participant
+
+    monkeypatch.setattr(Participant, "contribute", lambda *_, **__: None)
+    ground = dataclasses.replace(ground, quick=False)
+    found = wire._over_supernodes(tmp_path, ground)
+    assert one(found, "SuperNodes: runs that failed").verdict == "pass"
+    assert one(found, "SuperNodes: secrets in frames").verdict == "pass"
+    assert one(found, "SuperNodes: updates that no ledger has").figure == 4
