@@ -23,7 +23,7 @@ from engine.owner.ratchet import Limits
 from federation.agent.agent import Agent
 from federation.agent.cohorts import honest_share
 from federation.agent.pool import DevicePool
-from federation.agent.terms import NoisyTerms, asked_hash
+from federation.agent.terms import TRAIN, NoisyTerms, asked_hash
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.world import World
 from federation.errors import FederationError
@@ -79,6 +79,10 @@ class LyingServer:
             cohort=len(agents),
             dimension=world.start.flat.size,
             catalogue=world.start.catalogue.fingerprint,
+            task=TRAIN,
+            directions=0,
+            scatter=0,
+            with_spelling=False,
             hold_back=False,
             local_steps=1,
             learning_rate=0.3,
