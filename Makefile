@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Arguments for pip, for example: make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
 PIP_ARGS ?=
+# Processes that run tests side by side.
+JOBS ?= 2
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
@@ -31,10 +33,10 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
 test-all: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 docs: install
 	$(BIN)/python docs/make_cli.py
