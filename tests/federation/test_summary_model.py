@@ -1,0 +1,266 @@
+"""The server's part of one private release: against a textbook posterior, and never worse than the label names."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.encoders.spelling import SPELLING
+from engine.errors import ModelError
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint
+from engine.model.scoring import logits
+from engine.model.summary import SUMMARY_NORM, WEIGHT_GAIN, SummaryPlan, summary, unpacked
+from federation.privacy.mechanism import central_mean
+from federation.privacy.parameters import NoiseParameters
+from federation.privacy.stream import SecureStream
+from federation.rounds.summary_model import (
+    IN_COMMON,
+    LIKENESS,
+    NAME_SHARE,
+    SCATTER_NOISE,
+    SHARPNESS,
+    directions_for,
+    plan_summary,
+    summary_model,
+)
+
+CLASSES, INPUTS, DEVICES = 6, 24, 200
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Label names that say a little of where a label's texts lie, public texts, and devices."""
+
+    start: Checkpoint
+    public: np.ndarray
+    devices: list[tuple[np.ndarray, np.ndarray]]
+    queries: np.ndarray
+    truth: np.ndarray
+
+
+def world(seed: int = 0) -> World:
+    rng = np.random.default_rng(seed)
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
+    places = unit(rng.standard_normal((CLASSES, INPUTS)))
+    names = unit(0.6 * places + unit(rng.standard_normal((CLASSES, INPUTS)))).astype(np.float32)
+
+    def texts(y: np.ndarray) -> np.ndarray:
+        return unit(places[y] + 0.25 * rng.standard_normal((len(y), INPUTS))).astype(np.float32)
+
+    held = [rng.choice(CLASSES, size=2, replace=False)[rng.integers(0, 2, size=12)] for _ in range(DEVICES)]
+    truth = rng.integers(0, CLASSES, size=600)
+    flat = np.column_stack([names, np.zeros(CLASSES, dtype=np.float32)]).reshape(-1)
+    start = Checkpoint(
+        flat=flat,
+        dimension=INPUTS,
+        encoder="toy",
+        catalogue=Catalogue.from_names([f"label {n}" for n in range(CLASSES)]),
+    )
+    public = texts(rng.integers(0, CLASSES, size=300))
+    return World(start=start, public=public, devices=[(texts(y), y) for y in held], queries=texts(truth), truth=truth)
+
+
+def planned(one: World, *, noise_std: float = 0.02) -> SummaryPlan:
+    return plan_summary(one.start, one.public, noise_std=noise_std, with_spelling=False)
+
+
+def mean_of(one: World, plan: SummaryPlan) -> np.ndarray:
+    return np.mean([summary(plan, x, y).astype(np.float64) for x, y in one.devices], axis=0)
+
+
+def accuracy(one: World, model: Checkpoint) -> float:
+    table = model.flat.reshape(CLASSES, INPUTS + 1)
+    return float((logits(one.queries, table[:, :-1], table[:, -1]).argmax(axis=1) == one.truth).mean())
+
+
+def scores(one: World, model: Checkpoint) -> np.ndarray:
+    table = model.flat.reshape(CLASSES, INPUTS + 1).astype(np.float64)
+    return logits(one.queries.astype(np.float64), table[:, :-1], table[:, -1])
+
+
+def centred(one: World) -> np.ndarray:
+    names = one.start.flat.reshape(CLASSES, INPUTS + 1)[:, :-1].astype(np.float64)
+    return names - names.mean(axis=0)
+
+
+def spread_of(table: np.ndarray) -> np.ndarray:
+    """Scores by which answers are told apart: what is the same for all labels of a text says nothing."""
+    return table - table.mean(axis=1, keepdims=True)
+
+
+def test_without_noise_labels_lie_where_devices_texts_do() -> None:
+    """The oracle: minus half the squared distance to each label's weighted mean, times the sharpness."""
+    one = world()
+    plan = dataclasses.replace(planned(one, noise_std=0.0), scatter=0)
+    mean = mean_of(one, plan)
+    model = summary_model(one.start, plan, mean.astype(np.float32), noise_std=0.0)
+    residuals, weights, _ = unpacked(plan, mean)
+    places = plan.centres + residuals / weights[:, None]  # All directions are asked for, so this is all there is.
+    asked = one.queries @ plan.basis.T
+    expected = -0.5 * SHARPNESS * math.sqrt(INPUTS) * ((asked[:, None] - places[None]) ** 2).sum(axis=2)
+    assert plan.directions == INPUTS
+    assert np.allclose(spread_of(scores(one, model)), spread_of(expected), atol=2e-3)
+    assert accuracy(one, model) > accuracy(one, one.start) + 0.1
+
+
+def test_without_noise_the_scatter_says_in_which_metric() -> None:
+    one = world()
+    plan = planned(one, noise_std=0.0)
+    assert plan.scatter == round(INPUTS * 2 / 3)
+    model = summary_model(one.start, plan, mean_of(one, plan).astype(np.float32), noise_std=0.0)
+    assert accuracy(one, model) > accuracy(one, one.start) + 0.1
+
+
+def test_with_noise_labels_lie_at_the_posterior_mean() -> None:
+    """The oracle: each direction's Gaussian process by a solve of its own."""
+    one, noise = world(), 0.004
+    plan = planned(one, noise_std=noise)
+    mean = (mean_of(one, plan) + noise * np.random.default_rng(0).standard_normal(plan.length)).astype(np.float32)
+    model = summary_model(one.start, plan, mean, noise_std=noise)
+    residuals, weights, _ = unpacked(plan, mean)
+    names = centred(one)
+    # Weights are drawn to their mean, by how much they differ beyond the noise.
+    own = (noise / WEIGHT_GAIN) ** 2
+    beyond = max(weights.var() - own, 0.0)
+    weights = np.maximum(weights.mean() + (weights - weights.mean()) * beyond / (beyond + own), 0.1 * weights.mean())
+    variance = ((residuals**2).sum() - noise**2 * residuals.size) / ((weights**2).sum() * plan.directions)
+    unit = names / np.linalg.norm(names, axis=1, keepdims=True)
+    kernel = IN_COMMON * np.exp((unit @ unit.T - 1) / LIKENESS) + (1 - IN_COMMON) * np.eye(CLASSES)
+    gain = np.diag(weights)
+    off = np.stack(
+        [
+            variance
+            * kernel
+            @ gain
+            @ np.linalg.solve(variance * gain @ kernel @ gain + noise**2 * np.eye(CLASSES), one_)
+            for one_ in residuals.T
+        ],
+        axis=1,
+    )
+    places = NAME_SHARE * names + off @ plan.basis
+    sharpness = SHARPNESS * math.sqrt(plan.directions)
+    found = model.flat.reshape(CLASSES, INPUTS + 1)[:, :-1]
+    assert plan.scatter == 0
+    assert np.allclose(found, sharpness / 10.0 * places, atol=1e-3 * np.abs(found).max())
+
+
+def test_where_noise_drowns_all_the_names_answer() -> None:
+    one = world()
+    plan = planned(one, noise_std=1.0)
+    names = summary_model(one.start, plan, np.zeros(plan.length, dtype=np.float32), noise_std=1.0)
+    rng = np.random.default_rng(0)
+    same = 0
+    for _ in range(100):
+        noised = (mean_of(one, plan) + rng.standard_normal(plan.length)).astype(np.float32)
+        model = summary_model(one.start, plan, noised, noise_std=1.0)
+        same += model.flat.tobytes() == names.flat.tobytes()
+    assert same >= 95
+    assert abs(accuracy(one, names) - accuracy(one, one.start)) < 0.06
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0005, 0.002, 0.005, 0.02, 0.05, 0.2, 1.0, 20.0])
+def test_no_noise_makes_it_worse_than_the_names(noise: float) -> None:
+    """On average over the noise; there is no step size that could be set wrongly."""
+    one = world()
+    plan = planned(one, noise_std=noise)
+    names = accuracy(one, summary_model(one.start, plan, np.zeros(plan.length, dtype=np.float32), noise_std=1.0))
+    mean, rng = mean_of(one, plan), np.random.default_rng(7)
+    found = [
+        accuracy(
+            one,
+            summary_model(
+                one.start,
+                plan,
+                (mean + noise * rng.standard_normal(plan.length)).astype(np.float32),
+                noise_std=noise,
+            ),
+        )
+        for _ in range(12)
+    ]
+    assert float(np.mean(found)) >= names - 0.01
+    if noise <= 0.005:
+        assert float(np.mean(found)) >= names + 0.08
+
+
+def test_the_mechanism_of_central_rounds_carries_it(tmp_path: Path) -> None:
+    one, z = world(), 1.0
+    plan = planned(one, noise_std=z / DEVICES)
+    settings = NoiseParameters(
+        dimension=plan.length, clip_norm=SUMMARY_NORM, noise_multiplier=z, cohort=DEVICES, honest_share=1.0
+    )
+    answers = [summary(plan, x, y) for x, y in one.devices]
+    mean = central_mean(answers, settings, SecureStream(), denominator=DEVICES)
+    model = summary_model(one.start, plan, mean, noise_std=z * SUMMARY_NORM / DEVICES)
+    model.save(tmp_path / "model.safetensors")
+    loaded = Checkpoint.load(tmp_path / "model.safetensors")
+    assert loaded.round == 1
+    assert accuracy(one, loaded) > accuracy(one, one.start) + 0.05
+
+
+def test_labels_that_no_device_has_stay_near_their_names() -> None:
+    one = world()
+    plan = dataclasses.replace(planned(one, noise_std=0.0), scatter=0)
+    few = [(x[y != 0], y[y != 0]) for x, y in one.devices]
+    mean = np.mean([summary(plan, x, y).astype(np.float64) for x, y in few], axis=0)
+    model = summary_model(one.start, plan, mean.astype(np.float32), noise_std=0.0)
+    assert np.isfinite(model.flat).all()
+    assert accuracy(one, model) > 0.5
+
+
+def test_less_noise_asks_for_more() -> None:
+    found = [directions_for(noise) for noise in (1e6, 1.0, 0.02, 0.002, 0.0002, 0.0)]
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (1, 384)
+    one = world()
+    assert planned(one, noise_std=SCATTER_NOISE).scatter > 0 == planned(one, noise_std=1.01 * SCATTER_NOISE).scatter
+
+
+def test_the_same_texts_and_names_give_the_same_plan() -> None:
+    assert planned(world()).digest() == planned(world()).digest() != planned(world(1)).digest()
+
+
+def test_spelling_counts_less_than_meaning() -> None:
+    rng = np.random.default_rng(0)
+    size = 8 + SPELLING
+    names = rng.standard_normal((2, size)).astype(np.float32)
+    start = Checkpoint(
+        flat=np.column_stack([names, np.zeros(2)]).astype(np.float32).reshape(-1),
+        dimension=size,
+        encoder="toy",
+        catalogue=Catalogue.from_names(["a", "b"]),
+    )
+    public = rng.standard_normal((20, size)).astype(np.float32)
+    plan = plan_summary(start, public, noise_std=0.05)
+    own = plan.basis.astype(np.float64)
+    own[:, 8:] *= 2.0
+    assert np.allclose(own @ own.T, np.eye(plan.directions), atol=1e-5)
+    plain = dataclasses.replace(start, flat=start.flat[: 2 * 9], dimension=8)
+    with pytest.raises(ModelError, match="no spelling"):
+        plan_summary(plain, public[:, :8], noise_std=0.05)
+
+
+def test_bad_input_is_refused() -> None:
+    one = world()
+    plan = planned(one)
+    good = np.zeros(plan.length, dtype=np.float32)
+    bad = good.copy()
+    bad[3] = np.nan
+    for mean, noise in ((bad, 0.1), (good[:-1], 0.1), (good, -1.0), (good, math.inf), (good, math.nan)):
+        with pytest.raises(ModelError):
+            summary_model(one.start, plan, mean, noise_std=noise)
+    with pytest.raises(ModelError, match="after round 3"):
+        summary_model(dataclasses.replace(one.start, round=3), plan, good, noise_std=0.1)
+    other = SummaryPlan(basis=plan.basis, centres=plan.centres[:-1])
+    with pytest.raises(ModelError, match="another model"):
+        summary_model(one.start, other, np.zeros(other.length, dtype=np.float32), noise_std=0.1)
+    for public in (one.public[:, :-1], one.public[:1], np.full_like(one.public, np.nan)):
+        with pytest.raises(ModelError, match="public inputs"):
+            plan_summary(one.start, public, noise_std=0.1, with_spelling=False)
+    for noise in (-0.1, math.nan, math.inf):
+        with pytest.raises(ModelError, match="noise_std"):
+            planned(one, noise_std=noise)
