@@ -41,6 +41,8 @@ NAME_SHARE = 0.33
 SHARPNESS, SCATTER_SHARPNESS = 4.5, 0.6
 # What the scatter is blended with: even scatter, this much of its mean.
 SCATTER_RIDGE = 0.5
+# The share of the scatter that must lie within labels.
+LEAST_WITHIN = 0.25
 # Of what labels are off, the share that those of like names have in common, and how fast that falls with the cosine.
 IN_COMMON, LIKENESS = 0.6, 0.5
 # Floors of the two spectra whose geometric mean says which directions are worth asking for.
@@ -111,8 +113,8 @@ def summary_model(start: Checkpoint, plan: SummaryPlan, mean: Vectors, *, noise_
     places = NAME_SHARE * names + off @ basis  # (C, D), from the middle of the public texts
     along = places @ basis.T
     metric, sharpness = np.eye(plan.directions), SHARPNESS * math.sqrt(plan.directions)
-    if plan.scatter and off.any():
-        within = _within(scatter, off[:, : plan.scatter], weights, noise)
+    within = _within(scatter, off[:, : plan.scatter], weights, noise) if plan.scatter and off.any() else None
+    if within is not None:
         metric, sharpness = _metric(within, along)
     middle = plan.centres.astype(np.float64).mean(axis=0)  # (d,), since names have mean 0
     vectors = places + (along @ metric - along) @ basis
@@ -136,15 +138,17 @@ def _posterior(residuals: Floats, weights: Floats, kernel: Floats, noise: float)
     return result
 
 
-def _within(scatter: Floats, off: Floats, weights: Floats, noise: float) -> Floats:
-    """Return how texts scatter around their own labels' places (s, s), positive definite.
+def _within(scatter: Floats, off: Floats, weights: Floats, noise: float) -> Floats | None:
+    """Return how texts scatter around their labels' places (s, s), positive definite; ``None`` where that is not known.
 
     From the scatter around the centres, that of what labels are ``off`` (C, s) is taken out. What is left is even
     scatter and the eigenvalues that differ from it by more than noise alone makes them, less what noise adds to these.
     """
     size = len(scatter)
     inner = scatter - (off * (weights / weights.sum())[:, None]).T @ off
-    even = max(float(np.trace(inner)) / size, 1e-9)
+    even = float(np.trace(inner)) / size
+    if even <= LEAST_WITHIN * float(np.trace(scatter)) / size or even <= 0:
+        return None  # Devices clip a scatter that is too large, and what labels are off is not clipped.
     edge = 2.0 * math.sqrt(size) * noise * SCATTER_NORM / SCATTER_GAIN / math.sqrt(2.0)
     values, vectors = np.linalg.eigh(inner - even * np.eye(size))
     beyond = np.sqrt(np.maximum(values**2 - edge**2, 0.0))

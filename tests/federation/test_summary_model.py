@@ -23,7 +23,12 @@ from federation.rounds.summary_model import (
     LIKENESS,
     NAME_SHARE,
     SCATTER_NOISE,
+    SCATTER_RIDGE,
+    SCATTER_SHARPNESS,
     SHARPNESS,
+    _posterior,
+    _shrunk,
+    _within,
     directions_for,
     plan_summary,
     summary_model,
@@ -108,17 +113,78 @@ def test_without_noise_labels_lie_where_devices_texts_do() -> None:
     assert accuracy(one, model) > accuracy(one, one.start) + 0.1
 
 
+def uneven(one: World, *, seed: int = 3) -> World:
+    """The same devices, whose texts differ much along a few inputs that say nothing of the label."""
+    rng = np.random.default_rng(seed)
+    stretch = np.where(np.arange(INPUTS) % 6 == 0, 0.5, 0.0)
+
+    def shaken(x: np.ndarray) -> np.ndarray:
+        # Half the size, so that no device's scatter is clipped.
+        return (0.5 * x + 0.5 * stretch * rng.standard_normal(x.shape)).astype(np.float32)
+
+    start = dataclasses.replace(one.start, flat=0.5 * one.start.flat)
+    devices = [(shaken(x), y) for x, y in one.devices]
+    return dataclasses.replace(
+        one, start=start, devices=devices, public=shaken(one.public), queries=shaken(one.queries)
+    )
+
+
 def test_without_noise_the_scatter_says_in_which_metric() -> None:
-    one = world()
+    """The oracle: the discriminant, its scatter blended with even scatter, written out."""
+    one = uneven(world())
     plan = planned(one, noise_std=0.0)
-    assert plan.scatter == round(INPUTS * 2 / 3)
-    model = summary_model(one.start, plan, mean_of(one, plan).astype(np.float32), noise_std=0.0)
-    assert accuracy(one, model) > accuracy(one, one.start) + 0.1
+    mean = mean_of(one, plan)
+    model = summary_model(one.start, plan, mean.astype(np.float32), noise_std=0.0)
+    residuals, weights, scatter = unpacked(plan, mean)
+    off, size = residuals / weights[:, None], plan.scatter
+    assert size == round(INPUTS * 2 / 3)
+    within = scatter - sum(
+        weight / weights.sum() * np.outer(row[:size], row[:size]) for weight, row in zip(weights, off, strict=True)
+    )
+    even = np.trace(within) / size
+    blended = within + SCATTER_RIDGE * even * np.eye(size)
+    metric, spread = np.eye(INPUTS), (np.trace(blended) / size) * np.eye(INPUTS)
+    metric[:size, :size] = np.linalg.inv(blended) * np.trace(blended) / size
+    spread[:size, :size] = blended
+    places = plan.centres + off
+    apart = (places - plan.centres.mean(axis=0)) @ metric
+    along = places - plan.centres.mean(axis=0)
+    sharpness = SCATTER_SHARPNESS * (apart * along).sum() / np.einsum("cd,de,ce->", apart, spread, apart)
+    away = (one.queries @ plan.basis.T)[:, None] - places[None]
+    expected = -0.5 * sharpness * np.einsum("qcd,de,qce->qc", away, metric, away)
+    assert np.allclose(spread_of(scores(one, model)), spread_of(expected), atol=5e-3 * np.abs(expected).max())
+    even_handed = dataclasses.replace(plan, scatter=0)
+    plain = summary_model(one.start, even_handed, mean_of(one, even_handed).astype(np.float32), noise_std=0.0)
+    assert accuracy(one, model) > accuracy(one, plain) + 0.02
+
+
+def test_a_scatter_that_devices_clipped_away_is_not_used() -> None:
+    scatter, weights = np.diag([0.1, 0.1]), np.ones(2)
+    assert _within(scatter, np.array([[0.4, 0.0], [0.0, 0.4]]), weights, 0.0) is None
+    assert _within(np.zeros((2, 2)), np.zeros((2, 2)), weights, 0.0) is None
+    assert _within(scatter, np.array([[0.2, 0.0], [0.0, 0.2]]), weights, 0.0) is not None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_not_taken_for_scatter(seed: int) -> None:
+    size, noise = 30, 0.002
+    rng = np.random.default_rng(seed)
+    each = noise * 0.2 / 0.5 / math.sqrt(2)  # What noise on the packed scatter is on an entry off the diagonal.
+    wobble = np.triu(each * rng.standard_normal((size, size)), 1)
+    noised = 0.01 * np.eye(size) + wobble + wobble.T + np.diag(each * math.sqrt(2) * rng.standard_normal(size))
+    true = np.zeros((size, size))
+    true[0, 0] = 0.05
+    none, weights = np.zeros((3, size)), np.ones(3)
+    assert np.linalg.norm(_within(noised, none, weights, noise) - 0.015 * np.eye(size), 2) < 0.004
+    found = _within(noised + true, none, weights, noise)
+    assert found[0, 0] == pytest.approx(0.065, rel=0.1)
+    others = found[1:, 1:] - np.diag(np.diag(found[1:, 1:]))
+    assert np.linalg.norm(others) < 0.6 * np.linalg.norm(wobble + wobble.T)
 
 
 def test_with_noise_labels_lie_at_the_posterior_mean() -> None:
     """The oracle: each direction's Gaussian process by a solve of its own."""
-    one, noise = world(), 0.004
+    one, noise = world(), 0.02
     plan = planned(one, noise_std=noise)
     mean = (mean_of(one, plan) + noise * np.random.default_rng(0).standard_normal(plan.length)).astype(np.float32)
     model = summary_model(one.start, plan, mean, noise_std=noise)
@@ -161,6 +227,17 @@ def test_where_noise_drowns_all_the_names_answer() -> None:
         same += model.flat.tobytes() == names.flat.tobytes()
     assert same >= 95
     assert abs(accuracy(one, names) - accuracy(one, one.start)) < 0.06
+
+
+def test_each_guard_alone_holds_back_what_noise_made() -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.standard_normal((CLASSES, 20)) for _ in range(100)]
+    believed = [bool(_posterior(one, np.ones(CLASSES), np.eye(CLASSES), 1.0).any()) for one in noise]
+    assert sum(believed) <= 8
+    assert _posterior(noise[0] + 3.0, np.ones(CLASSES), np.eye(CLASSES), 1.0).any()
+    weights = [_shrunk(one[:, 0], 1.0) for one in noise]
+    assert sum(bool(one.any()) for one in weights) <= 8
+    assert (_shrunk(np.full(CLASSES, 3.0), 1.0) == 3.0).all()
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.0005, 0.002, 0.005, 0.02, 0.05, 0.2, 1.0, 20.0])
