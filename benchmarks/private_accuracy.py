@@ -17,6 +17,7 @@ devices. Options: --epsilon, --alpha, --seeds, --first-seed, --rounds, --steps, 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ from federation.privacy.accounting import PrivacyPlan, guarantee
 from federation.privacy.calibration import calibrate
 
 GENERATED = "generated"
-DELTA, NUMBERS = 1e-5, 10_000
+DELTA, NUMBERS, ANY = 1e-5, 10_000, 300
 NAMES, RELEASE, AVERAGED, TUNED, POOLED = "names", "one release", "DP-FedAvg", "DP-FedAvg, best step", "pooled"
 METHODS = (NAMES, RELEASE, AVERAGED, TUNED, POOLED)
 
@@ -58,13 +59,15 @@ def split_of(name: str, count: int, seed: int, given: argparse.Namespace) -> tup
     return split, Catalogue.from_names(public_labels(split))
 
 
-def multiplier(epsilon: float, count: int, rounds: int) -> tuple[float, float, float]:
-    """z, ε against the server and ε of the released model; no noise for an infinite ε."""
+@functools.cache
+def multiplier(epsilon: float, rounds: int) -> tuple[float, float, float]:
+    """z, ε against the server and ε of the released model, whatever the number of devices, since all take part.
+
+    No noise for an infinite ε.
+    """
     if math.isinf(epsilon):
         return 0.0, math.inf, math.inf
-    plan = PrivacyPlan(
-        devices=count, cohort=count, rounds=rounds, participations=rounds, delta=DELTA, dimension=NUMBERS
-    )
+    plan = PrivacyPlan(devices=ANY, cohort=ANY, rounds=rounds, participations=rounds, delta=DELTA, dimension=NUMBERS)
     z = calibrate(plan, epsilon)
     found = guarantee(plan, z)
     return z, found.eps_server, found.eps_released
@@ -85,18 +88,18 @@ def rows_of(name: str, count: int, seed: int, encoder: CachedEncoder, given: arg
     if NAMES not in given.without:
         yield row(NAMES, crowd.start.flat, free, 0)
     for epsilon in given.epsilon:
-        one = multiplier(epsilon, count, 1)
+        one = multiplier(epsilon, 1)
         if RELEASE not in given.without:
             flat, plan = by_one_release(crowd, one[0], given.honest_share)
             yield row(RELEASE, flat, one, plan.length)
         if AVERAGED not in given.without:
-            yield from _averaged(crowd, epsilon, count, seed, given, row)
+            yield from _averaged(crowd, epsilon, seed, given, row)
     if POOLED not in given.without:
         yield row(POOLED, by_pooling(crowd), whole, len(crowd.start.flat))
 
 
-def _averaged(crowd: Crowd, epsilon: float, count: int, seed: int, given: argparse.Namespace, row) -> Iterator[dict]:
-    many = multiplier(epsilon, count, given.rounds)
+def _averaged(crowd: Crowd, epsilon: float, seed: int, given: argparse.Namespace, row) -> Iterator[dict]:
+    many = multiplier(epsilon, given.rounds)
     found = {
         step: row(
             AVERAGED,
