@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Error
 
 from benchmarks.audit_defects import keys_of_32_bits
 from engine.device.participant import Participant
@@ -14,6 +15,7 @@ from engine.owner.account import Account
 from federation.agent import private
 from federation.audit import agent_lies, malicious_server, mask_keys, private_lies
 from federation.audit.finding import Finding, Ground
+from federation.rounds import client_app
 from federation.secagg import checks, device, masks, roster, unsigned_roster
 from federation.secagg.terms import History, Policy
 
@@ -40,6 +42,12 @@ def out_of_turn(self: Any, stage: int, message: bytes, work: Callable[[], Any]) 
     """A device that answers whatever comes, whenever it comes."""
     reply, after = work()
     return device.Answer(reply=reply, round=device.DeviceRound(after, self._roster, self._policy, self._identity))
+
+
+def test_an_abstain_that_tells_why_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground) -> None:
+    for told in ({"code": 101}, {"code": client_app.ABSTAIN, "reason": "no consent"}):
+        monkeypatch.setattr(client_app, "Error", lambda code, told=told: Error(**told))
+        assert agent_lies.agent_finding(ground, audit="").verdict == "breach"
 
 
 def any_cohort(self: private.PrivateAgent, message: bytes) -> bytes:
