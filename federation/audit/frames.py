@@ -15,6 +15,7 @@ from engine.owner.modes import OPEN
 from federation.agent.names import PRIVATE_MESSAGE
 from federation.agent.pool import DevicePool
 from federation.agent.private import INPUT
+from federation.agent.terms import SUMMARY
 from federation.audit.wire_schema import problem_of, stage_of
 from federation.audit.world import World
 from federation.errors import FederationError
@@ -22,6 +23,7 @@ from federation.rounds.config import RunSettings
 from federation.secagg.messages import decode_input
 from federation.simulation.grid import Watch, run_rounds
 
+_INPUT_HEAD_BYTES = 2 + 32  # Version and kind, and the commitment behind the numbers.
 _FIRST_NODE = 2  # The simulation numbers its nodes from 2.
 Sent = Counter[tuple[str, str, int]]  # Device, hash and size of what left it.
 
@@ -74,7 +76,7 @@ class Frames:
         for reply, asked in self._pairs():
             if asked.metadata.message_type == PRIVATE_MESSAGE and stage_of(asked) == INPUT and not reply.has_error():
                 inputs += 1
-                bare += not _fills_all(_answer(reply), self.world.start.flat.size)
+                bare += not _fills_all(_answer(reply))
         return bare, inputs
 
     def _pairs(self) -> Iterator[tuple[Message, Message]]:
@@ -87,20 +89,21 @@ class Frames:
                 asked[message.metadata.message_id] = message
 
 
-def run_watched(world: World, *, rounds: int, rescorer_steps: int) -> Frames:
-    """Run rounds over all devices of ``world`` in its mode, and return what was seen of them."""
+def run_watched(world: World, strategy: str, *, rounds: int, rescorer_steps: int) -> Frames:
+    """Run rounds of ``strategy`` over all devices of ``world`` in its mode, and return what was seen of them."""
     seen = Frames(world=world)
     there = [*world.healthy, *world.failing]
     with _logged(seen.log), DevicePool(world.open) as pool:
         noisy = world.mode != OPEN
         settings = RunSettings(
-            rounds=rounds,
-            strategy="fedavg",
+            rounds=1 if strategy == SUMMARY else rounds,
+            strategy=strategy,
             mode=world.mode,
             cohort=len(there) if noisy else len(world.names),
             min_replies=0 if noisy else len(world.healthy),
             rescorer_steps=0 if noisy else rescorer_steps,
             roster=str(world.sign_roster(pool.agent(name).device for name in there)) if noisy else "",
+            public=str(world.folder / "public.npy") if strategy == SUMMARY else "",
             model=str(world.folder / "start.safetensors"),
             out=str(world.folder),
         )
@@ -132,8 +135,9 @@ def _payload(reply: Message, asked: Message) -> bytes:
     )
 
 
-def _fills_all(answer: bytes, dimension: int) -> bool:
+def _fills_all(answer: bytes) -> bool:
     """Whether the numbers of a masked input are spread evenly over eight parts of 0 … 2³², within 6 standard errors."""
+    dimension = (len(answer) - _INPUT_HEAD_BYTES) // 4
     numbers, _ = decode_input(answer, dimension)
     counts = np.bincount(numbers >> np.uint32(29), minlength=8)
     away = np.abs(counts - dimension / 8) / np.sqrt(dimension * 7 / 64)

@@ -8,47 +8,27 @@ of which nothing else is known, by what the server knows of texts with each labe
 Leakage from Gradients"; Phong et al. 2018 (a row over its bias); Wainakh et al. 2022 (labels).
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.encoders.encoder import Encoder, Vectors
+from engine.encoders.encoder import Vectors
 from engine.model.scoring import BIAS_GAIN
 from engine.model.training import TrainingPlan, train
-from engine.owner.modes import PRIVATE
+from federation.audit.crowd import DEVICES, EPSILON, LABELS, POINTS, TEXTS, Texts, noise_within, texts_of
 from federation.audit.finding import Finding, Ground, at_most, reported
-from federation.population import generate
+from federation.audit.summaries import summary_findings
 from federation.privacy import mechanism, update
-from federation.privacy.accounting import PrivacyPlan
-from federation.privacy.calibration import calibrate
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
-from federation.rounds.config import default
 
 AUDIT = "gradient inversion"
-# What a private run is set to where nothing is said: so much noise has each of its sums.
-EPSILON, DELTA, ROUNDS = (default(name, PRIVATE) for name in ("epsilon", "delta", "rounds"))
-LABELS, DEVICES, FEW, TARGETS = 20, 20, 12, 100
-COSINE, POINTS = 0.95, 0.05
-_TEXTS = 16  # Of each label.
+COSINE = 0.95
+ROUNDS = 4  # Of a run of training.
+FEW, TARGETS = 12, 100
 _GREEDY = TrainingPlan(steps=1, learning_rate=300.0)
-_HONEST_SHARE = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Texts:
-    """Unit vectors (LABELS, _TEXTS, d) of the texts that devices hold, and what a server knows of each label."""
-
-    held: Vectors
-    known: Vectors  # (LABELS, d): the direction of other people's texts with a label
-
-    @property
-    def dimension(self) -> int:
-        """d."""
-        return int(self.held.shape[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,25 +44,28 @@ class Sum:
 def audit(ground: Ground) -> list[Finding]:
     """Return the findings on texts and on labels."""
     sums = ground.sized(200, 1000)
-    texts = _texts(ground.encoder)
-    with ground.progress(AUDIT, 3 + sums + sums // 2 + sums // 4) as tick:
+    texts = texts_of(ground.encoder)
+    with ground.progress(AUDIT, 4 + sums + sums // 2 + sums // 4) as tick:
         found = _rows(texts, ground.rng, tick)
         configured = _label_rate(texts, _noise(texts, ROUNDS), sums, ground.rng, tick)
         # A server that adds up the same devices' sums of a whole run sees as much as one of a single round at this ε.
         at_once = _label_rate(texts, _noise(texts, 1), sums // 2, ground.rng, tick)
         bare = _label_rate(texts, None, sums // 4, ground.rng, tick)
+        summaries = summary_findings(texts, ground, audit=AUDIT)
+        tick()
     note = f"of one device of {DEVICES}; chance {1 / LABELS:.2f}; ε = {EPSILON:g}"
     return [
         *found,
         at_most(
-            "label rate, private sums",
+            "label rate, private sums of training",
             configured,
             1 / LABELS + POINTS,
             f"{note} over {ROUNDS} rounds, of which the server sees one; {sums} sums",
             audit=AUDIT,
         ),
-        reported("label rate, private sums of a whole run", at_once, f"{note} in one round", audit=AUDIT),
+        reported("label rate, private sums of training, a whole run", at_once, f"{note} in one round", audit=AUDIT),
         reported("label rate, sums without noise", bare, note.rsplit(";", 1)[0], audit=AUDIT),
+        *summaries,
     ]
 
 
@@ -144,10 +127,10 @@ def _label_rate(
     texts: Texts, noise: NoiseParameters | None, sums: int, rng: np.random.Generator, tick: Callable[[], None]
 ) -> float:
     """How often the server guesses the label of one device's memory right, by the best match in the sum."""
-    hits = 0.0
+    hits, known = 0.0, texts.known
     for _ in range(sums):
         one = _sum(texts, 1, noise, rng)
-        match = (one.seen[:, :-1] * texts.known).sum(axis=1) + BIAS_GAIN * one.seen[:, -1]
+        match = (one.seen[:, :-1] * known).sum(axis=1) + BIAS_GAIN * one.seen[:, -1]
         hits += float((one.y == match.argmax()).mean())
         tick()
     return hits / sums
@@ -163,7 +146,7 @@ def _sum(
     for _ in range(devices):
         skew = rng.dirichlet(np.full(LABELS, 0.3)) if memories > 1 else np.full(LABELS, 1 / LABELS)
         y = rng.choice(LABELS, size=memories, p=skew)
-        x = texts.held[y, rng.integers(_TEXTS, size=memories)]
+        x = texts.held[y, rng.integers(TEXTS, size=memories)]
         delta = train(flat, x, y, plan=_GREEDY, rng=rng) - flat
         if noise is None:
             bare += update.clip(delta, 1.0)
@@ -181,28 +164,4 @@ def _sum(
 
 
 def _noise(texts: Texts, rounds: int) -> NoiseParameters:
-    """The noise of a run of ``rounds`` within the default ε, all devices in each; `DEVICES` are the fewest unmasked."""
-    cohort, dimension = round(DEVICES / _HONEST_SHARE), LABELS * (texts.dimension + 1)
-    plan = PrivacyPlan(
-        devices=cohort, cohort=cohort, rounds=rounds, participations=rounds, delta=DELTA, dimension=dimension
-    )
-    return NoiseParameters(
-        dimension=dimension,
-        clip_norm=1.0,
-        noise_multiplier=calibrate(plan, EPSILON),
-        cohort=cohort,
-        honest_share=_HONEST_SHARE,
-    )
-
-
-def _texts(encoder: Encoder) -> Texts:
-    """Texts of the generated population with the labels that have most, half for devices and half for the server."""
-    by_label: dict[str, set[str]] = defaultdict(set)
-    for row in generate(40, seed=1).rows:
-        by_label[row.label].add(row.text)
-    labels = sorted(by_label, key=lambda label: (-len(by_label[label]), label))[:LABELS]
-    chosen = [sorted(by_label[label])[: 2 * _TEXTS] for label in labels]
-    vectors = encoder.encode([text for texts in chosen for text in texts]).reshape(LABELS, 2 * _TEXTS, -1)
-    known = vectors[:, 1::2].mean(axis=1)
-    known /= np.linalg.norm(known, axis=1, keepdims=True)
-    return Texts(held=np.ascontiguousarray(vectors[:, ::2]), known=known)
+    return noise_within(LABELS * (texts.dimension + 1), rounds)

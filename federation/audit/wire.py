@@ -19,25 +19,29 @@ from federation.audit.forms import Forms
 from federation.audit.frames import Frames, run_watched
 from federation.audit.tap import arrays, contents
 from federation.audit.world import World
+from federation.rounds.config import default
 
 AUDIT = "the wire"
-# Of a private round's cohort up to three tenths may drop out after shares: the failing ones do.
-_HEALTHY = {OPEN: (3, 8), PRIVATE: (13, 16)}
+# Healthy devices in a quick and in a full run, by mode and strategy. Of a private round's cohort up to three tenths may
+# drop out after shares: the failing ones do.
+LANES = {(OPEN, "fedavg"): (3, 8), (PRIVATE, default("strategy", PRIVATE)): (13, 16), (PRIVATE, "fedavg"): (0, 13)}
 
 
 def audit(ground: Ground) -> list[Finding]:
     """Return the findings on the wire of rounds in this process."""
     with (
         tempfile.TemporaryDirectory(prefix="tacit-audit-") as folder,
-        ground.progress(AUDIT, len(_HEALTHY) + ground.sized(1, 2)) as tick,
+        ground.progress(AUDIT, ground.sized(3, 5)) as tick,
     ):
         lanes = []
-        for mode, healthy in _HEALTHY.items():
-            world = World(folder=Path(folder) / mode, encoder=ground.encoder, rng=ground.rng, mode=mode)
+        for (mode, strategy), healthy in LANES.items():
+            if not ground.sized(*healthy):
+                continue
+            world = World(folder=Path(folder) / f"{mode}-{strategy}", encoder=ground.encoder, rng=ground.rng, mode=mode)
             world.add(ground.sized(*healthy))
             world.add(1, kind="lost")
             world.add(1, kind="failing")
-            lanes.append(run_watched(world, rounds=ground.sized(1, 3), rescorer_steps=ground.sized(1, 3)))
+            lanes.append(run_watched(world, strategy, rounds=ground.sized(1, 3), rescorer_steps=ground.sized(1, 3)))
             tick()
         found = list(_findings(lanes))
         tick()

@@ -14,6 +14,8 @@ from engine.device.device import Device, Memory
 from engine.encoders.encoder import Encoder, Vectors
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
+from engine.model.inputs import encode_inputs
+from engine.model.summary import SummaryPlan
 from engine.model.training import TrainingPlan
 from engine.owner.modes import OPEN
 from federation.secagg import Roster, SigningKey, sign_roster
@@ -33,6 +35,10 @@ class Failing(Device):
     def train(self, flat: Vectors, *, plan: TrainingPlan, hold_back: bool, rng: np.random.Generator) -> Vectors:
         """Raise."""
         raise RuntimeError(f"Cannot train on {self.told}.")
+
+    def summarise(self, plan: SummaryPlan) -> Vectors:
+        """Raise."""
+        raise ValueError(f"Cannot summarise {self.told}.")
 
     def rescorer_statistics(self, flat: Vectors, weights: np.ndarray) -> np.ndarray:
         """Raise."""
@@ -58,6 +64,9 @@ class World:
         self.start: Checkpoint = start_checkpoint(Catalogue.from_names(SERVICES), self.encoder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.start.save(self.folder / "start.safetensors")
+        # What a server of private rounds knows of texts, in place of the public ones, which take seconds to encode.
+        public = [asked.format(service) for asked in _ASKED for service in SERVICES]
+        np.save(self.folder / "public.npy", encode_inputs(public, self.encoder, self.start.dimension))
 
     def sign_roster(self, devices: Iterable[Device]) -> Path:
         """Write the roster of these devices, signed by the publisher that they trust; the file."""

@@ -27,12 +27,12 @@ PROTOCOL = (Path(federation.__file__).parent / "PROTOCOL.md").read_text(encoding
 
 @pytest.fixture
 def open_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "_HEALTHY", {OPEN: (2, 2)})
+    monkeypatch.setattr(wire, "LANES", {(OPEN, "fedavg"): (2, 2)})
 
 
 @pytest.fixture
 def private_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "_HEALTHY", {PRIVATE: (12, 12)})
+    monkeypatch.setattr(wire, "LANES", {(PRIVATE, "fedavg"): (12, 12)})
 
 
 def text_as_numbers(self: Agent, request: Any, node_id: int) -> np.ndarray:
