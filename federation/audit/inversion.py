@@ -43,7 +43,7 @@ class Sum:
 
 def audit(ground: Ground) -> list[Finding]:
     """Return the findings on texts and on labels."""
-    sums = ground.sized(200, 1000)
+    sums = ground.sized(120, 1000)
     texts = texts_of(ground.encoder)
     with ground.progress(AUDIT, 4 + sums + sums // 2 + sums // 4) as tick:
         found = _rows(texts, ground.rng, tick)

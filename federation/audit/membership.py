@@ -44,7 +44,7 @@ class Scores:
 
 def audit(ground: Ground) -> list[Finding]:
     """Return the findings on ordinary people and on canaries."""
-    releases = ground.sized(160, 2000)
+    releases = ground.sized(120, 2000)
     updates = _updates(ground.encoder, ground.rng)
     with ground.progress(AUDIT, releases) as tick:
         scores = _scores(updates, releases, ground.rng, tick)

@@ -25,7 +25,7 @@ Match = Callable[[Floats, Floats], Floats]  # From residuals (C, d) and weights 
 
 def summary_findings(texts: Texts, ground: Ground, *, audit: str) -> list[Finding]:
     """Return the findings on the labels in one release at the default ε."""
-    sums = ground.sized(1000, 4000)
+    sums = ground.sized(900, 4000)
     plan = _plan(texts, ground)
     direct = (texts.others @ plan.basis.T).mean(axis=1) - plan.centres
     direct /= np.linalg.norm(direct, axis=1, keepdims=True)

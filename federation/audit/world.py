@@ -23,7 +23,7 @@ from store import DeviceKey, FileSecret
 
 SERVICES = ("taxi rides", "pizza delivery", "opera tickets", "hair salon")
 _ASKED = ("a ride to {} at six", "one more {} please", "two seats near {}", "an hour with {} on friday")
-_EACH = 6
+_EACH = 4
 OTHER_PURPOSE = "health"
 
 
