@@ -19,6 +19,10 @@ class RoundError(FederationError):
     exit_code = 4
 
 
+class RefusedRoundError(RoundError):
+    """What a round added up cannot be what honest devices gave."""
+
+
 class CheckpointError(FederationError):
     """A checkpoint is missing, damaged or of another model, or a run cannot be resumed from it."""
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 
 from engine.device.device import Device
+from engine.encoders.encoder import Encoder
 from federation.agent.agent import Agent
 from federation.errors import UpdateError
 
@@ -35,12 +36,12 @@ def most_open() -> int:
 class DevicePool:
     """Opens the devices of a simulation by name as they are asked, and keeps the latest open.
 
-    ``opener`` opens a device; as many stay open as the process may hold. Close the pool,
-    or use it in a ``with`` statement.
+    ``opener`` opens a device; as many stay open as the process may hold. ``encoder`` is the one they share, which the
+    server of the simulation then has too. Close the pool, or use it in a ``with`` statement.
     """
 
-    def __init__(self, opener: Callable[[str], Device]) -> None:
-        self._opener, self._most_open = opener, most_open()
+    def __init__(self, opener: Callable[[str], Device], *, encoder: Encoder | None = None) -> None:
+        self._opener, self._most_open, self.encoder = opener, most_open(), encoder
         self._open: OrderedDict[str, Agent] = OrderedDict()
         self._lock = threading.Lock()
 

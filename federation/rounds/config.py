@@ -16,6 +16,7 @@ from federation.errors import ConfigError
 if TYPE_CHECKING:
     from engine.model.training import TrainingPlan
 
+CATALOGUE_CANARIES, NO_CANARIES = "catalogue", "none"
 OPEN_STRATEGIES = ("fedmedian", "fedtrimmedavg", "krum")  # They need single updates.
 SUMMARY = "summary"  # One release of what devices remember, in place of rounds of training.
 STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", *OPEN_STRATEGIES, SUMMARY)
@@ -49,6 +50,9 @@ class RunSettings:
     ``delta``: against the server in private mode, of the released model in central mode. A device takes part at most
     ``participations`` times (0: what one in a hundred would exceed). ``public`` is a file of inputs of public texts for
     the strategy "summary"; without it built-in texts are encoded.
+    After each round of the model the server tries it on public texts, ``canary``: "catalogue" (pieces of its names and
+    descriptions), a file of public rows beside these, or "none". A round that makes it worse there by more than the
+    share ``gate_margin`` is undone (`federation/rounds/gate.py`).
     ``model`` is the checkpoint to start from and ``out`` the folder for the checkpoint after each round; with
     ``resume`` the run continues from the latter.
     """
@@ -66,6 +70,8 @@ class RunSettings:
     clip_norm: float = 1.0
     rescorer_steps: int = 3
     rescorer_clip: float = 1000.0
+    canary: str = CATALOGUE_CANARIES
+    gate_margin: float = 0.1
     seed: int = 0
     deadline_s: float = 3600.0
     mode: str = OPEN
@@ -112,6 +118,12 @@ class RunSettings:
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be positive and finite.")
         if not isinstance(self.byzantine, int | float) or not 0 <= self.byzantine < 0.5:
             raise ConfigError(f"Expected byzantine={self.byzantine!r} in [0, 0.5).")
+        if not isinstance(self.gate_margin, int | float) or not 0 < self.gate_margin < 1:
+            raise ConfigError(f"Expected gate-margin={self.gate_margin!r} in (0, 1).")
+        if not isinstance(self.canary, str) or not self.canary:
+            raise ConfigError(
+                f"Expected canary={self.canary!r} to be {CATALOGUE_CANARIES!r}, {NO_CANARIES!r} or a file of rows."
+            )
         for name in ("proximal_mu", "ridge"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < float("inf"):

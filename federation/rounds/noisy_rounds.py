@@ -29,8 +29,9 @@ from federation.agent.limits import LEAST_COHORT
 from federation.agent.names import CENTRAL_MESSAGE, TERMS
 from federation.agent.terms import SUMMARY, TRAIN, NoisyTerms
 from federation.agent.update import pack_plan
-from federation.errors import ConfigError, RoundError, UpdateError
+from federation.errors import ConfigError, RefusedRoundError, RoundError, UpdateError
 from federation.privacy.accounting import PrivacyGuarantee, PrivacyPlan, guarantee
+from federation.privacy.bound import check_mean
 from federation.privacy.calibration import RELEASED, SERVER, calibrate
 from federation.privacy.mechanism import central_mean
 from federation.privacy.sampling import cohort_bounds, participation_limit
@@ -127,7 +128,7 @@ def learn_with_noise(
     means, terms = _means(grid, settings, roster), first_terms(settings, model, devices=devices, run=run)
     if settings.strategy == SUMMARY:
         if model.round == model.begun:
-            model = _summarised(means, settings, model, terms)
+            model = _summarised(means, strategy, model, terms)
             keep(model)
         return model
     notes = _notes(terms)
@@ -137,30 +138,57 @@ def learn_with_noise(
         strategy.hold_to(model)
     for number in range(model.round - model.begun + 1, settings.rounds + 1):
         here = dataclasses.replace(terms, server_round=number, hold_back=settings.hold_back(number))
-        mean = means(here, model.flat)
-        if settings.strategy in ("fedavg", "fedprox"):
-            mean = shrunk(mean, noise_std(here))
-        flat = strategy.apply(model.begun + number, model.flat, mean)
-        model = dataclasses.replace(model, flat=flat, round=model.begun + number, tensors=strategy.state(), notes=notes)
+        current, moments = model.begun + number, strategy.moments()
+        try:
+            mean = means(here, model.flat)
+            flat, std = _stepped(strategy, current, model.flat, mean, here)
+            flat = strategy.accepted(current, model.flat, flat, moments=moments, noise_std=std)
+        except RefusedRoundError as error:
+            flat = strategy.undone(current, model.flat, str(error), moments=moments)
+        told = notes | strategy.notes()
+        model = dataclasses.replace(model, flat=flat, round=current, tensors=strategy.state(), notes=told)
         keep(model)
     return model
 
 
 def _summarised(
-    means: Callable[[NoisyTerms, Floats], Floats], settings: RunSettings, start: Checkpoint, rough: NoisyTerms
+    means: Callable[[NoisyTerms, Floats], Floats], strategy: TacitStrategy, start: Checkpoint, rough: NoisyTerms
 ) -> Checkpoint:
-    """One release: what is asked follows from the noise there will be, and the model from what is released."""
+    """One release: what is asked follows from the noise there will be, and the model from what is released.
+
+    What the gate compares it with is the model that a release makes of nothing, since a release changes the model's
+    form as well; where it is refused, the start stays.
+    """
+    settings, current = strategy.settings, start.round + 1
     public = public_inputs(settings.public, start)
     asked = plan_summary(start, public, noise_std=noise_std(rough))
     terms = first_terms(settings, start, devices=rough.devices, run=rough.run, asked=asked)
-    mean = means(terms, pack_plan(asked))
-    learned = summary_model(start, asked, mean, noise_std=noise_std(terms))
-    return dataclasses.replace(learned, notes=_notes(terms))
+    try:
+        mean, nothing = means(terms, pack_plan(asked)), np.zeros(asked.length, dtype=np.float32)
+        learned, none = (summary_model(start, asked, one, noise_std=noise_std(terms)) for one in (mean, nothing))
+        flat = strategy.accepted(current, start.flat, learned.flat, moments={}, compared=none.flat)
+    except RefusedRoundError as error:
+        flat = strategy.undone(current, start.flat, str(error), moments={})
+    return dataclasses.replace(start, flat=flat, round=current, notes=_notes(terms) | strategy.notes())
 
 
 def _notes(terms: NoisyTerms) -> dict[str, str]:
     given = guarantee(terms.plan, terms.noise_multiplier)
     return {RUN: terms.run, PRIVACY: json.dumps(given.to_json(), sort_keys=True)}
+
+
+def _stepped(
+    strategy: TacitStrategy, current: int, flat: Floats, mean: Floats, terms: NoisyTerms
+) -> tuple[Floats, float]:
+    """The model after ``flat`` and a mean update, both (d,), and the standard deviation of the noise on its step."""
+    if strategy.settings.strategy not in ("fedavg", "fedprox"):
+        after = strategy.apply(current, flat, mean)
+        # Steps by moments bring each number to a size of its own: all of it may be noise.
+        return after, l2_norm(after - flat) / math.sqrt(len(flat))
+    std = noise_std(terms)
+    less = shrunk(mean, std)
+    share = l2_norm(less) / (l2_norm(mean) or 1.0)
+    return strategy.apply(current, flat, less), std * share
 
 
 def noise_std(terms: NoisyTerms) -> float:
@@ -239,7 +267,10 @@ def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> Callable[
                 f"Round {terms.server_round} failed: {len(updates)} valid replies, at least {settings.needed} needed. "
                 "The model of the round before is kept; continue with --resume."
             )
-        return central_mean(updates, terms.noise_of(terms.cohort), stream, denominator=terms.q * terms.devices)
+        noise, q_n = terms.noise_of(terms.cohort), terms.q * terms.devices
+        found = central_mean(updates, noise, stream, denominator=q_n)
+        check_mean(found, noise, devices=len(updates), denominator=q_n)
+        return found
 
     return mean
 

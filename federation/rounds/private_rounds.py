@@ -20,6 +20,7 @@ from federation.agent.names import MESSAGE, PRIVATE_MESSAGE, ROSTER, STAGE, TERM
 from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK
 from federation.agent.terms import NoisyTerms, asked_hash
 from federation.errors import PrivacyError, RoundError
+from federation.privacy.bound import check_mean
 from federation.privacy.mechanism import decode, top_up
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats
@@ -46,7 +47,8 @@ class PrivateRounds:
     def mean(self, terms: NoisyTerms, flat: Floats) -> Floats:
         """Return the noised mean update, float32 (d,), of one round for the model ``flat`` (d,).
 
-        Raises `RoundError` where too few devices took part or stayed; the model is as before.
+        Raises `RoundError` where too few devices took part or stayed, and `RefusedRoundError` where the mean is longer
+        than clipped updates and the noise explain (`bound`); the model is as before.
         """
         self._number = max(self._number + 1, time.time_ns() // 1_000_000)
         roster = self._roster.roster
@@ -64,12 +66,14 @@ class PrivateRounds:
             one.run(flat)
             noise = terms.noise_of(server.found.devices)
             total = top_up(server.sum(), len(server.survivors), noise, self._stream)
-            return decode(total, noise, denominator=terms.q * terms.devices)
+            mean = decode(total, noise, denominator=terms.q * terms.devices)
         except (SecAggError, PrivacyError, RoundError) as error:
             raise RoundError(
                 f"Round {terms.server_round} failed: {error} The model of the round before is kept; continue with "
                 "--resume."
             ) from None
+        check_mean(mean, noise, devices=len(server.survivors), denominator=terms.q * terms.devices)
+        return mean
 
 
 class _Round:

@@ -28,6 +28,7 @@ from federation.agent.names import ARRAY, CATALOGUE
 from federation.errors import CheckpointError
 from federation.rounds.choice_rounds import CHOICE_FILE, check_start, learn_choices
 from federation.rounds.config import MODE_NOTICES, RunSettings
+from federation.rounds.gate import check_same_canaries, make_gate, refused_rounds
 from federation.rounds.noisy_rounds import learn_with_noise, load_roster
 from federation.rounds.rescorer_rounds import learn_population_weights
 from federation.rounds.strategy import TacitStrategy, as_arrays, make_strategy
@@ -47,6 +48,10 @@ def main(grid: Grid, context: Context) -> None:
     strategy, model = make_strategy(settings), _start(settings)
     if model.round > model.begun:
         _check_same_run(settings, model)
+    gate = strategy.gate = make_gate(settings, model)
+    strategy.refused = refused_rounds(model.notes)
+    if model.round > model.begun:
+        check_same_canaries(model.notes, gate)
     keep = _keeper(settings)
     if settings.mode != OPEN:
         learn_with_noise(grid, strategy, settings, model, load_roster(settings), keep)
@@ -86,7 +91,10 @@ def _train(
         nonlocal latest
         if done:
             flat = np.asarray(arrays[ARRAY].numpy(), dtype=np.float32)
-            latest = dataclasses.replace(start, flat=flat, round=start.round + done, tensors=strategy.state())
+            notes = {**start.notes, **strategy.notes()}
+            latest = dataclasses.replace(
+                start, flat=flat, round=start.round + done, tensors=strategy.state(), notes=notes
+            )
             keep(latest)
         return None
 

@@ -1,8 +1,8 @@
 """Flower's strategies by name, made repeatable, resumable and strict.
 
 Each is a subclass of Flower's own class: sampling is drawn from the run's seed and the round, rounds can start at any
-number with the state of an earlier run, malformed replies are dropped before aggregation, and a round with too few
-valid ones raises `RoundError`. The aggregation itself is Flower's; the server alone adds the pull of a ridge to the
+number with the state of an earlier run, replies that are malformed or longer than the clip are dropped before
+aggregation, a round with too few valid ones raises `RoundError`, and one whose model the gate refuses is undone. The aggregation itself is Flower's; the server alone adds the pull of a ridge to the
 mean, towards half of the model that the run began with, since a few rows a label do not say more. Sources: McMahan et
 al. 2017 (fedavg); Li et al. 2020 (fedprox); Reddi et al. 2021 (fedadam, fedyogi); Yin et al. 2018
 (fedmedian, fedtrimmedavg); Blanchard et al. 2017 (krum); Hoerl and Kennard 1970 (ridge).
@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, FedTrim
 
 # isort: on
 import functools
+import logging
 import random
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -29,11 +30,14 @@ from federation.agent.names import ARRAY
 from federation.errors import CheckpointError, RoundError, UpdateError
 from federation.privacy.update import Floats, check_reply, l2_norm
 from federation.rounds.config import RunSettings
+from federation.rounds.gate import CANARIES, Gate, refused_note
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 WEIGHT = "weight"  # What Flower averages by: 1.
 _MOMENTS = ("m_t", "v_t")
 _STYPE = "numpy.ndarray"
+_HALF_ULP = 2.0**-24  # Of a float32, as a share of it.
+_log = logging.getLogger("tacit.federation")
 
 
 def reply_array(content: RecordDict, *, length: int) -> Floats:
@@ -85,6 +89,8 @@ class StrictRounds:
     _current: Floats | None
     first_round: int
     begun: int = 0
+    gate: Gate | None = None
+    refused: Mapping[int, str] = {}
     _length: int = 0
     _asked: int = 0
 
@@ -120,13 +126,54 @@ class StrictRounds:
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the valid replies; raise `RoundError` if they are too few."""
         current = server_round + self.first_round - 1
-        valid = self._valid(current, replies, length=self._length)
+        before, moments = self._current, self.moments()
+        valid = self._valid(
+            current, replies, length=self._length, most_norm=float(self.settings.clip_norm), around=before
+        )
         result: tuple[ArrayRecord | None, MetricRecord | None] = super().aggregate_train(current, valid)  # type: ignore[misc]
         arrays, metrics = result
-        if arrays is not None:
+        if arrays is not None and before is not None:
             # Flower averages in float64 where moments are involved; a model is float32 everywhere.
-            arrays = as_arrays(np.asarray(arrays[ARRAY].numpy(), dtype=np.float32))
+            after = np.asarray(arrays[ARRAY].numpy(), dtype=np.float32)
+            arrays = as_arrays(self.accepted(current, before, after, moments=moments))
         return arrays, metrics
+
+    def accepted(
+        self,
+        current: int,
+        before: Floats,
+        after: Floats,
+        *,
+        moments: Mapping[str, npt.NDArray[Any] | None],
+        noise_std: float = 0.0,
+    ) -> Floats:
+        """Return the model that round ``current`` leaves: ``after`` (d,), or ``before`` (d,) where the gate refuses it.
+
+        Then the strategy is as before the round, with the ``moments`` of then. ``noise_std`` is that of the noise on
+        the step's numbers.
+        """
+        gate = self.gate
+        why = None if gate is None else gate.refusal(before, after, server_round=current, noise_std=noise_std)
+        return after if why is None else self.undone(current, before, why, moments=moments)
+
+    def undone(
+        self, current: int, before: Floats, why: str, *, moments: Mapping[str, npt.NDArray[Any] | None]
+    ) -> Floats:
+        """Note that round ``current`` is undone and why; return the model ``before``, with its ``moments``."""
+        _log.warning("Round %d is undone, and the model of the round before stays: %s.", current, why)
+        self.refused = {**self.refused, current: why}
+        for name, moment in moments.items():
+            # Where there was none yet, zeros are what the strategy begins with.
+            setattr(self, name, {ARRAY: np.zeros_like(before) if moment is None else moment})
+        return before
+
+    def moments(self) -> dict[str, npt.NDArray[Any] | None]:
+        """Return the strategy's moments (d,), ``None`` before its first round; empty where it keeps none."""
+        return {name: _copied(getattr(self, name)) for name in _MOMENTS if hasattr(self, name)}
+
+    def notes(self) -> dict[str, str]:
+        """Return what a checkpoint says of the gate: on which texts it tries models, and the rounds it undid."""
+        return ({} if self.gate is None else {CANARIES: self.gate.fingerprint}) | refused_note(self.refused)
 
     def valid_arrays(self, current: int, replies: Iterable[Message], *, length: int, most_norm: float) -> list[Floats]:
         """Return the arrays (length,) of the valid replies; raise `RoundError` if they are too few.
@@ -137,9 +184,23 @@ class StrictRounds:
         return [reply_array(reply.content, length=length) for reply in valid]
 
     def _valid(
-        self, current: int, replies: Iterable[Message], *, length: int, most_norm: float | None = None
+        self,
+        current: int,
+        replies: Iterable[Message],
+        *,
+        length: int,
+        most_norm: float,
+        around: Floats | None = None,
     ) -> list[Message]:
-        valid = [reply for reply in replies if _is_valid(reply, length, most_norm)]
+        answers = [reply for reply in replies if not reply.has_error()]
+        valid = [reply for reply in answers if _is_valid(reply, length, most_norm, around)]
+        if len(valid) < len(answers):
+            _log.warning(
+                "Round %d: %d of %d replies are malformed or longer than the clip, and left out.",
+                current,
+                len(answers) - len(valid),
+                len(answers),
+            )
         if len(valid) < self.settings.needed:
             raise RoundError(
                 f"Round {current} failed: {len(valid)} valid replies of {self._asked}, at least "
@@ -199,14 +260,21 @@ def _addressed(message: Message, function: str) -> Message:
     return Message(message.content, to, function, group_id=group)
 
 
-def _is_valid(reply: Message, length: int, most_norm: float | None) -> bool:
-    if reply.has_error():
-        return False
+def _is_valid(reply: Message, length: int, most_norm: float, around: Floats | None) -> bool:
+    """Whether a reply holds one array within ``most_norm`` of ``around`` (d,), or of zero."""
     try:
         values = reply_array(reply.content, length=length)
     except UpdateError:
         return False
-    return most_norm is None or l2_norm(values) <= most_norm
+    if around is None:
+        return l2_norm(values) <= most_norm
+    # A device clips its change and adds the model, which rounds each number once more.
+    away = values.astype(np.float64) - around
+    return float(np.sqrt(np.square(away).sum())) <= most_norm + _HALF_ULP * l2_norm(values)
+
+
+def _copied(moment: Mapping[str, npt.NDArray[Any]] | None) -> npt.NDArray[Any] | None:
+    return np.array(moment[ARRAY]) if moment else None
 
 
 class TacitFedAvg(StrictRounds, _Ridge):

@@ -115,7 +115,7 @@ class Fleet:
 
     def pool(self) -> DevicePool:
         """Return a pool that opens these devices; close it, or use it in a ``with`` statement."""
-        return DevicePool(self.open)
+        return DevicePool(self.open, encoder=self._encoder)
 
     def give(self, model: Checkpoint, pool: DevicePool) -> None:
         """Give the devices of the rounds a model of the next version of their catalogue, where they do not have it."""

@@ -27,6 +27,7 @@ from federation.errors import ConfigError
 from federation.privacy.update import Floats
 from federation.rounds import client_app, server_app
 from federation.rounds.config import RunSettings
+from federation.rounds.gate import encoding_by
 from federation.rounds.strategy import ARRAYS, CONFIG
 
 _RUN_ID, _SERVER_NODE, _TASK = 1, 1, 1
@@ -185,6 +186,6 @@ def run_rounds(
     context = Context(
         run_id=_RUN_ID, node_id=_SERVER_NODE, node_config={}, state=RecordDict(), run_config=settings.to_config()
     )
-    with serving(pool):
+    with serving(pool), encoding_by(pool.encoder):
         server_app.app(grid, context)
     return grid.traffic
