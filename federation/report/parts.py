@@ -22,6 +22,7 @@ from federation.report.words import (
     method_rows,
     plain,
     points,
+    refused_sentence,
     scope_rows,
     scope_sentence,
     share,
@@ -174,7 +175,8 @@ def what_left(results: Results) -> str:
 
 
 def rounds_table(rounds: Sequence[Results]) -> str:
-    """Return the rounds, folded away."""
+    """Return the rounds, folded away; that the server undid some stands before them, for all to see."""
+    undone = any("refused" in one for one in rounds)
     rows = [
         [
             str(one["round"]),
@@ -183,11 +185,14 @@ def rounds_table(rounds: Sequence[Results]) -> str:
             str(one["failures"]),
             size(one["sent_bytes"]),
             size(one["received_bytes"]),
+            *([foreign(one.get("refused", ""))] if undone else []),
         ]
         for one in rounds
     ]
-    headings = ["Round", "Accuracy, global", "Replies", "Failures", "Sent", "Received"]
-    return _folded(f"All {count(len(rows), 'round')}", table(headings, rows, scroll=True)) if rows else ""
+    headings = ["Round", "Accuracy, global", "Replies", "Failures", "Sent", "Received", *(["Undone"] if undone else [])]
+    told = refused_sentence(rounds)
+    loud = f'<p role="alert"><strong>{escape(told)}</strong></p>' if told else ""
+    return loud + (_folded(f"All {count(len(rows), 'round')}", table(headings, rows, scroll=True)) if rows else "")
 
 
 def devices_table(devices: Sequence[Results]) -> str:

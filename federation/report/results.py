@@ -243,6 +243,7 @@ _ROUND = {
     "sent_bytes": _whole,
     "received_bytes": _whole,
 }
+_ROUND_EXTRA = {"refused": _text}
 _SUGGESTION = {
     "label": _text,
     "score": _number(),
@@ -256,7 +257,7 @@ _COMMON = _fields(
     {"config": _object, "versions": _object},
 )
 _RUN = _fields(
-    {"config": _object, "rounds": _many(_fields(_ROUND)), "bytes": _BYTES} | _BLOCK,
+    {"config": _object, "rounds": _many(_fields(_ROUND, _ROUND_EXTRA)), "bytes": _BYTES} | _BLOCK,
     {"examples": _many(_fields(_EXAMPLE))},
 )
 _ALPHA = _maybe(_number(0, what="a number from 0 or null"))

@@ -14,6 +14,7 @@ from federation.report.words import (
     method_rows,
     plain,
     points,
+    refused_sentence,
     scope_rows,
     scope_sentence,
     share,
@@ -59,6 +60,8 @@ def print_methods(results: Mapping[str, Any], console: "Console") -> None:
     console.print(table)
     if not is_evaluation(results):
         console.print(fit(_counts(results) + "."))
+        if refused_sentence(results["rounds"]):
+            console.print(fit(refused_sentence(results["rounds"]), "bold red"))
     console.print(fit("* share of devices whose paired z against the global model lies below −1.64"))
     if is_evaluation(results):
         for name, block in blocks(results):

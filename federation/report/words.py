@@ -4,7 +4,7 @@
 ('51.4%', '+5.6', '1.2 MB', 'a\ufffd[31mb')
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 GENERATED = "generated population"
@@ -117,6 +117,16 @@ def gain_sentence(block: Mapping[str, Any]) -> str:
     """Say the gain of personalization with its interval, in percentage points."""
     mean, low, high = block["gain"]["accuracy"]
     return f"{points(mean)} points (95% interval {points(low)} to {points(high)})"
+
+
+def refused_sentence(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Say which rounds the server undid; nothing where it undid none."""
+    undone = [str(one["round"]) for one in rounds if "refused" in one]
+    if not undone:
+        return ""
+    what = "Round" if len(undone) == 1 else "Rounds"
+    verb = "was" if len(undone) == 1 else "were"
+    return f"{what} {', '.join(undone)} {verb} undone: what came in cannot be, or ruined the model on public texts."
 
 
 def finer_columns(block: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -180,16 +180,27 @@ def file_texts(path: Path, catalogue: Catalogue) -> list[tuple[str, int]]:
     return found
 
 
+def canary_texts(settings: RunSettings, catalogue: Catalogue) -> dict[str, list[tuple[str, int]]]:
+    """Return the sets of public texts that ``settings`` name, by where they come from; none without a gate.
+
+    Raises as `file_texts`.
+    """
+    if settings.canary == NO_CANARIES:
+        return {}
+    texts = {"catalogue": catalogue_texts(catalogue)}
+    if settings.canary != CATALOGUE_CANARIES:
+        texts[Path(settings.canary).name] = file_texts(Path(settings.canary), catalogue)
+    return texts
+
+
 def make_gate(settings: RunSettings, model: Checkpoint) -> Gate:
     """Return the gate that ``settings`` name, for the labels of ``model``.
 
-    Raises `ConfigError` where the server has no encoder for the model, and what `file_texts` raises.
+    Raises `ConfigError` where the server has no encoder for the model, and as `canary_texts`.
     """
-    if settings.canary == NO_CANARIES:
+    texts = canary_texts(settings, model.catalogue)
+    if not texts:
         return Gate([], margin=settings.gate_margin)
-    texts = {"catalogue": catalogue_texts(model.catalogue)}
-    if settings.canary != CATALOGUE_CANARIES:
-        texts[Path(settings.canary).name] = file_texts(Path(settings.canary), model.catalogue)
     encoder = load_encoder() if _encoder is None else _encoder
     try:
         check_encoder(model, encoder)

@@ -2,10 +2,11 @@
 
 Each is a subclass of Flower's own class: sampling is drawn from the run's seed and the round, rounds can start at any
 number with the state of an earlier run, replies that are malformed or longer than the clip are dropped before
-aggregation, a round with too few valid ones raises `RoundError`, and one whose model the gate refuses is undone. The aggregation itself is Flower's; the server alone adds the pull of a ridge to the
-mean, towards half of the model that the run began with, since a few rows a label do not say more. Sources: McMahan et
-al. 2017 (fedavg); Li et al. 2020 (fedprox); Reddi et al. 2021 (fedadam, fedyogi); Yin et al. 2018
-(fedmedian, fedtrimmedavg); Blanchard et al. 2017 (krum); Hoerl and Kennard 1970 (ridge).
+aggregation, a round with too few valid ones raises `RoundError`, and one whose model the gate refuses is undone. The
+aggregation itself is Flower's; the server alone adds the pull of a ridge to the mean, towards half of the model that
+the run began with, since a few rows a label do not say more. Sources: McMahan et al. 2017 (fedavg); Li et al. 2020
+(fedprox); Reddi et al. 2021 (fedadam, fedyogi); Yin et al. 2018 (fedmedian, fedtrimmedavg); Blanchard et al. 2017
+(krum); Hoerl and Kennard 1970 (ridge).
 """
 
 # isort: off

@@ -30,6 +30,7 @@ from federation.data.dataset import Row
 from federation.data.splits import Split, public_labels, within_labels
 from federation.errors import CheckpointError, DataError, FederationError
 from federation.rounds.config import SUMMARY, RunSettings
+from federation.rounds.gate import canary_texts, refused_rounds
 from federation.rounds.noisy_rounds import whole_rho
 from federation.rounds.public_inputs import encode_public, public_texts
 from federation.rounds.server_app import CHECKPOINT_FILE
@@ -141,6 +142,7 @@ def run_experiment(
 def _run(
     experiment: Experiment, settings: RunSettings, folder: Path, encoder: CachedEncoder, progress: Progress
 ) -> Outcome:
+    canary_texts(settings, experiment.catalogue)  # What is wrong with a file of them is said before all else.
     people = members(experiment.split, late=experiment.late)
     there = sum(not member.late for member in people)
     settings = dataclasses.replace(settings, cohort=min(settings.cohort, there))
@@ -259,6 +261,8 @@ def _rounds(
     if model.round - model.begun != settings.all_rounds:
         raise FederationError(f"Only {model.round - model.begun} of {settings.all_rounds} rounds completed.")
     history.model(model.round, _accuracy(model.flat, x, tests, experiment))
+    for number, why in refused_rounds(model.notes).items():
+        history.refused(number, why)
     return model
 
 

@@ -47,8 +47,12 @@ class History:
             }
         )
 
+    def refused(self, server_round: int, why: str) -> None:
+        """Note that the server undid a round, and why."""
+        self._note({"round": server_round, "refused": why})
+
     def rounds(self) -> list[dict[str, Any]]:
-        """Return one entry a round, in order."""
+        """Return one entry a round, in order; those that were undone say why."""
         empty = {"accuracy": None, "replies": 0, "failures": 0, "sent_bytes": 0, "received_bytes": 0}
         return [empty | self._rounds[number] for number in sorted(self._rounds)]
 
