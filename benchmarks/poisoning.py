@@ -12,8 +12,8 @@ devices lie:
 
 Accuracy is that of people who never lie, the same ones in all rows; "without" are the same rounds without the bound on
 norms and without the gate. A defended run in which nothing was refused is its own undefended one. Also printed: how
-many of the rounds of honest runs the gate refuses. Options: --devices, --rounds, --seed, --seeds, --data, --part,
---json.
+many of the rounds of honest runs the gate refuses. Options: --devices, --rounds, --epsilon, --seed, --seeds, --data,
+--part, --json.
 """
 
 import argparse
@@ -194,8 +194,8 @@ class _Count(logging.Handler):
 class Bench:
     """Runs of one world, each in a folder of its own."""
 
-    def __init__(self, world: World, encoder: CachedEncoder, *, rounds: int, seed: int) -> None:
-        self.world, self._encoder, self._rounds, self._seed = world, encoder, rounds, seed
+    def __init__(self, world: World, encoder: CachedEncoder, *, rounds: int, epsilon: float, seed: int) -> None:
+        self.world, self._encoder, self._rounds, self._epsilon, self._seed = world, encoder, rounds, epsilon, seed
 
     def run(self, mode: str, name: str, attack: str, liars: int, *, defended: bool = True) -> Found:
         """One run. Raises `RoundError` where a round has too few valid replies."""
@@ -206,6 +206,7 @@ class Bench:
             rounds=self._rounds if mode == "open" else default("rounds", mode),
             cohort=len(world.split),
             rescorer_steps=0,
+            epsilon=self._epsilon,
             seed=self._seed,
             canary=str(world.public) if defended else "none",
         )
@@ -299,6 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--devices", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=15, help="of open mode")
+    parser.add_argument("--epsilon", type=float, default=4.0, help="of private mode, against the server")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=2, help="of the honest runs that count false alarms")
     parser.add_argument("--data", default="generated", metavar="generated|FILE")
@@ -311,7 +313,8 @@ def main() -> None:
         def bench(seed: int) -> Bench:
             folder = Path(name) / str(seed)
             folder.mkdir()
-            return Bench(make_world(asked.data, asked.devices, seed, folder), encoder, rounds=asked.rounds, seed=seed)
+            world = make_world(asked.data, asked.devices, seed, folder)
+            return Bench(world, encoder, rounds=asked.rounds, epsilon=asked.epsilon, seed=seed)
 
         if not asked.json:
             print(f"{asked.data}, {asked.devices} devices; accuracy of the shared and the personal models")

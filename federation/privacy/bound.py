@@ -5,12 +5,14 @@ m clipped updates has a norm of at most m·C, and the noise is known, so the sum
 too long. Let the mean be μ + g over the fixed denominator q·N, with ‖μ‖ ≤ B = m·C/(q·N) and g of independent numbers of
 variance σ². Then, but for a probability of 3·e⁻ᵗ, ‖μ + g‖² is at most
 
-    B² + 2·B·(σ√(2t) + K·t/3) + σ²(d + 2√(d·t) + 2t) + K²·t/3,
+    B² + 2·B·σ√(2t) + σ²(d + 2√(d·t) + 2t)
 
-where K = 0 for the discrete Gaussian, which is subgaussian of its own variance (Canonne, Kamath and Steinke 2020,
-Corollary 17): Chernoff for μ·g, Hsu, Kakade and Zhang 2012 (Theorem 1) for ‖g‖². Skellam noise is not, so K is what no
-number of it exceeds (but for e⁻ᵗ in all, `skellam_tail`), and Bernstein's inequality gives the terms in K; the
-variance of a squared number is 2σ⁴ + σ²·step², which is put for the 2σ⁴ of the Gaussian.
+for the discrete Gaussian, which is subgaussian of its own variance (Canonne, Kamath and Steinke 2020, Corollary 17):
+Chernoff for μ·g, Hsu, Kakade and Zhang 2012 (Theorem 1) for ‖g‖². Skellam noise is not quite. In integer steps, with
+K what none of its numbers exceeds (but for e⁻ᵗ in all, `skellam_tail`), Bernstein's inequality bounds ‖g‖² by
+σ²d + √(2·d·(2σ⁴ + σ²)·t) + K²·t/3, since the variance of a squared number is 2σ⁴ + σ². And Chernoff's bound on μ·g at
+λ = √(2t)/(σ‖μ‖), where its log moment σ²·Σ(cosh(λμᵢ) − 1) is at most f·t for f = 2(cosh(x) − 1)/x² at x = √(2t)/σ,
+grows by (1 + f)/2.
 
 It is the squared norm that is bounded: a bound on the norm by the triangle's inequality would leave a liar
 √(2·B·σ√d) more to hide in.
@@ -39,11 +41,14 @@ def longest_mean(parameters: NoiseParameters, *, devices: int, denominator: floa
     t, d = math.log(3 / FALSE_ALARM), parameters.dimension
     variance = parameters.share_variance * parameters.cohort  # In squared integer steps, as all below.
     sigma, signal = math.sqrt(variance), devices * math.sqrt(parameters.squared_bound)
-    most, fourth = 0.0, 2 * variance**2
+    along = 2 * signal * sigma * math.sqrt(2 * t)
     if parameters.noise == SKELLAM:
-        most, fourth = _reach(variance, math.log(d) + t), fourth + variance
-    along = 2 * signal * (sigma * math.sqrt(2 * t) + most * t / 3)
-    noise = variance * d + math.sqrt(2 * d * fourth * t) + 2 * variance * t + most**2 * t / 3
+        x = min(700.0, math.sqrt(2 * t) / sigma)  # Beyond it the bound is infinite in all but name.
+        along *= (1 + 2 * (math.cosh(x) - 1) / x**2) / 2
+        most = _reach(variance, math.log(d) + t)
+        noise = variance * d + math.sqrt(2 * d * (2 * variance**2 + variance) * t) + most**2 * t / 3
+    else:
+        noise = variance * (d + 2 * math.sqrt(d * t) + 2 * t)
     return math.sqrt(signal**2 + along + noise) * parameters.step / denominator
 
 
