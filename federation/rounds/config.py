@@ -52,7 +52,8 @@ class RunSettings:
     the strategy "summary"; without it built-in texts are encoded.
     After each round of the model the server tries it on public texts, ``canary``: "catalogue" (pieces of its names and
     descriptions), a file of public rows beside these, or "none". A round that makes it worse there by more than the
-    share ``gate_margin`` is undone (`federation/rounds/gate.py`).
+    share ``gate_margin`` (of the catalogue's pieces, in a run of few rounds, half over their number) is undone
+    (`federation/rounds/gate.py`).
     ``model`` is the checkpoint to start from and ``out`` the folder for the checkpoint after each round; with
     ``resume`` the run continues from the latter.
     """

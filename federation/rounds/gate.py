@@ -2,16 +2,21 @@
 
 The server has no device's data, and in private mode sees no update. What it can do is to try each new model on texts
 whose labels are public: pieces of the catalogue's own names and descriptions, and the rows of a file if there is one.
-On each of these sets the model before the round and the one after it are compared text by text. With a margin m and n
-texts, a round is refused where
+On each of these sets the model before the round and the one after it are compared text by text. With a margin m, a
+round is refused where
 
 - the answers that were right and are wrong now, less those that became right, are more than m of the right ones, or
-- the geometric mean of the true labels' probabilities falls by more than the share m: −ln(1 − m) nats,
+- on rows, the geometric mean of the true labels' probabilities falls by more than the share m: −ln(1 − m) nats,
 
 in each case by more than chance explains: three standard errors of the paired difference (for answers McNemar 1947),
 and, where the step holds known noise, the mean and four standard deviations of what as much noise alone does to the
 model before, over 64 draws. What is judged is the model's whole step, so it does not matter what made it. A model with
 NaN or infinity is refused on sight.
+
+Rows are what the model is for: an honest round makes it better on them, so their margin is small. The catalogue's
+pieces are what the model begins with, and honest rounds unlearn some of it: one may take half of it in a run, evenly
+over its rounds, or the margin if that is more; and how sure the model is of them says more of what made it than of who
+lied, so answers alone count.
 
 So a round that ruins the model is stopped. A lie about labels or texts that no canary asks about is not seen, nor one
 that costs less than the margin, round after round (`docs/threat-model.md`).
@@ -50,6 +55,7 @@ REFUSED, CANARIES = "refused", "canaries"  # Notes of a checkpoint: rounds that 
 _CHANCE = 3.0  # Standard errors of the paired difference.
 _NOISE = 4.0  # Standard deviations of what noise alone does.
 _DRAWS = 64
+_UNLEARNT = 0.5  # Of what the catalogue says, by an honest run.
 _WORD = re.compile(r"\w+")
 
 Labels = npt.NDArray[np.int64]
@@ -57,11 +63,16 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canaries:
-    """Public texts as a model sees them, x (n, D), their labels y (n,), and the ``name`` of where they come from."""
+    """Public texts as a model sees them, x (n, D), their labels y (n,), and the ``name`` of where they come from.
+
+    ``margin`` is the share that a round may take, and ``sure`` says whether it counts how sure a model is of them.
+    """
 
     name: str
     x: Vectors
     y: Labels
+    margin: float
+    sure: bool = True
 
     def marks(self, table: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
         """Which answers of the logits ``table`` (…, n, C) are right, and the true labels' log probabilities."""
@@ -71,13 +82,13 @@ class Canaries:
 
 
 class Gate:
-    """Tries models on ``canaries`` with a ``margin``; ``seed`` and the round draw the noise that it compares with.
+    """Tries models on ``canaries``; ``seed`` and the round draw the noise that it compares with.
 
     Without canaries it refuses NaN and infinity alone.
     """
 
-    def __init__(self, canaries: Sequence[Canaries], *, margin: float, seed: int = 0) -> None:
-        self._canaries, self._margin, self._seed = tuple(canaries), margin, seed
+    def __init__(self, canaries: Sequence[Canaries] = (), *, seed: int = 0) -> None:
+        self._canaries, self._seed = tuple(canaries), seed
 
     @property
     def fingerprint(self) -> str:
@@ -109,9 +120,9 @@ class Gate:
         by_noise = (0.0, 0.0)
         if noise_std > 0:
             by_noise = _by_noise(one, was, noise_std, np.random.default_rng([self._seed, server_round]))
-        wrong = self._margin * right.sum() + count * by_noise[0] + _CHANCE * math.sqrt(lost + won)
-        nats = -math.log1p(-self._margin) + by_noise[1] + _CHANCE * float(falls.std()) / math.sqrt(count)
-        if lost - won <= wrong and falls.mean() <= nats:
+        wrong = one.margin * right.sum() + count * by_noise[0] + _CHANCE * math.sqrt(lost + won)
+        nats = -math.log1p(-one.margin) + by_noise[1] + _CHANCE * float(falls.std()) / math.sqrt(count)
+        if lost - won <= wrong and (falls.mean() <= nats or not one.sure):
             return None
         return (
             f"of {count} public texts ({one.name}) it sets {right_now.sum()} right, {right.sum()} before, and gives "
@@ -187,9 +198,9 @@ def canary_texts(settings: RunSettings, catalogue: Catalogue) -> dict[str, list[
     """
     if settings.canary == NO_CANARIES:
         return {}
-    texts = {"catalogue": catalogue_texts(catalogue)}
+    texts = {CATALOGUE_CANARIES: catalogue_texts(catalogue)}
     if settings.canary != CATALOGUE_CANARIES:
-        texts[Path(settings.canary).name] = file_texts(Path(settings.canary), catalogue)
+        texts[settings.canary] = file_texts(Path(settings.canary), catalogue)
     return texts
 
 
@@ -200,17 +211,25 @@ def make_gate(settings: RunSettings, model: Checkpoint) -> Gate:
     """
     texts = canary_texts(settings, model.catalogue)
     if not texts:
-        return Gate([], margin=settings.gate_margin)
+        return Gate()
     encoder = load_encoder() if _encoder is None else _encoder
     try:
         check_encoder(model, encoder)
     except EncoderMismatchError as error:
         raise ConfigError(f"{error} The gate tries models on texts: canary={NO_CANARIES!r} runs without it.") from None
-    found = []
-    for name, pairs in texts.items():
-        x = encode_inputs([text for text, _ in pairs], encoder, model.dimension)
-        found.append(Canaries(name=name, x=x, y=np.array([label for _, label in pairs], dtype=np.int64)))
-    return Gate(found, margin=settings.gate_margin, seed=settings.seed)
+    own = CATALOGUE_CANARIES
+    margins = {own: max(settings.gate_margin, _UNLEARNT / settings.rounds)}
+    found = [
+        Canaries(
+            name=Path(name).name,
+            x=encode_inputs([text for text, _ in pairs], encoder, model.dimension),
+            y=np.array([label for _, label in pairs], dtype=np.int64),
+            margin=margins.get(name, settings.gate_margin),
+            sure=name != own,
+        )
+        for name, pairs in texts.items()
+    ]
+    return Gate(found, seed=settings.seed)
 
 
 _encoder: Encoder | None = None

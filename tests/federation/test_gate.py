@@ -31,7 +31,7 @@ from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
 from federation.rounds import client_app
 from federation.rounds.config import STRATEGIES, RunSettings
-from federation.rounds.gate import Canaries, Gate, catalogue_texts, file_texts, refused_rounds
+from federation.rounds.gate import Canaries, Gate, catalogue_texts, encoding_by, file_texts, make_gate, refused_rounds
 from federation.simulation.experiment import Experiment, run_experiment
 
 STREAM = SecureStream()
@@ -123,15 +123,15 @@ def world(rows: int = 20, labels: int = LABELS) -> tuple[np.ndarray, Canaries]:
     x = vectors[y] + 0.1 * rng.standard_normal((len(y), 64))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     flat = Model(vectors.astype(np.float32)).flat()
-    return flat, Canaries(name="made up", x=x.astype(np.float32), y=y)
+    return flat, Canaries(name="made up", x=x.astype(np.float32), y=y, margin=0.1)
 
 
 def gate(canaries: Canaries, **given: Any) -> Gate:
-    return Gate([canaries], **({"margin": 0.1} | given))
+    return Gate([dataclasses.replace(canaries, **given)])
 
 
 def test_marks_are_right_answers_and_log_probabilities() -> None:
-    canaries = Canaries(name="two", x=np.eye(2, dtype=np.float32), y=np.array([0, 1]))
+    canaries = Canaries(name="two", x=np.eye(2, dtype=np.float32), y=np.array([0, 1]), margin=0.1)
     right, log = canaries.marks(np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
     assert right.tolist() == [True, False]
     np.testing.assert_allclose(np.exp(log), [math.e / (math.e + 2), 1 / (math.e + 2)])
@@ -161,13 +161,16 @@ def test_answers_alone_and_probabilities_alone_are_each_enough() -> None:
     told = gate(canaries).refusal(flat, flatter, server_round=1)
     assert told is not None
     assert "1200 right, 1200 before" in told
+    # Of the catalogue's pieces, answers alone count.
+    assert gate(canaries, sure=False).refusal(flat, flatter, server_round=1) is None
+    assert gate(canaries, sure=False).refusal(flat, turned(flat, 4), server_round=1) is not None
     # Much surer of all: the probabilities of two labels in three make up for a third that is wrong now.
     hardly = flat * np.float32(0.01)
     sure = turned(flat, 4).reshape(LABELS, -1) * np.float32(0.1)
     sure = sure.reshape(-1)
     told = gate(canaries).refusal(hardly, sure, server_round=1)
     assert told is not None
-    right, before = Gate([], margin=0.1).refusal(hardly, sure, server_round=1), hardly
+    right, before = Gate().refusal(hardly, sure, server_round=1), hardly
     assert right is None
     log = [
         canaries.marks(10 * canaries.x.astype(float) @ model.reshape(LABELS, -1)[:, :-1].T)[1].mean()
@@ -181,10 +184,10 @@ def test_model_of_no_numbers_is_refused_even_without_canaries(value: float) -> N
     flat, _ = world()
     broken = flat.copy()
     broken[3] = value
-    told = Gate([], margin=0.1).refusal(flat, broken, server_round=1)
+    told = Gate().refusal(flat, broken, server_round=1)
     assert told is not None
     assert "NaN" in told
-    assert Gate([], margin=0.1).refusal(flat, -100 * flat, server_round=1) is None
+    assert Gate().refusal(flat, -100 * flat, server_round=1) is None
 
 
 @pytest.mark.parametrize("std", [0.003, 0.03, 0.1, 0.3, 1.0])
@@ -246,6 +249,16 @@ def test_file_of_public_rows_gives_those_of_the_catalogue_once(tmp_path: Path) -
     assert file_texts(path, catalogue) == [("a ride", 0), ("a slice", 1)]
     with pytest.raises(ConfigError, match="has a label of the catalogue: give public texts"):
         file_texts(path, Catalogue.from_names(["a", "b"]))
+
+
+def test_catalogue_has_the_margin_of_a_run_and_rows_that_of_a_round(town: Any, toy: Any, public: Path) -> None:
+    def margins(rounds: int) -> list[tuple[str, float, bool]]:
+        with encoding_by(toy):
+            made = make_gate(town.settings(rounds=rounds, canary=str(public), gate_margin=0.2), town.fleet.start)
+        return [(one.name, one.margin, one.sure) for one in made._canaries]
+
+    assert margins(1) == [("catalogue", 0.5, False), ("public.jsonl", 0.2, True)]
+    assert margins(5) == [("catalogue", 0.2, False), ("public.jsonl", 0.2, True)]
 
 
 # Rounds
@@ -509,7 +522,5 @@ def test_setting_of_the_gate_out_of_range_is_refused(name: str, value: Any) -> N
 
 
 def test_server_without_the_models_encoder_says_how_to_run_without_the_gate(town: Any, encoder: Any) -> None:
-    from federation.rounds.gate import encoding_by, make_gate
-
     with encoding_by(encoder), pytest.raises(ConfigError, match="canary='none' runs without it"):
         make_gate(town.settings(), town.fleet.start)
