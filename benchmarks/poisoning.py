@@ -33,6 +33,7 @@ from unittest import mock
 import numpy as np
 
 from engine.encoders.encoder import CachedEncoder, load_encoder
+from engine.model.checkpoint import start_checkpoint
 from federation.agent.names import TRAIN_MESSAGE
 from federation.agent.private import PrivateAgent
 from federation.data.dataset import Row, read_rows
@@ -44,6 +45,7 @@ from federation.privacy.update import clip, l2_norm
 from federation.rounds import client_app, private_rounds, strategy
 from federation.rounds.config import RunSettings, default
 from federation.rounds.gate import refused_rounds
+from federation.rounds.noisy_rounds import first_terms, noise_std
 from federation.simulation.experiment import Experiment, run_experiment
 
 SHARES = (0.01, 0.05, 0.10)
@@ -197,19 +199,34 @@ class Bench:
     def __init__(self, world: World, encoder: CachedEncoder, *, rounds: int, epsilon: float, seed: int) -> None:
         self.world, self._encoder, self._rounds, self._epsilon, self._seed = world, encoder, rounds, epsilon, seed
 
-    def run(self, mode: str, name: str, attack: str, liars: int, *, defended: bool = True) -> Found:
-        """One run. Raises `RoundError` where a round has too few valid replies."""
-        world = self.world
-        settings = RunSettings(
+    def settings(self, mode: str, name: str, *, defended: bool = True) -> RunSettings:
+        return RunSettings(
             mode=mode,
             strategy=name,
             rounds=self._rounds if mode == "open" else default("rounds", mode),
-            cohort=len(world.split),
+            cohort=len(self.world.split),
             rescorer_steps=0,
             epsilon=self._epsilon,
             seed=self._seed,
-            canary=str(world.public) if defended else "none",
+            canary=str(self.world.public) if defended else "none",
         )
+
+    def lengths(self) -> str:
+        """How long things are in a private round's mean, of which a liar's own share is the clip over the devices."""
+        settings, count = self.settings("private", "fedavg"), len(self.world.split)
+        start = start_checkpoint(self.world.experiment(0, "").catalogue, self._encoder)
+        terms = first_terms(settings, start, devices=count, run="")
+        noise = terms.noise_of(count)
+        usual, hidden = noise_std(terms) * terms.dimension**0.5, _length("hidden", terms, noise) / 0.9 / count
+        return (
+            f"private, ε = {self._epsilon:g}: on the mean of {count} updates the noise is {usual:.3g} long, at most "
+            f"{longest_mean(noise, devices=count, denominator=float(count)):.3g} is used, so that one liar may hide "
+            f"{hidden:.3g}; its share within the clip is {terms.clip_norm / count:.3g}"
+        )
+
+    def run(self, mode: str, name: str, attack: str, liars: int, *, defended: bool = True) -> Found:
+        """One run. Raises `RoundError` where a round has too few valid replies."""
+        world, settings = self.world, self.settings(mode, name, defended=defended)
         log, count = logging.getLogger("tacit.federation"), _Count()
         log.addHandler(count)
         log.propagate = False
@@ -321,7 +338,10 @@ def main() -> None:
         if asked.part in ("all", "open", "private"):
             if not asked.json:
                 print(HEADING, flush=True)
-            for row in rows_of(bench(asked.seed), asked.part):
+            main_bench = bench(asked.seed)
+            if asked.part != "open" and not asked.json:
+                print(main_bench.lengths(), flush=True)
+            for row in rows_of(main_bench, asked.part):
                 found.append(row)
                 if not asked.json:
                     print(line_of(row), flush=True)

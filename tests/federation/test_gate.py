@@ -70,6 +70,17 @@ def test_mean_of_clipped_updates_is_never_longer_than_the_bound(
 
 
 @pytest.mark.parametrize("noise", NOISES)
+def test_noise_along_a_long_sum_is_allowed_for(noise: str) -> None:
+    # Of one number and many devices that agree, what noise adds to the length is along the sum.
+    one = parameters(1, noise=noise, z=0.2, cohort=30)
+    for _ in range(20):
+        total = np.zeros(1, dtype=np.uint32)
+        for _ in range(30):
+            total += privatise(np.array([9.0], dtype=np.float32), one, STREAM)
+        check_mean(decode(total, one, denominator=30.0), one, devices=30, denominator=30.0)
+
+
+@pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize(("dimension", "z"), [(40, 0.3), (3000, 0.3), (3000, 6.0)])
 def test_bound_is_close_to_what_honest_devices_reach(noise: str, dimension: int, z: float) -> None:
     one = parameters(dimension, noise=noise, z=z)
