@@ -36,6 +36,7 @@ from engine.encoders.encoder import CachedEncoder, load_encoder
 from engine.model.checkpoint import start_checkpoint
 from federation.agent.names import TRAIN_MESSAGE
 from federation.agent.private import PrivateAgent
+from federation.agent.update import update_of
 from federation.data.dataset import Row, read_rows
 from federation.data.splits import Split, split_as_marked, split_rows
 from federation.errors import RoundError
@@ -43,16 +44,19 @@ from federation.population import generate
 from federation.privacy.bound import longest_mean
 from federation.privacy.update import clip, l2_norm
 from federation.rounds import client_app, private_rounds, strategy
-from federation.rounds.config import RunSettings, default
+from federation.rounds.config import SUMMARY, RunSettings, default
 from federation.rounds.gate import refused_rounds
 from federation.rounds.noisy_rounds import first_terms, noise_std
+from federation.rounds.public_inputs import encode_public, public_texts
+from federation.rounds.summary_model import plan_summary
 from federation.simulation.experiment import Experiment, run_experiment
 
 SHARES = (0.01, 0.05, 0.10)
 STRATEGIES = ("fedadam", "fedavg", "fedmedian", "fedtrimmedavg", "krum")
 OPEN_ATTACKS = ("flip", "flip, to the clip", "flip ×10", "targeted")
-PRIVATE_ATTACKS = ("flip", "flip ×10", "flip, hidden", "targeted, hidden", "flip, huge")
+PRIVATE_ATTACKS = ("flip", "flip ×10", "targeted", "flip, hidden", "targeted, hidden", "flip, huge")
 _PUBLIC_PEOPLE, _PUBLIC_ROWS = 10, 300
+_NOISY_ROUNDS = 4  # Of strategies that train, in private mode.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +136,10 @@ def lying(attack: str, liars: int, clip_norm: float) -> Iterator[None]:
 
     def masked(self: Any, terms: Any, held: Any, flat: Any) -> Any:
         sent = update(self, terms, held, flat)
-        if held.index >= liars or attack == "flip":
+        if held.index >= liars or attack in ("flip", "targeted"):
             return sent
         noise = terms.noise_of(held.found.devices)
-        rng = np.random.default_rng(0)
-        change = self._device.train(flat, plan=terms.training, hold_back=False, rng=rng) - flat
-        own = clip(change, terms.clip_norm)
+        own = clip(update_of(self._device, terms, flat, rng=np.random.default_rng(0)), terms.clip_norm)
         vector = own.astype(np.float64) * (_length(attack, terms, noise) / max(l2_norm(own), 1e-12) / noise.step)
         return (sent.astype(np.int64) + np.rint(vector).astype(np.int64) & 0xFFFFFFFF).astype(np.uint32)
 
@@ -203,7 +205,7 @@ class Bench:
         return RunSettings(
             mode=mode,
             strategy=name,
-            rounds=self._rounds if mode == "open" else default("rounds", mode),
+            rounds=self._rounds if mode == "open" else default("rounds", mode) if name == SUMMARY else _NOISY_ROUNDS,
             cohort=len(self.world.split),
             rescorer_steps=0,
             epsilon=self._epsilon,
@@ -213,9 +215,11 @@ class Bench:
 
     def lengths(self) -> str:
         """How long things are in a private round's mean, of which a liar's own share is the clip over the devices."""
-        settings, count = self.settings("private", "fedavg"), len(self.world.split)
+        settings, count = self.settings("private", SUMMARY), len(self.world.split)
         start = start_checkpoint(self.world.experiment(0, "").catalogue, self._encoder)
-        terms = first_terms(settings, start, devices=count, run="")
+        public = encode_public(public_texts(), self._encoder, start)
+        asked = plan_summary(start, public, noise_std=noise_std(first_terms(settings, start, devices=count, run="")))
+        terms = first_terms(settings, start, devices=count, run="", asked=asked)
         noise = terms.noise_of(count)
         usual, hidden = noise_std(terms) * terms.dimension**0.5, _length("hidden", terms, noise) / 0.9 / count
         return (
@@ -280,10 +284,10 @@ def rows_of(bench: Bench, part: str) -> Iterator[dict[str, Any]]:
                 for share in SHARES if name == "fedadam" else SHARES[-1:]:
                     yield bench.row("open", name, attack, share, honest)
     if part in ("all", "private"):
-        honest = bench.run("private", "fedavg", "", 0)
+        honest = bench.run("private", SUMMARY, "", 0)
         for attack in PRIVATE_ATTACKS:
-            for share in SHARES if attack == "flip ×10" else SHARES[-1:] if attack == "flip" else SHARES[:1]:
-                yield bench.row("private", "fedavg", attack, share, honest)
+            for share in SHARES[:1] if attack.endswith(("hidden", "huge")) else SHARES:
+                yield bench.row("private", SUMMARY, attack, share, honest)
 
 
 HEADING = (
@@ -305,7 +309,7 @@ def line_of(row: dict[str, Any]) -> str:
 
 def false_alarms(make: Sequence[Bench], names: Sequence[str]) -> Iterator[str]:
     """How many rounds of honest runs the gate refuses."""
-    for mode, its in (("open", names), ("private", ("fedavg", "fedadam"))):
+    for mode, its in (("open", names), ("private", (SUMMARY, "fedavg", "fedadam"))):
         for name in its:
             found = [bench.run(mode, name, "", 0) for bench in make]
             undone, rounds = sum(one.undone for one in found), sum(one.rounds for one in found)
