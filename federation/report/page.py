@@ -61,6 +61,7 @@ def _run(results: Mapping[str, Any]) -> str:
         [
             parts.banner(results),
             parts.head(results, f"report of {count(len(results['devices']), 'device')} over rounds"),
+            parts.undone(results),
             parts.tiles(results, results),
             "<h2>How well suggestions fit</h2>",
             parts.methods_table(results, results),

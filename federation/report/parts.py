@@ -49,6 +49,12 @@ def banner(results: Results) -> str:
     )
 
 
+def undone(results: Results) -> str:
+    """Say at the top which rounds the server undid; nothing where it undid none."""
+    told = refused_sentence(results["rounds"])
+    return f'<p role="alert"><strong>{escape(told)}</strong></p>' if told else ""
+
+
 def head(results: Results, what: str) -> str:
     """Return the title, the mode and the command that made the results."""
     title = str(results["title"])
@@ -175,8 +181,8 @@ def what_left(results: Results) -> str:
 
 
 def rounds_table(rounds: Sequence[Results]) -> str:
-    """Return the rounds, folded away; that the server undid some stands before them, for all to see."""
-    undone = any("refused" in one for one in rounds)
+    """Return the rounds, folded away; where the server undid some, with why."""
+    some_undone = any("refused" in one for one in rounds)
     rows = [
         [
             str(one["round"]),
@@ -185,14 +191,13 @@ def rounds_table(rounds: Sequence[Results]) -> str:
             str(one["failures"]),
             size(one["sent_bytes"]),
             size(one["received_bytes"]),
-            *([foreign(one.get("refused", ""))] if undone else []),
+            *([foreign(one.get("refused", ""))] if some_undone else []),
         ]
         for one in rounds
     ]
-    headings = ["Round", "Accuracy, global", "Replies", "Failures", "Sent", "Received", *(["Undone"] if undone else [])]
-    told = refused_sentence(rounds)
-    loud = f'<p role="alert"><strong>{escape(told)}</strong></p>' if told else ""
-    return loud + (_folded(f"All {count(len(rows), 'round')}", table(headings, rows, scroll=True)) if rows else "")
+    headings = ["Round", "Accuracy, global", "Replies", "Failures", "Sent", "Received"]
+    headings += ["Undone"] if some_undone else []
+    return _folded(f"All {count(len(rows), 'round')}", table(headings, rows, scroll=True)) if rows else ""
 
 
 def devices_table(devices: Sequence[Results]) -> str:

@@ -30,7 +30,7 @@ from federation.privacy.noise import DISCRETE_GAUSSIAN, NOISES, SKELLAM
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
 from federation.rounds import client_app
-from federation.rounds.config import STRATEGIES, SUMMARY, RunSettings
+from federation.rounds.config import SUMMARY, RunSettings
 from federation.rounds.gate import Canaries, Gate, catalogue_texts, encoding_by, file_texts, make_gate, refused_rounds
 from federation.simulation.experiment import Experiment, run_experiment
 
@@ -278,12 +278,12 @@ def test_catalogue_has_the_margin_of_a_run_and_rows_that_of_a_round(town: Any, t
 TRAIN = {"rounds": 4, "learning_rate": 0.3, "ridge": 0.0}
 
 
-@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {SUMMARY}))
+@pytest.mark.parametrize("strategy", ["fedadam", "fedavg", "fedmedian", "krum"])
 def test_honest_rounds_pass(town: Any, strategy: str) -> None:
-    model = town.run(**TRAIN | {"rounds": 8}, strategy=strategy)
+    model = town.run(**TRAIN, strategy=strategy)
     assert refused_rounds(model.notes) == {}
     assert model.notes["canaries"]
-    free = town.run(**TRAIN | {"rounds": 8}, strategy=strategy, canary="none", out=town.out / "free")
+    free = town.run(**TRAIN, strategy=strategy, canary="none", out=town.out / "free")
     assert free.flat.tobytes() == model.flat.tobytes()
 
 
@@ -337,7 +337,7 @@ def public(tmp_path: Path, rows: Any) -> Path:
     return write_rows(tmp_path / "public.jsonl", [(row.text, row.label) for row in rows(users=8, seed=9)])
 
 
-@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {SUMMARY}))
+@pytest.mark.parametrize("strategy", ["fedyogi", "fedprox", "fedtrimmedavg"])
 def test_round_that_ruins_the_model_is_undone_and_the_run_goes_on(
     town: Any, monkeypatch: pytest.MonkeyPatch, strategy: str, public: Path
 ) -> None:
@@ -379,7 +379,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("ruined", [1, 2])
-@pytest.mark.parametrize("strategy", ["fedadam", "fedyogi", "fedavg"])
+@pytest.mark.parametrize("strategy", ["fedadam", "fedavg"])
 def test_run_resumed_after_an_undone_round_ends_with_the_same_bits(
     town_of: Any, split: Split, monkeypatch: pytest.MonkeyPatch, strategy: str, ruined: int, public: Path
 ) -> None:

@@ -167,6 +167,22 @@ def test_page_shows_mode_command_version_and_what_left() -> None:
     assert "12 replies in all, about 2.0 kB each; 2 failures" in text
 
 
+def test_rounds_that_were_undone_are_told_loudly_and_why_stands_in_their_table() -> None:
+    results = run_results()
+    assert "undone" not in render(results)
+    assert "undone" not in printed(results)
+    results["rounds"][1]["refused"] = "it sets <3> of 90 right"
+    page = render(results)
+    number = results["rounds"][1]["round"]
+    for shown in (page, printed(results)):
+        assert f"Round {number} was undone" in " ".join(shown.split())
+    assert page.index(f"Round {number} was undone") < page.index("<table>")
+    assert "it sets &lt;3&gt; of 90 right" in page
+    results["rounds"][2]["refused"] = 5
+    with pytest.raises(DataError, match="refused"):
+        check_results(results)
+
+
 def test_page_examples_show_suggestions_and_the_memories_that_explain_them() -> None:
     text = Page(render(run_results())).text
     for expected in ("dinner please", "mum's kitchen", "the usual, extra olives", "similarity 0.66", "private label"):
