@@ -1,9 +1,9 @@
 """The commands of `tacit device` about the ledger: ledger, check-ledger."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,10 @@ from federation.cli.device_rounds import delta_option, epsilon_in_words, limits_
 from federation.cli.device_shared import json_option, opened_store, path_argument, plain, plural, print_table, when
 from federation.cli.unlock import Unlocking, unlock_options
 
-_HASH_SHOWN = 12
+if TYPE_CHECKING:
+    from engine.owner.account import Limits
+
+HASH_SHOWN = 12
 
 
 @click.command()
@@ -41,10 +44,10 @@ def ledger(path: Path, export: Path | None, delta: float | None, as_json: bool, 
     text = statement(entries, delta=at)
     if export is not None:
         write_new(export, text.encode())
-    told = json.loads(text)
-    shown = [_as_fields(one, content) for one, (_, _, content) in zip(told["entries"], entries, strict=True)]
+    told = told_entries(text, entries)
+    shown = told["entries"]
     if as_json:
-        print_json({"entries": shown, "delta": at, "chain": told["chain"]})
+        print_json(told)
         return
     if not shown:
         click.echo("The ledger is empty: nothing has left this device, and nothing was forgotten.")
@@ -96,6 +99,13 @@ def check_ledger(file: Path, end: str | None, earlier: Path | None, as_json: boo
         click.echo("That it is a device's own, only its end can tell: compare it with `tacit device ledger PATH`.")
 
 
+def told_entries(text: str, entries: Sequence[tuple[int, str, bytes]]) -> dict[str, Any]:
+    """What a ledger's statement ``text`` says of its ``entries`` (number, kind, content), for a program."""
+    told = json.loads(text)
+    shown = [_as_fields(one, content) for one, (_, _, content) in zip(told["entries"], entries, strict=True)]
+    return {"entries": shown, "delta": told["delta"], "chain": told["chain"]}
+
+
 def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
@@ -136,18 +146,19 @@ def _in_words(kind: str, fields: Mapping[str, Any], delta: float) -> str:
                 to = (
                     f"to {plain(fields['to'])}, round {fields['round']}, mode {fields['mode']}, for {fields['purpose']}"
                 )
-                sent, came = fields["sent"][:_HASH_SHOWN], fields["model"][:_HASH_SHOWN]
+                sent, came = fields["sent"][:HASH_SHOWN], fields["model"][:HASH_SHOWN]
                 again = "the same again: " if fields["again"] else ""
-                return f"{to}\n{again}{fields['size_bytes']:,} bytes {sent}…, to model {came}…\n{_cost(fields, delta)}"
+                what = f"{again}{fields['size_bytes']:,} bytes {sent}…, to model {came}…"
+                return f"{to}\n{what}\n{cost_in_words(fields, delta)}"
             case "consent":
                 return f"{plain(fields['purpose'])}: {'given' if fields['granted'] else 'withdrawn'}"
             case "rounds":
                 return rounds_in_words(fields["mode"])
             case "limits":
-                return _limits(fields)
+                return limits_in_words(limits_of(fields))
             case "publisher":
-                before = f", before {fields['before'][:_HASH_SHOWN]}…" if fields["before"] else ""
-                return f"trusts models signed by {fields['key'][:_HASH_SHOWN]}…{before}"
+                before = f", before {fields['before'][:HASH_SHOWN]}…" if fields["before"] else ""
+                return f"trusts models signed by {fields['key'][:HASH_SHOWN]}…{before}"
             case "receipt":
                 memories = plural(len(fields["ids"]), "memory")
                 return f"{fields['what']}: {memories} forgotten, epoch {fields['epoch']} began"
@@ -158,8 +169,8 @@ def _in_words(kind: str, fields: Mapping[str, Any], delta: float) -> str:
     return plain(", ".join(f"{name} {value}" for name, value in fields.items() if name not in ours))
 
 
-def _cost(fields: Mapping[str, Any], delta: float) -> str:
-    """What something sent cost."""
+def cost_in_words(fields: Mapping[str, Any], delta: float) -> str:
+    """Return what something sent cost."""
     alone, spent, left = (fields[name] for name in ("epsilon", "epsilon_spent", "epsilon_left"))
     costs = "no ε: nothing bounds what it tells" if alone is None else f"ε {epsilon_in_words(alone)}"
     costs += "" if spent is None else f", {epsilon_in_words(spent)} in all by then"
@@ -167,8 +178,9 @@ def _cost(fields: Mapping[str, Any], delta: float) -> str:
     return f"{costs} (δ = {delta:g})" if alone is not None or spent is not None else costs
 
 
-def _limits(fields: Mapping[str, Any]) -> str:
+def limits_of(fields: Mapping[str, Any]) -> "Limits":
+    """Return the limits that an entry about them sets."""
     from engine.owner.account import Limits
 
     names = ("lifetime", "week", "rho", "rho_week")
-    return limits_in_words(Limits(**{name: fields.get(name) for name in names}))
+    return Limits(**{name: fields.get(name) for name in names})

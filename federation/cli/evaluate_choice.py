@@ -81,6 +81,7 @@ def print_choices(results: Mapping[str, Any], console: "Console") -> None:
 
     from federation.report.choice import choice_groups
     from federation.report.results import CHOICE_METHODS
+    from federation.report.words import privacy_sentence
 
     console.print(f"{results['title']}\n{results['mode']}", style="bold", markup=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -106,3 +107,5 @@ def print_choices(results: Mapping[str, Any], console: "Console") -> None:
     console.print(
         f"{users} users measured, {results['devices']} devices, {items} items, {results['seeds']} draws of 99."
     )
+    if privacy_sentence(results):
+        console.print(f"{privacy_sentence(results)}.", markup=False)

@@ -14,7 +14,7 @@ def command(folder: Path, as_json: bool) -> None:
     from federation.report import load_results, print_methods, write_report
     from federation.report.choice import write_choice_report
     from federation.report.memory import write_memory_report
-    from federation.report.results import is_choice, is_memory
+    from federation.report.results import is_choice, is_comparison, is_memory
 
     results = load_results(folder)
     write = write_choice_report if is_choice(results) else write_memory_report if is_memory(results) else write_report
@@ -28,6 +28,10 @@ def command(folder: Path, as_json: bool) -> None:
         from federation.cli.evaluate_memory import print_methods as print_found
 
         print_found(results)
+    elif is_comparison(results):
+        from federation.cli.demo import show as show_modes
+
+        show_modes(results, folder)
     else:
         from rich.console import Console
 

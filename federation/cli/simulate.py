@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.owner.modes import MODES, PRIVATE
-from federation.rounds.config import DEFAULTS, NOISY_DEFAULTS, STRATEGIES, default
+from federation.rounds.config import DEFAULTS, NOISY_DEFAULTS, STRATEGIES, RunSettings, default
 
 if TYPE_CHECKING:
     from federation.simulation.experiment import Experiment
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GENERATED = "generated"
 
 
-def _setting(flag: str, kind: Any, text: str) -> Callable[..., Any]:
+def setting(flag: str, kind: Any, text: str) -> Callable[..., Any]:
     """Return the option of a setting of the same name, with its default from `RunSettings`."""
     name = flag.removeprefix("--").replace("-", "_")
     if name in NOISY_DEFAULTS:
@@ -30,16 +30,16 @@ def run_options(mode: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     """Return what adds the options that decide how rounds run, in ``mode`` where none is given."""
     options = (
         click.option("--mode", type=click.Choice(MODES), default=mode, show_default=True, help="Who sees an update."),
-        _setting("--epsilon", float, "ε to keep within: against the server in private mode, of the model in central."),
-        _setting("--delta", float, "How likely ε may fail to hold."),
+        setting("--epsilon", float, "ε to keep within: against the server in private mode, of the model in central."),
+        setting("--delta", float, "How likely ε may fail to hold."),
         click.option("--cohort", type=click.IntRange(1), help="Devices in a round, on average.  [default: all]"),
-        _setting("--rounds", click.IntRange(1), "Rounds to run."),
-        _setting("--strategy", click.Choice(STRATEGIES), "Flower's strategy."),
-        _setting("--local-steps", click.IntRange(1), "Steps a device takes a round."),
-        _setting("--learning-rate", float, "Of a device's steps."),
-        _setting("--server-learning-rate", float, "Of fedadam and fedyogi."),
-        _setting("--proximal-mu", float, "Of fedprox."),
-        _setting("--byzantine", float, "The share of a cohort that fedtrimmedavg and krum take for lying."),
+        setting("--rounds", click.IntRange(1), "Rounds to run."),
+        setting("--strategy", click.Choice(STRATEGIES), "Flower's strategy."),
+        setting("--local-steps", click.IntRange(1), "Steps a device takes a round."),
+        setting("--learning-rate", float, "Of a device's steps."),
+        setting("--server-learning-rate", float, "Of fedadam and fedyogi."),
+        setting("--proximal-mu", float, "Of fedprox."),
+        setting("--byzantine", float, "The share of a cohort that fedtrimmedavg and krum take for lying."),
         click.option(
             "--canary",
             default=DEFAULTS["canary"],
@@ -47,10 +47,10 @@ def run_options(mode: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             metavar="FILE|catalogue|none",
             help="Public texts on which each new model is tried: rows of FILE too, or none.",
         ),
-        _setting("--gate-margin", float, "A round that makes the model worse there by more than this share is undone."),
-        _setting("--ridge", float, "How strongly the server holds the model to half of its start; 0 is not at all."),
-        _setting("--clip-norm", float, "L2 bound of an update."),
-        _setting("--rescorer-steps", click.IntRange(0, 3), "Newton steps for the personalization, after the rounds."),
+        setting("--gate-margin", float, "A round that makes the model worse there by more than this share is undone."),
+        setting("--ridge", float, "How strongly the server holds the model to half of its start; 0 is not at all."),
+        setting("--clip-norm", float, "L2 bound of an update."),
+        setting("--rescorer-steps", click.IntRange(0, 3), "Newton steps for the personalization, after the rounds."),
         click.option("--encoder", "encoder_name", help="A folder or a hub name.  [default: all-MiniLM-L6-v2]"),
         click.option("--json", "as_json", is_flag=True, help="Print the results for a program."),
     )
@@ -73,7 +73,7 @@ def with_defaults(given: dict[str, Any]) -> dict[str, Any]:
 @click.option("--data", required=True, metavar="FILE|generated", help="Rows in JSONL, or a generated population.")
 @click.option("--devices", type=click.IntRange(2), help="Users to take (those with most rows), or devices to deal to.")
 @click.option("--alpha", type=float, default=0.3, show_default=True, help="Dirichlet α where rows name no user.")
-@_setting("--seed", click.IntRange(0), "Of split, sampling and training.")
+@setting("--seed", click.IntRange(0), "Of split, sampling and training.")
 @click.option("--min-replies", type=click.IntRange(0), default=0, help="Valid replies a round needs.  [default: half]")
 @click.option(
     "--deadline",
@@ -114,6 +114,16 @@ def load_experiment(data: str, *, devices: int | None, alpha: float, seed: int) 
     return Experiment.of(split, title=Path(data).name)
 
 
+def settings_for(experiment: "Experiment", given: dict[str, Any]) -> RunSettings:
+    """Return the settings of a run over the experiment: what is not ``given`` by the mode's own defaults, all devices.
+
+    Raises `ConfigError`.
+    """
+    given = with_defaults(given)
+    cohort = min(given.pop("cohort", None) or len(experiment.split), len(experiment.split))
+    return RunSettings(cohort=cohort, **given)
+
+
 def run_and_report(
     experiment: "Experiment", out: Path, *, encoder_name: str | None, as_json: bool, given: dict[str, Any]
 ) -> dict[str, Any]:
@@ -122,12 +132,9 @@ def run_and_report(
     from federation.cli.console import print_json, progress
     from federation.evaluation.results import run_results
     from federation.report import print_methods, write_report, write_results
-    from federation.rounds.config import RunSettings
     from federation.simulation.experiment import run_experiment
 
-    given = with_defaults(given)
-    given["cohort"] = min(given.pop("cohort", None) or len(experiment.split), len(experiment.split))
-    settings = RunSettings(**given)
+    settings = settings_for(experiment, given)
     encoder = CachedEncoder(load_encoder(encoder_name))
     outcome = run_experiment(experiment, settings, out, encoder, progress)
     results = run_results(experiment, settings, outcome, command=called())

@@ -14,13 +14,14 @@ import numpy as np
 
 from engine.choices.model import FACTORS, ChoiceModel
 from engine.model.catalogue import Catalogue
+from engine.owner.modes import OPEN
 from federation.agent.pool import DevicePool
 from federation.data.choices import ChoiceRow, ChoiceSplit, public_items, split_choices
 from federation.errors import DataError
 from federation.evaluation.choice_metrics import Question, Ranks, Scores, answer, figures, questions
 from federation.evaluation.choice_plain import Scorer, counted, plain_methods, without_had
 from federation.evaluation.methods import baselines_module
-from federation.evaluation.results import header
+from federation.evaluation.results import header, no_privacy
 from federation.rounds.choice_rounds import CHOICE_FILE, all_choice_rounds
 from federation.rounds.config import RunSettings
 from federation.simulation.choice_fleet import ChoiceFleet
@@ -63,8 +64,9 @@ def evaluate_choice(
             given = [answer(one, scorer(one.person, split[one.person].test[one.row].context)) for one in asked]
             methods[name] = figures(asked, given, seed=0)
             tick()
-    return header(title, command) | {
+    return header(title, command, mode=OPEN) | {
         "kind": "choice",
+        "privacy": no_privacy(),
         "methods": methods,
         "users": len({one.person for one in asked}),
         "rows": len(asked),

@@ -103,9 +103,8 @@ def evaluate_memory(
     groups = _groups(conversations)
     weights = leave_one_out(asked, groups, progress)
     rank_by(asked, weights, "hybrid")
-    results = (
-        _results(conversations, asked, groups, weights) | header(title, command) | {"kind": "evaluation of memory"}
-    )
+    results = _results(conversations, asked, groups, weights) | header(title, command, mode=None)
+    results |= {"kind": "evaluation of memory"}
     return results | {"without": _ablated(asked, groups, progress)} if ablate else results
 
 

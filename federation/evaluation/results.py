@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from engine.model.checkpoint import Checkpoint
-from engine.owner.modes import OPEN
 from federation.evaluation.calibration import calibration
 from federation.evaluation.graded import graded
 from federation.evaluation.metrics import UserRanks, device_results, gain_interval, routing_result
@@ -17,6 +16,7 @@ from federation.rounds.noisy_rounds import privacy_of
 from federation.simulation.experiment import Experiment, Outcome
 from federation.simulation.fleet import Measured
 
+NO_ROUNDS = "no rounds: nothing leaves a device"
 _OWN = ("global", "personal")
 
 
@@ -58,12 +58,12 @@ def versus_best(
     return {"name": best, "accuracy": list(gain_interval(pairs, rng=np.random.default_rng(seed)))}
 
 
-def header(title: str, command: str, *, generated: bool = False, mode: str = OPEN) -> dict[str, Any]:
-    """Return what every results file begins with."""
+def header(title: str, command: str, *, generated: bool = False, mode: str | None) -> dict[str, Any]:
+    """Return what every results file begins with; ``mode`` is that of the rounds, or None where there are none."""
     return {
         "title": title,
         "generated": generated,
-        "mode": MODE_NOTICES[mode],
+        "mode": NO_ROUNDS if mode is None else MODE_NOTICES[mode],
         "command": command,
         "version": _version("tacit"),
         "versions": {name: _version(name) for name in ("flwr", "torch", "sentence-transformers", "numpy")},
@@ -83,12 +83,17 @@ def traffic(outcomes: Sequence[Outcome]) -> dict[str, float]:
     }
 
 
+def no_privacy() -> dict[str, Any]:
+    """Return both ε of rounds in open mode: nothing bounds them."""
+    told = "ε = ∞ against the server and of the released model: no noise is added"
+    return {"eps_server": None, "eps_released": None, "delta": None, "text": told}
+
+
 def privacy(model: Checkpoint) -> dict[str, Any]:
     """Return both ε that a run kept within, ``None`` for none, and in words what they rest on."""
     given = privacy_of(model)
     if given is None:
-        told = "ε = ∞ against the server and of the released model: no noise is added"
-        return {"eps_server": None, "eps_released": None, "delta": None, "text": told}
+        return no_privacy()
     return given.to_json() | {"text": given.text}
 
 

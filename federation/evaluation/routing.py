@@ -4,10 +4,9 @@ Rows with users give one block; rows without give one for each Dirichlet α. Eac
 devices with encrypted stores, federated rounds through the apps, personalization on each device.
 """
 
-import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ from federation.errors import ConfigError
 from federation.evaluation.methods import baselines_module, with_baselines
 from federation.evaluation.results import figures, header, privacy, traffic, versus_best
 from federation.rounds.config import RunSettings
-from federation.simulation.experiment import Experiment, Outcome, Progress, no_progress, run_experiment, warm
+from federation.simulation.experiment import Experiment, Outcome, Progress, no_progress, run_experiment, titled, warm
 from federation.simulation.fleet import Measured
 from federation.simulation.out_of_scope import HeldOut, ScopeRead, hold_out, scope_result
 
 ALPHAS = (0.05, 0.3, 1.0, 5.0)
-_AT_THE_TOP = ("methods", "gain", "users", "rows", "versus_best_baseline", "unseen", "out_of_scope")
+_AT_THE_TOP = ("methods", "gain", "users", "rows", "privacy", "versus_best_baseline", "unseen", "out_of_scope")
 
 
 def evaluate_routing(
@@ -104,7 +103,7 @@ class _Plan:
         late = frozenset() if self.unseen is None else late_users(split, share=self.unseen, seed=seed)
         experiment = Experiment.of(split, title=title, late=late, outside=None if held is None else held.outside)
         settings = RunSettings(cohort=len(experiment.split), seed=seed, **self.settings)
-        shown = _titled(self.progress, name)
+        shown = titled(self.progress, name)
         with tempfile.TemporaryDirectory(prefix="tacit-") as folder:
             outcome = run_experiment(experiment, settings, Path(folder) / "run", self.encoder, shown)
         if not self.baselines:
@@ -147,12 +146,3 @@ def _figures(measured: Sequence[Measured], baselines: Sequence[str], scopes: Seq
     if baselines:
         found["versus_best_baseline"] = versus_best(measured, found["methods"], baselines, seed=0)
     return found
-
-
-def _titled(progress: Progress, name: str) -> Progress:
-    @contextlib.contextmanager
-    def shown(title: str, total: int) -> Iterator[Any]:
-        with progress(f"{name}: {title}", total) as tick:
-            yield tick
-
-    return shown

@@ -9,6 +9,7 @@ from federation.report import parts
 from federation.report.page import FILE_NAME, framed
 from federation.report.pictures import Picture, picture
 from federation.report.results import CHOICE_METHODS, check_results, write_file
+from federation.report.words import privacy_sentence
 
 WHOLE = "all"
 CHOICE_GROUPS = {WHOLE: "all", "not_in_this_context": "not had in this context", "new_items": "new to the user"}
@@ -40,6 +41,7 @@ def render_choices(results: Mapping[str, Any]) -> str:
         f'<p class="soft">{results["users"]:,} users measured, {results["devices"]:,} devices, {results["items"]:,} '
         f"items; hit rate and NDCG among 99 items that the user never had, drawn {results['seeds']} times.</p>",
         parts.what_left(results),
+        f'<p class="soft">{escape(privacy_sentence(results))}</p>' if privacy_sentence(results) else "",
         parts.made_with(results),
     ]
     return framed(results["title"], "\n".join(body))

@@ -11,12 +11,13 @@ from typing import Any
 from federation.report import parts
 from federation.report.pictures import (
     accuracy_by_method,
+    accuracy_by_mode,
     accuracy_by_round,
     bytes_per_round,
     gain_by_alpha,
     gain_per_device,
 )
-from federation.report.results import blocks, check_results, is_evaluation, write_file
+from federation.report.results import blocks, check_results, is_comparison, is_evaluation, write_file
 from federation.report.style import CSS
 from federation.report.words import GENERATED, count, plain
 
@@ -36,7 +37,7 @@ def write_report(results: Mapping[str, Any], folder: Path) -> Path:
 def render(results: Mapping[str, Any]) -> str:
     """Return the page of a run or of an evaluation; raise `DataError` if the results are malformed."""
     check_results(results)
-    body = _evaluation(results) if is_evaluation(results) else _run(results)
+    body = (_evaluation if is_evaluation(results) else _comparison if is_comparison(results) else _run)(results)
     title = plain(results["title"])
     if results["generated"] and GENERATED not in title:
         title = f"{title} ({GENERATED})"
@@ -56,7 +57,6 @@ def framed(title: str, body: str) -> str:
 
 
 def _run(results: Mapping[str, Any]) -> str:
-    generated = results["generated"]
     return "\n".join(
         [
             parts.banner(results),
@@ -64,17 +64,50 @@ def _run(results: Mapping[str, Any]) -> str:
             parts.undone(results),
             parts.tiles(results, results),
             "<h2>How well suggestions fit</h2>",
-            parts.methods_table(results, results),
-            parts.figure(accuracy_by_round(results)),
-            parts.figure(gain_per_device(results["devices"], generated=generated)),
-            parts.devices_table(results["devices"]),
+            *_figures_of(results),
             parts.what_left(results),
-            parts.figure(bytes_per_round(results)),
-            parts.rounds_table(results["rounds"]),
+            *_traffic_of(results),
             parts.examples(results),
             parts.made_with(results),
         ]
     )
+
+
+def _comparison(results: Mapping[str, Any]) -> str:
+    runs = list(blocks(results))
+    devices = max(len(run["devices"]) for _, run in runs)
+    sections, left = [], []
+    for name, run in runs:
+        title = name.capitalize()
+        sections += [f"<h2>{escape(title)}</h2>", *_figures_of(run, name=name)]
+        left += [parts.what_left(run, heading=f"What left the devices, {name}"), *_traffic_of(run, name=name)]
+    return "\n".join(
+        [
+            parts.banner(results),
+            parts.head(results, f"report of {count(devices, 'device')} over rounds"),
+            parts.cost(results),
+            parts.figure(accuracy_by_mode(results["runs"], generated=results["generated"])),
+            *sections,
+            *left,
+            parts.ledger(results),
+            parts.examples(runs[0][1]),
+            parts.made_with({**results, "config": {name: run["config"] for name, run in runs}}),
+        ]
+    )
+
+
+def _figures_of(run: Mapping[str, Any], *, name: str = "") -> list[str]:
+    """How well suggestions of a run fit: table, pictures, devices."""
+    return [
+        parts.methods_table(run, run),
+        parts.figure(accuracy_by_round(run, name=name)),
+        parts.figure(gain_per_device(run["devices"], generated=run["generated"], name=name)),
+        parts.devices_table(run["devices"]),
+    ]
+
+
+def _traffic_of(run: Mapping[str, Any], *, name: str = "") -> list[str]:
+    return [parts.figure(bytes_per_round(run, name=name)), parts.rounds_table(run["rounds"])]
 
 
 def _evaluation(results: Mapping[str, Any]) -> str:

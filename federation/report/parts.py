@@ -13,21 +13,25 @@ from federation.report.words import (
     GRADED,
     HURT,
     METHODS,
-    WHAT_LEFT,
+    accounted,
     bytes_of,
+    cost_sentence,
     count,
+    epsilon,
     finer,
     finer_columns,
     gain_sentence,
     method_rows,
     plain,
     points,
+    privacy_sentence,
     refused_sentence,
     scope_rows,
     scope_sentence,
     share,
     size,
     versus_sentence,
+    what_left_sentence,
 )
 
 Results = Mapping[str, Any]
@@ -78,6 +82,11 @@ def tiles(block: Results, results: Results) -> str:
         (points(mean), f"points gained; 95% interval {points(low)} to {points(high)}"),
         (share(personal["hurt_significant"]), "of devices significantly hurt"),
     ]
+    if "privacy" in block:
+        its = block["privacy"]
+        at = "" if its["delta"] is None else f", δ = {its['delta']:g}"
+        figures = f"ε {epsilon(its['eps_server'])} · {epsilon(its['eps_released'])}"
+        entries.append((figures, f"against the server · of the released model{at}"))
     sent = bytes_of(block, results).get("sent_per_device")
     if sent is not None:
         entries.append((size(sent), "sent by each device, all rounds together"))
@@ -86,9 +95,18 @@ def tiles(block: Results, results: Results) -> str:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "", best: int = -1, scroll: bool = False
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    caption: str = "",
+    best: int = -1,
+    scroll: bool = False,
+    long: bool = False,
 ) -> str:
-    """Return a table; cells are HTML already, the first of each row is its heading, row ``best`` is set in bold."""
+    """Return a table; cells are HTML already, the first of each row is its heading, row ``best`` is set in bold.
+
+    With ``scroll`` it is no higher than a part of the page, with ``long`` its cells are sentences.
+    """
     columns = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     lines = []
     for number, (first, *cells) in enumerate(rows):
@@ -97,7 +115,7 @@ def table(
             f'<tr{mark}><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
         )
     about = f"<caption>{escape(caption)}</caption>" if caption else ""
-    where = "wide scroll" if scroll else "wide"
+    where = "wide" + " scroll" * scroll + " long" * long
     # The tab stop lets a keyboard scroll what is too wide or too long.
     return (
         f'<div class="{where}" tabindex="0"><table>{about}<thead><tr>{columns}</tr></thead>'
@@ -128,11 +146,15 @@ def methods_table(block: Results, results: Results, *, caption: str = "") -> str
     headings = ["Method", "Accuracy, 95% interval", "MRR", *hurt, "Worst tenth", *finest, "Sent per device"]
     against = versus_sentence(block)
     against = f"{against}. " if against else ""
-    return table(headings, rows, caption=caption, best=names.index("personal")) + (
+    both = privacy_sentence(block)
+    above = f"<p><strong>{escape(both)}</strong></p>" if both else ""
+    details = f" Accounted: {escape(accounted(block))}." if accounted(block) else ""
+    return (above + table(headings, rows, caption=caption, best=names.index("personal"))) + (
         f'<p class="soft">Gain of the personalized over the global model: <strong>{gain_sentence(block)}</strong>, '
         f"over {count(block['users'], 'user')} and {count(block['rows'], 'test row')}, by bootstrap over users. "
         f"{escape(against)}"
-        f"{HURT}{f' {CALIBRATION}' if 'ECE' in finest else ''}{f' {GRADED}' if 'Any' in finest else ''}</p>"
+        f"{HURT}{f' {CALIBRATION}' if 'ECE' in finest else ''}{f' {GRADED}' if 'Any' in finest else ''}"
+        f"{details}</p>"
     )
 
 
@@ -163,7 +185,30 @@ def figure(picture: Picture | None) -> str:
     )
 
 
-def what_left(results: Results) -> str:
+def cost(results: Results) -> str:
+    """Say what privacy costs the people of a comparison of modes; nothing for one mode."""
+    sentence = cost_sentence(results)
+    return f"<p><strong>{escape(sentence)}</strong></p>" if sentence else ""
+
+
+def ledger(results: Results) -> str:
+    """Return one device's ledger; nothing where the results have none."""
+    if "ledger" not in results:
+        return ""
+    its = results["ledger"]
+    rows = [
+        [str(one["number"]), foreign(one["kind"]), "<br>".join(map(foreign, str(one["words"]).split("\n")))]
+        for one in its["entries"]
+    ]
+    return (
+        f"<h2>The ledger of {foreign(its['device'])}, in private mode</h2><p>Each device notes what leaves it before "
+        f"it leaves, sealed, for its owner to read. Each ε stands at δ = {its['delta']:g}.</p>"
+        f'{table(["Entry", "Kind", "What"], rows, long=True)}<p class="soft">The chain ends in '
+        f"<code>{foreign(its['chain'])}</code>.</p>"
+    )
+
+
+def what_left(results: Results, *, heading: str = "What left the devices") -> str:
     """Say what the devices sent, in which mode, and how much of it."""
     sent, received = (
         results.get("bytes", {}).get("sent_per_device"),
@@ -177,7 +222,9 @@ def what_left(results: Results) -> str:
         each = f", about {size(total / replies)} each" if replies else ""
         noun = "reply" if replies == 1 else "replies"
         amounts += f"<p>{replies:,} {noun} in all{each}; {count(failures, 'failure')}.</p>"
-    return f"<h2>What left the devices</h2><p>{WHAT_LEFT}</p><p>Mode: {foreign(results['mode'])}.</p>{amounts}"
+    sentence = what_left_sentence(results)
+    said = f"<p>{escape(sentence)}</p>" if sentence else ""
+    return f"<h2>{escape(heading)}</h2>{said}<p>Mode: {foreign(results['mode'])}.</p>{amounts}"
 
 
 def rounds_table(rounds: Sequence[Results]) -> str:

@@ -47,7 +47,7 @@ class Picture:
     dark: bytes
 
 
-def accuracy_by_round(results: Mapping[str, Any]) -> Picture | None:
+def accuracy_by_round(results: Mapping[str, Any], *, name: str = "") -> Picture | None:
     """Draw the global model's accuracy after each round, the other methods as level lines; None without rounds."""
     rounds = results["rounds"]
     if not rounds:
@@ -84,7 +84,8 @@ def accuracy_by_round(results: Mapping[str, Any]) -> Picture | None:
         f"The global model goes from {values[0]:.1f}% at round {numbers[0]} to {values[-1]:.1f}% at round {numbers[-1]}"
     )
     text += "".join(f"; {METHODS[name].lower()} {level:.1f}%" for name, level in levels.items()) + "."
-    return _picture("Accuracy by round", text, draw, generated=results["generated"], right=0.77)
+    title = f"Accuracy by round, {name}" if name else "Accuracy by round"
+    return _picture(title, text, draw, generated=results["generated"], right=0.77)
 
 
 def gain_per_device(devices: Sequence[Mapping[str, Any]], *, generated: bool, name: str = "") -> Picture | None:
@@ -122,7 +123,7 @@ def gain_per_device(devices: Sequence[Mapping[str, Any]], *, generated: bool, na
     return _picture(title, text, draw, generated=generated)
 
 
-def bytes_per_round(results: Mapping[str, Any]) -> Picture | None:
+def bytes_per_round(results: Mapping[str, Any], *, name: str = "") -> Picture | None:
     """Draw what all devices together sent and received in each round; None without rounds."""
     rounds = results["rounds"]
     if not rounds:
@@ -160,7 +161,8 @@ def bytes_per_round(results: Mapping[str, Any]) -> Picture | None:
         f"All rounds together: {size(sum(sent))} sent by devices (solid), {size(sum(received))} received (hatched); "
         f"at most {size(max(sent))} sent in one round."
     )
-    return _picture("Bytes per round", text, draw, generated=results["generated"])
+    title = f"Bytes per round, {name}" if name else "Bytes per round"
+    return _picture(title, text, draw, generated=results["generated"])
 
 
 def gain_by_alpha(blocks: Sequence[tuple[str, Mapping[str, Any]]], *, generated: bool) -> Picture | None:
@@ -217,6 +219,37 @@ def accuracy_by_method(block: Mapping[str, Any], *, generated: bool, name: str =
     text += "; ".join(f"{METHODS[method]} {share(figures['accuracy'])}" for method, figures in reversed(found)) + "."
     title = f"Accuracy by method, {name}" if name else "Accuracy by method"
     return _picture(title, text, draw, generated=generated, left=0.27)
+
+
+def accuracy_by_mode(runs: Mapping[str, Mapping[str, Any]], *, generated: bool) -> Picture | None:
+    """Draw what each mode's shared and personalized models reach, with intervals; None for one mode alone."""
+    if len(runs) < 2:
+        return None
+    names = [name for name in ("local", "global", "personal") if all(name in run["methods"] for run in runs.values())]
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        looks = ((theme.blue, "-", "o"), (theme.orange, (0, (3, 1)), "s"), (theme.green, (0, (1, 1)), "^"))
+        for number, ((mode, run), (colour, dash, mark)) in enumerate(zip(runs.items(), looks, strict=False)):
+            for place, name in enumerate(names):
+                figures, height = run["methods"][name], place + 0.16 * (len(runs) - 1 - 2 * number)
+                low, high = (100 * value for value in figures["interval"])
+                axes.plot([low, high], [height, height], color=colour, linestyle=dash, linewidth=2.2)
+                label = mode if place == 0 else None
+                axes.plot([100 * figures["accuracy"]], [height], color=colour, marker=mark, linestyle="", label=label)
+        axes.set_yticks(range(len(names)), [METHODS[name] for name in names])
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.grid(axis="x", color=theme.faint, linewidth=0.7)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("accuracy on test rows, %, with its 95% interval over users", color=theme.ink)
+        legend = axes.legend(loc="lower right", frameon=False, fontsize=_SMALL)
+        for entry in legend.get_texts():
+            entry.set_color(theme.ink)
+
+    said = []
+    for mode, run in runs.items():
+        reached = (f"{METHODS[name].lower()} {share(run['methods'][name]['accuracy'])}" for name in names)
+        said.append(f"{mode} mode: {', '.join(reached)}")
+    return _picture("Accuracy by mode", "; ".join(said) + ".", draw, generated=generated, left=0.2)
 
 
 _SIZE_INCHES = (5.6, 3.3)

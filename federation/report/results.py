@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.owner.modes import MODES, OPEN, PRIVATE
 from federation.errors import DataError, FederationError
 from federation.report.words import METHODS, SCOPE_METHODS
 
@@ -75,11 +76,12 @@ def check_results(results: object, *, name: str = FILE_NAME) -> None:
             _MEMORY(results, "")
         elif is_evaluation(results):
             _EVALUATION(results, "")
+        elif is_comparison(results):
+            _COMPARISON(results, "")
+            if "cost" in results and not {OPEN, PRIVATE} <= set(results["runs"]):
+                raise _Malformed("expected a private and an open run in 'runs', since 'cost' is between them")
         else:
-            _RUN(results, "")
-            # The words of real people have no place in a report that may be passed on.
-            if results.get("examples") and not results["generated"]:
-                raise _Malformed("expected no 'examples' unless 'generated' is true, since they quote what people said")
+            _whole_run(results, "")
     except _Malformed as error:
         raise DataError(f"{name}: {error}.") from None
 
@@ -99,8 +101,16 @@ def is_evaluation(results: Mapping[str, Any]) -> bool:
     return results.get("kind") == "evaluation"
 
 
+def is_comparison(results: Mapping[str, Any]) -> bool:
+    """Tell runs over the same people in several modes, as `tacit demo` makes them."""
+    return results.get("kind") == "modes"
+
+
 def blocks(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each block of an evaluation with its name, or the run as one block without a name."""
+    """Yield each block of an evaluation or run of a comparison with its name, or a run alone without a name."""
+    if is_comparison(results):
+        yield from ((f"{mode} mode", run) for mode, run in results["runs"].items())
+        return
     if not is_evaluation(results):
         yield "", results
         return
@@ -252,9 +262,13 @@ _SUGGESTION = {
     "because": _many(_fields({"text": _text, "similarity": _number()})),
 }
 _EXAMPLE = {"text": _text, "truth": _text, "global": _text, "suggestions": _many(_fields(_SUGGESTION))}
+_EPSILON = _maybe(_number(0, what="a number from 0 or null"))
+_PRIVACY = {
+    "privacy": _fields({"eps_server": _EPSILON, "eps_released": _EPSILON, "delta": _maybe(_SHARE), "text": _text})
+}
 _COMMON = _fields(
     {"title": _text, "generated": _flag, "mode": _text, "command": _text, "version": _text},
-    {"config": _object, "versions": _object},
+    {"config": _object, "versions": _object} | _PRIVACY,
 )
 _RUN = _fields(
     {"config": _object, "rounds": _many(_fields(_ROUND, _ROUND_EXTRA)), "bytes": _BYTES} | _BLOCK,
@@ -279,8 +293,40 @@ _SCOPE = {
 }
 _UNSEEN = {"unseen": _fields(_BLOCK, _VERSUS | _SCOPE)}
 _EVALUATION = _fields(
-    {"blocks": _many(_fields({"alpha": _ALPHA} | _BLOCK, {"bytes": _BYTES} | _VERSUS | _SCOPE | _UNSEEN), least=1)},
+    {
+        "blocks": _many(
+            _fields({"alpha": _ALPHA} | _BLOCK, {"bytes": _BYTES} | _PRIVACY | _VERSUS | _SCOPE | _UNSEEN), least=1
+        )
+    },
     {"bytes": _BYTES},
+)
+
+
+def _whole_run(value: object, where: str) -> None:
+    _COMMON(value, where)
+    _RUN(value, where)
+    assert isinstance(value, Mapping)
+    # The words of real people have no place in a report that may be passed on.
+    if value.get("examples") and not value["generated"]:
+        raise _Malformed("expected no 'examples' unless 'generated' is true, since they quote what people said")
+
+
+def _runs(value: object, where: str) -> None:
+    _object(value, where)
+    assert isinstance(value, Mapping)
+    if not value or not set(value) <= set(MODES):
+        raise _Malformed(f"expected one run or more in {where!r}, each by its mode ({', '.join(MODES)})")
+    for mode, run in value.items():
+        _whole_run(run, _place(where, mode))
+
+
+_LEDGER_ENTRY = _fields({"number": _whole, "kind": _text, "words": _text}, {"time": _number()})
+_COMPARISON = _fields(
+    {"runs": _runs},
+    {
+        "cost": _fields({"personal": _many(_GAIN, size=3), "global": _many(_GAIN, size=3)}),
+        "ledger": _fields({"device": _text, "chain": _text, "delta": _SHARE, "entries": _many(_LEDGER_ENTRY)}),
+    },
 )
 CHOICE_METRICS = ("accuracy", "accuracy_at_5", "mrr", "hit_rate_at_10", "ndcg_at_10")
 _CHOICE_FIGURES = dict.fromkeys(CHOICE_METRICS, _SHARE) | {

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from federation.report.results import blocks, check_results, is_evaluation
+from federation.report.results import blocks, check_results, is_comparison, is_evaluation
 from federation.report.words import (
     GENERATED,
     METHODS,
+    accounted,
     bytes_of,
+    cost_sentence,
     count,
     finer,
     finer_columns,
     method_rows,
     plain,
     points,
+    privacy_rows,
     refused_sentence,
     scope_rows,
     scope_sentence,
@@ -26,13 +29,17 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_ASCII = str.maketrans({"–": "-", "−": "-", "α": "alpha", "·": "-", "…": "..."})
+_ASCII = str.maketrans(
+    {"–": "-", "−": "-", "α": "alpha", "δ": "delta", "ε": "epsilon", "∞": "infinite", "·": "-", "…": "..."}
+    | {"“": '"', "”": '"'}
+)
 
 
 def print_methods(results: Mapping[str, Any], console: "Console") -> None:
-    """Print accuracy with interval, MRR, share significantly hurt and bytes sent of each method.
+    """Print accuracy with interval, MRR, share significantly hurt and bytes sent of each method, and both ε above them.
 
-    An evaluation gets one section per α, and further tables: calibration, accepted answers, requests out of scope.
+    An evaluation gets one section per α, and further tables: calibration, accepted answers, requests out of scope. A
+    comparison of modes gets one section per mode, and a sentence on what privacy costs.
     Raises `DataError` if the results are malformed.
     """
     check_results(results)
@@ -41,11 +48,13 @@ def print_methods(results: Mapping[str, Any], console: "Console") -> None:
         console.print(fit(line, "bold"))
     table = _table(fit, "Method", "Accuracy\n(95% interval)", "MRR", "Devices\nhurt *", "Sent per\ndevice")
     for name, block in blocks(results):
-        if is_evaluation(results):
+        if name:
             table.add_section()
             table.add_row(
                 fit(f"{name}, {count(block['users'], 'user')}", "bold"), fit(count(block["rows"], "test row"))
             )
+        for what, figure in privacy_rows(block):
+            table.add_row(fit(what), fit(figure))
         for method, figures, sent in method_rows(block, bytes_of(block, results).get("sent_per_device")):
             low, high = figures["interval"]
             table.add_row(
@@ -58,11 +67,18 @@ def print_methods(results: Mapping[str, Any], console: "Console") -> None:
         for what, (mean, low, high) in _differences(block):
             table.add_row(fit(what), fit(f"{points(mean)} ({points(low)}…{points(high)})"))
     console.print(table)
-    if not is_evaluation(results):
+    if not is_evaluation(results) and not is_comparison(results):
         console.print(fit(_counts(results) + "."))
-        if refused_sentence(results["rounds"]):
-            console.print(fit(refused_sentence(results["rounds"]), "bold red"))
+    for name, block in blocks(results):
+        if refused_sentence(block.get("rounds", [])):
+            where = f"{name}: " if name else ""
+            console.print(fit(f"{where}{refused_sentence(block['rounds'])}", "bold red"))
     console.print(fit("* share of devices whose paired z against the global model lies below −1.64"))
+    for text in dict.fromkeys(accounted(block) for _, block in blocks(results)):
+        if text:
+            console.print(fit(f"Accounted: {text}."))
+    if cost_sentence(results):
+        console.print(fit(f"\n{cost_sentence(results)}", "bold"))
     if is_evaluation(results):
         for name, block in blocks(results):
             _print_finer(name, block, console)
@@ -129,7 +145,8 @@ def _heading(results: Mapping[str, Any]) -> list[str]:
     title = plain(results["title"])
     if results["generated"] and GENERATED not in title:
         title = f"{title} · {GENERATED}"
-    return [title, plain(results["mode"])]
+    runs = results["runs"].values() if is_comparison(results) else [results]
+    return [title, *(plain(run["mode"]) for run in runs)]
 
 
 def _counts(block: Mapping[str, Any]) -> str:

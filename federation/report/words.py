@@ -4,8 +4,11 @@
 ('51.4%', '+5.6', '1.2 MB', 'a\ufffd[31mb')
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from engine.owner.modes import CENTRAL, MODES, OPEN, PRIVATE
 
 GENERATED = "generated population"
 METHODS = {
@@ -36,11 +39,32 @@ GRADED = (
 _JOINERS = "\u200c\u200d"  # Persian words and many emoji need them.
 _USES_ROUNDS = ("global", "cautious", "personal")
 _STAYS = ("most_frequent", "local")
-WHAT_LEFT = (
-    "Each reply to the server held one float32 array of fixed length (the flattened global model plus the device's "
-    "clipped change; in the last rounds the clipped statistics by which devices learn how to personalize) and the "
-    "constant weight 1, and nothing else: no text, no label of the user's own, no accuracy."
+WHAT_LEFT = {
+    OPEN: (
+        "Each reply to the server held one float32 array of fixed length (the flattened global model plus the device's "
+        "clipped change; in the last rounds the clipped statistics by which devices learn how to personalize) and the "
+        "constant weight 1, and nothing else: no text, no label of the user's own, no accuracy. The server sees each "
+        "of these arrays, and nothing bounds what it can learn from them."
+    ),
+    CENTRAL: (
+        "Each reply to the server held one float32 array of fixed length (what the device contributes, clipped, added "
+        "to what the server had sent) and the constant weight 1, and nothing else: no text, no label of the user's "
+        "own, no accuracy. The server sees each of these arrays and is trusted to add noise to what it releases."
+    ),
+    PRIVATE: (
+        "A device in a round sends the six messages of a secure sum, each of fixed size: keys with a promise, what "
+        "keeps the promise, shares of its masks' secrets that only other devices can open, one masked array, a "
+        "signature on who is still there, and shares by which the sum is unmasked. Only the masked array depends on "
+        "what the device remembers: what it contributes, clipped, with its part of the noise, under masks that vanish "
+        "in the sum over many devices alone. No text, no label of the user's own, no accuracy, no number of memories."
+    ),
+}
+WHAT_CHOICES_LEFT = (
+    "Each reply to the server held one float32 array of fixed length (clipped sums over the device's choices of listed "
+    "items) and the constant weight 1, and nothing else: no text, no item that is not listed, no accuracy. The server "
+    "sees each of these arrays, and nothing bounds what it can learn from them."
 )
+MORE_DEVICES = "docs/results.md, “Accuracy against epsilon”"
 HURT = (
     "Hurt: the share of devices less accurate than by the global model; significantly, where the paired z lies below "
     "−1.64. Worst tenth: the mean accuracy over the tenth of devices that fare worst."
@@ -103,6 +127,67 @@ def bytes_of(block: Mapping[str, Any], results: Mapping[str, Any]) -> Mapping[st
     """Return the bytes that a block states, else those of the whole results, else nothing."""
     found: Mapping[str, Any] = block.get("bytes") or results.get("bytes") or {}
     return found
+
+
+def mode_of(results: Mapping[str, Any]) -> str:
+    """Return the mode whose notice the results carry; nothing where it is no notice of a mode."""
+    mode = str(results["mode"]).partition(":")[0]
+    return mode if mode in MODES else ""
+
+
+def what_left_sentence(results: Mapping[str, Any]) -> str:
+    """Say what the devices of these results sent; nothing where the mode is unknown."""
+    mode = mode_of(results)
+    return WHAT_CHOICES_LEFT if mode == OPEN and results.get("kind") == "choice" else WHAT_LEFT.get(mode, "")
+
+
+def epsilon(value: float | None) -> str:
+    """Write an ε to two places, rounded up so that it holds; nothing bounds it where there is none.
+
+    >>> epsilon(3.99856), epsilon(None)
+    ('4.00', '∞')
+    """
+    return "∞" if value is None else f"{math.ceil(value * 100) / 100:.2f}"
+
+
+def privacy_rows(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return both ε of a block, each with what it is against; nothing for results from before they were stated."""
+    if "privacy" not in block:
+        return []
+    its = block["privacy"]
+    named = (("ε against the server", its["eps_server"]), ("ε of the released model", its["eps_released"]))
+    at = "" if its["delta"] is None else f" (δ = {its['delta']:g})"
+    return [(what, epsilon(value) + ("" if value is None else at)) for what, value in named]
+
+
+def privacy_sentence(block: Mapping[str, Any]) -> str:
+    """Say both ε of a block in one sentence; nothing for results from before they were stated."""
+    return ", ".join(f"{what} {figure}" for what, figure in privacy_rows(block))
+
+
+def accounted(block: Mapping[str, Any]) -> str:
+    """Say what the ε of a block rest on, on one line; nothing where there is no noise."""
+    its = block.get("privacy")
+    return "" if its is None or its["eps_released"] is None else plain(its["text"])
+
+
+def cost_sentence(results: Mapping[str, Any]) -> str:
+    """Say what privacy cost the people of a comparison of modes, and where more people stand; nothing for one mode."""
+    if "cost" not in results:
+        return ""
+    private, beside = results["runs"][PRIVATE], results["runs"][OPEN]
+    lost = {name: f"{points(cost[0])} points" if cost[0] > 0 else "nothing" for name, cost in results["cost"].items()}
+    both = {
+        name: f"{share(private['methods'][name]['accuracy'])} instead of {share(beside['methods'][name]['accuracy'])}"
+        for name in lost
+    }
+    _, low, high = results["cost"]["personal"]
+    return (
+        f"In accuracy, privacy costs these {count(len(private['devices']), 'device')} {lost['personal'].lstrip('+')} "
+        f"personalized ({both['personal']}; 95% interval {points(low)} to {points(high)}) and "
+        f"{lost['global'].lstrip('+')} in the shared model ({both['global']}). The noise that hides one device is the "
+        f"same for few and for many, so more devices lose less: {MORE_DEVICES}."
+    )
 
 
 def versus_sentence(block: Mapping[str, Any]) -> str:

@@ -53,6 +53,17 @@ def no_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     yield lambda: None
 
 
+def titled(progress: Progress, name: str) -> Progress:
+    """Return ``progress`` with a name before the title of each step."""
+
+    @contextlib.contextmanager
+    def shown(title: str, total: int) -> Iterator[Callable[[], None]]:
+        with progress(f"{name}: {title}", total) as tick:
+            yield tick
+
+    return shown
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """Rows split over devices, the labels all of them know, what to call it, and who joins after the rounds.

@@ -27,7 +27,7 @@ from federation.agent.pool import DevicePool
 from federation.data.dataset import Row
 from federation.errors import DataError
 from federation.secagg import Roster, SigningKey, sign_roster
-from store import DeviceKey, FileSecret, StoreError
+from store import DeviceKey, EncryptedStore, FileSecret, StoreError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +183,13 @@ class Fleet:
             if self.mode != OPEN:  # Noisy rounds count the devices that a publisher vouches for.
                 device.trust_publisher(self._publisher().public)
             device.remember_many([Memory(text=row.text, label=row.label, time=row.time) for row in member.train])
+
+
+def open_store(folder: Path, name: str) -> EncryptedStore:
+    """Open the sealed store of a fleet's device, for its ledger: no model and no encoder is loaded."""
+    keys = folder / "keys"
+    key = DeviceKey.from_file(keys / f"{name}.key")
+    return EncryptedStore.open(folder / "devices" / name, key, secret=FileSecret(keys / f"{name}.secret"))
 
 
 def measure_device(device: Device, member: Member) -> Measured:
