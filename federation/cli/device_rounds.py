@@ -100,8 +100,8 @@ def limits_in_words(limits: "Limits") -> str:
 
 
 def epsilon_in_words(epsilon: float) -> str:
-    """Return an ε to three digits."""
-    return f"{epsilon:.3g}"
+    """Return an ε to three digits, or that there is next to none."""
+    return "under 0.001" if 0 < epsilon < 0.001 else f"{epsilon:.3g}"
 
 
 @click.command()

@@ -31,7 +31,8 @@ th { font-weight: 600; }
 thead th { vertical-align: bottom; color: var(--soft); font-size: .85rem; }
 tbody th { font-weight: 400; }
 td { white-space: nowrap; }
-.long td { white-space: normal; text-align: left; overflow-wrap: anywhere; }
+.long th, .long td { text-align: left; }
+.long td:last-child { white-space: normal; overflow-wrap: anywhere; }
 tr.best > * { font-weight: 600; }
 td small { color: var(--soft); font-weight: 400; white-space: nowrap; }
 .scroll { max-height: 26rem; overflow: auto; }

@@ -162,7 +162,11 @@ def privacy_rows(block: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def privacy_sentence(block: Mapping[str, Any]) -> str:
     """Say both ε of a block in one sentence; nothing for results from before they were stated."""
-    return ", ".join(f"{what} {figure}" for what, figure in privacy_rows(block))
+    if "privacy" not in block:
+        return ""
+    its = block["privacy"]
+    at = "" if its["delta"] is None else f", δ = {its['delta']:g}"
+    return f"ε = {epsilon(its['eps_server'])} against the server, ε = {epsilon(its['eps_released'])} of the model{at}"
 
 
 def accounted(block: Mapping[str, Any]) -> str:

@@ -96,7 +96,7 @@ def run_python(code: str, *args: object) -> Outcome:
     return Outcome(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tacit() -> Callable[..., Outcome]:
     return run_tacit
 

@@ -233,13 +233,20 @@ def test_folder_in_which_another_process_runs_is_refused_and_left_alone(
 
 def test_demo_replaces_what_a_demo_left_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    (out / "devices" / "device-0001").mkdir(parents=True)
-    for name in ("results.json", ".report.html.x1y2", "rounds.jsonl"):
-        (out / name).write_text("old")
+    # What this demo leaves, and what one of an earlier release did.
+    for run in (out / "private", out / "open", out):
+        (run / "devices" / "device-0001").mkdir(parents=True)
+        (run / "keys").mkdir()
+        for name in ("results.json", ".report.html.x1y2", "rounds.jsonl", "roster", ".lock"):
+            (run / name).write_text("old")
+    (out / "ledger.json").write_text("old")
     demo.check_is_ours(out)
     demo.clear_earlier(out)
-    assert list(out.iterdir()) == []
-    (out / "thesis.tex").write_text("mine")
-    with pytest.raises(click.UsageError, match=r"'thesis\.tex', which no demo wrote"):
-        demo.check_is_ours(out)
-    assert (out / "thesis.tex").read_text() == "mine"
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    for mine in ("thesis.tex", "private/thesis.tex"):
+        (out / "private").mkdir(exist_ok=True)
+        (out / mine).write_text("mine")
+        with pytest.raises(click.UsageError, match=rf"'{mine}', which no demo wrote"):
+            demo.check_is_ours(out)
+        assert (out / mine).read_text() == "mine"
+        (out / mine).unlink()

@@ -110,13 +110,14 @@ def test_demo_runs_with_the_network_blocked_and_looks_nothing_up(
     env = {name: value for name, value in clean_env.items() if name not in quiet}
     out = tmp_path / "report"
     done = run(
-        program, DEMO, tmp_path / "notes", "demo", "--devices", "4", "--rounds", "2", "--out", str(out), env=env
+        program, DEMO, tmp_path / "notes", "demo", "--devices", "10", "--rounds", "2", "--out", str(out), env=env
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "notes").exists(), (tmp_path / "notes").read_text(encoding="utf-8")
     assert "generated population" in done.stdout
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    assert [one["round"] for one in results["rounds"]] == [0, 1, 2, 3, 4, 5]
+    assert [one["round"] for one in results["runs"]["open"]["rounds"]] == [0, 1, 2, 3, 4, 5]
+    assert results["runs"]["private"]["privacy"]["eps_server"] <= 4
     page = (out / "report.html").read_text(encoding="utf-8")
     # The page asks nobody for anything either.
     for asks in ('src="http', "src='http", 'href="http', "url(http", "@import", "<script src"):
