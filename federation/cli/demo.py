@@ -146,7 +146,7 @@ def _briefly(entry: dict[str, Any], delta: float) -> str:
         case "limits":
             return limits_in_words(limits_of(entry)).partition("\n")[2]
         case "rounds":
-            return f"allowed in {entry['mode']} mode, or a stronger one"
+            return "none allowed" if entry["mode"] is None else f"allowed in {entry['mode']} mode"
         case "publisher":
             return f"trusts models and lists signed by {entry['key'][:HASH_SHOWN]}…"
         case "receipt":

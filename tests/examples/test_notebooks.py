@@ -44,7 +44,7 @@ def assert_clean(notebook: Any) -> None:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_one_device", "02_personalization"]
+    assert [path.stem for path in NOTEBOOKS] == ["01_one_device", "02_personalization", "03_what_leaves_a_device"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -57,7 +57,10 @@ def test_notebook_is_committed_as_it_ran(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["01_one_device", pytest.param("02_personalization", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["01_one_device", *(pytest.param(path.stem, marks=pytest.mark.slow) for path in NOTEBOOKS[1:])],
+)
 def test_notebook_runs_and_says_what_is_committed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("PYTHONPATH", "PYTHONWARNINGS", "MPLBACKEND"):
         monkeypatch.setenv(variable, os.environ.get(variable, ""))  # Put back afterwards.
