@@ -67,12 +67,16 @@ def test_json_has_the_promised_figures(tacit: Call, events: Path, tmp_path: Path
         "Personalized, by rounds",
         f"{result['methods']['personalized']['mrr']:.3f}",
         "data:image/png",
+        "clipped sums over the device&#x27;s choices of listed items",  # And nothing of a model or its rows.
+        "ε = ∞ against the server, ε = ∞ of the released model",
     ):
         assert words in page
+    assert "flattened global model" not in page
     assert "<script" not in page
     again = tacit(["report", tmp_path / "out"])
     assert again.code == 0, again.err
     assert "Personalized, by rounds" in again.out
+    assert "ε = ∞ against the server" in again.out
     assert (tmp_path / "out" / "report.html").read_text() == page
 
 

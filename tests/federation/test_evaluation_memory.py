@@ -66,6 +66,12 @@ def test_every_method_has_every_figure_with_its_interval(file: Path, toy: Any) -
     json.dumps(results, allow_nan=False)
 
 
+def test_no_mode_of_rounds_is_claimed_where_there_are_none(file: Path, toy: Any) -> None:
+    results = evaluated(file, toy)
+    assert results["mode"] == "no rounds: nothing leaves a device"
+    assert "privacy" not in results
+
+
 def test_one_conversation_uses_the_shipped_weights(file: Path, toy: Any) -> None:
     results = results_of(file, toy, 1)
     assert results["weights"]["hybrid"] == "shipped"

@@ -62,7 +62,7 @@ def test_both_epsilons_stand_in_the_table_and_on_the_page(privacy: Results, serv
     assert max(map(len, output.splitlines())) <= 80
     assert line(output, "ε against the server").rstrip().endswith(f" {server}")
     assert line(output, "ε of the released model").rstrip().endswith(f" {released}")
-    assert f"ε = {server.split()[0]} against the server, ε = {released.split()[0]} of the model" in text
+    assert f"ε = {server.split()[0]} against the server, ε = {released.split()[0]} of the released model" in text
     assert ("δ = 1e-05" in text) is (privacy is not OPEN)
     assert ("Accounted: ε = 4.00 by PLD" in output) is ("Accounted: ε = 4.00 by PLD" in text) is (privacy is not OPEN)
 
