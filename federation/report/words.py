@@ -166,7 +166,8 @@ def privacy_sentence(block: Mapping[str, Any]) -> str:
         return ""
     its = block["privacy"]
     at = "" if its["delta"] is None else f", δ = {its['delta']:g}"
-    return f"ε = {epsilon(its['eps_server'])} against the server, ε = {epsilon(its['eps_released'])} of the released model{at}"
+    server, released = epsilon(its["eps_server"]), epsilon(its["eps_released"])
+    return f"ε = {server} against the server, ε = {released} of the released model{at}"
 
 
 def accounted(block: Mapping[str, Any]) -> str:

@@ -67,7 +67,7 @@ def test_every_method_has_every_figure_with_its_interval(file: Path, toy: Any) -
 
 
 def test_no_mode_of_rounds_is_claimed_where_there_are_none(file: Path, toy: Any) -> None:
-    results = evaluated(file, toy)
+    results = results_of(file, toy)
     assert results["mode"] == "no rounds: nothing leaves a device"
     assert "privacy" not in results
 
