@@ -73,6 +73,18 @@ def private(message: Message, context: Context) -> Message:
     return _relayed(message, context)
 
 
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """No metric ever leaves: the same abstain as for anything else."""
+    return _relayed(message, context)
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Nothing of a device is told: the same abstain as for anything else."""
+    return _relayed(message, context)
+
+
 def _relayed(message: Message, context: Context) -> Message:
     """Ask the agent: that of the simulation in this process, or the one at the socket that the node's owner named."""
     asked = _asked(message, run=f"Flower run {context.run_id}", node_id=context.node_id)

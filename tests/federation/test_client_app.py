@@ -272,3 +272,13 @@ def test_server_that_names_a_path_does_not_move_the_device(town: Any, pool: Devi
 def test_app_answers_nothing_but_training(town: Any, pool: DevicePool, message_type: str) -> None:
     with pytest.raises(ValueError, match=r"No .* function registered"):
         client_app.app(request(town.fleet.start.flat, message_type), context("device-0001"))
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "query"])
+def test_a_message_for_metrics_or_queries_gets_the_one_abstain(town: Any, kind: str) -> None:
+    grid = InProcessGrid(town.names)
+    content = RecordDict({"config": ConfigRecord({"server-round": 1})})
+    with town.fleet.pool() as opened, agents.serving(opened):
+        (reply,) = grid.send_and_receive([Message(content, 2, kind)])
+    assert reply.has_error()
+    assert (reply.error.code, reply.error.reason) == (client_app.ABSTAIN, None)
