@@ -268,12 +268,6 @@ def test_server_that_names_a_path_does_not_move_the_device(town: Any, pool: Devi
     assert error_bytes(moved) == error_bytes(plain)
 
 
-@pytest.mark.parametrize("message_type", ["query", "evaluate"])
-def test_app_answers_nothing_but_training(town: Any, pool: DevicePool, message_type: str) -> None:
-    with pytest.raises(ValueError, match=r"No .* function registered"):
-        client_app.app(request(town.fleet.start.flat, message_type), context("device-0001"))
-
-
 @pytest.mark.parametrize("kind", ["evaluate", "query"])
 def test_a_message_for_metrics_or_queries_gets_the_one_abstain(town: Any, kind: str) -> None:
     grid = InProcessGrid(town.names)
