@@ -79,7 +79,7 @@ def _comparison(results: Mapping[str, Any]) -> str:
     sections, left = [], []
     for name, run in runs:
         title = name.capitalize()
-        sections += [f"<h2>{escape(title)}</h2>", *_figures_of(run, name=name)]
+        sections += [f"<h2>{escape(title)}</h2>", parts.undone(run), *_figures_of(run, name=name)]
         left += [parts.what_left(run, heading=f"What left the devices, {name}"), *_traffic_of(run, name=name)]
     return "\n".join(
         [

@@ -64,7 +64,7 @@ WHAT_CHOICES_LEFT = (
     "items) and the constant weight 1, and nothing else: no text, no item that is not listed, no accuracy. The server "
     "sees each of these arrays, and nothing bounds what it can learn from them."
 )
-MORE_DEVICES = "docs/results.md, “Accuracy against epsilon”"
+MORE_DEVICES = "docs/results.md, “Accuracy under privacy”"
 HURT = (
     "Hurt: the share of devices less accurate than by the global model; significantly, where the paired z lies below "
     "−1.64. Worst tenth: the mean accuracy over the tenth of devices that fare worst."

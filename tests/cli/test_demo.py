@@ -59,7 +59,7 @@ def test_modes_measure_the_same_people_and_the_cost_is_the_difference(demo: Any)
         assert results["cost"][name][0] == pytest.approx(lost)
     said = " ".join(ran.out.split())
     assert f"privacy costs these {DEVICES} devices" in said
-    assert "docs/results.md, “Accuracy against epsilon”" in said
+    assert "docs/results.md, “Accuracy under privacy”" in said
 
 
 def test_ledger_that_is_printed_is_a_devices_own_and_others_can_check_it(demo: Any, tacit: Call) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import tacit
 from federation.cli.app import cli
+from federation.report.words import MORE_DEVICES
 
 ROOT = Path(tacit.__file__).resolve().parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,6 +62,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
+
+
+def test_table_that_the_demo_points_to_is_there() -> None:
+    page, heading = re.fullmatch(r"(\S+), “(.+)”", MORE_DEVICES).groups()  # type: ignore[union-attr]
+    assert f"\n## {heading}\n" in (ROOT / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

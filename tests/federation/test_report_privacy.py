@@ -145,7 +145,7 @@ def test_comparison_has_a_section_a_mode_each_with_its_epsilons_and_the_cost() -
     )
     for text in (output, page.text):
         assert said in " ".join(text.split())
-        assert "docs/results.md, “Accuracy against epsilon”" in " ".join(text.split())
+        assert "docs/results.md, “Accuracy under privacy”" in " ".join(text.split())
         assert PRIVATE in text
         assert "open: updates visible to the server" in text
     for words in (WHAT_LEFT["private"], WHAT_LEFT["open"], "The ledger of device-0001", "0f" * 32):
@@ -155,6 +155,17 @@ def test_comparison_has_a_section_a_mode_each_with_its_epsilons_and_the_cost() -
     [alt] = [alt for alt in page.values("img", "alt") if alt.startswith("Accuracy by mode")]
     assert "private mode: local only" in alt
     assert "personalized 50.0%" in alt
+
+
+def test_rounds_of_a_mode_that_were_undone_are_said_with_the_mode() -> None:
+    results = comparison()
+    results["runs"]["private"]["rounds"][1]["refused"] = "its norm"
+    check_results(results)
+    said = "Round 1 was undone"
+    assert f"private mode: {said}" in printed(results)
+    text = Page(render(results)).text
+    assert text.count(said) == 1
+    assert text.index("Private mode") < text.index(said) < text.index("Open mode")
 
 
 def test_one_mode_alone_has_no_cost() -> None:
