@@ -34,7 +34,7 @@ from federation.secagg import (
     parameters,
     sizes,
 )
-from federation.secagg.binding import agreement_text
+from federation.secagg.binding import agreement_text, input_text
 from federation.secagg.messages import SEALED_BYTES, SHARES, SURVIVORS, encode_bitmap, encode_signers, framed
 from federation.secagg.parameters import derive
 
@@ -134,7 +134,9 @@ class Crowd:
         text = agreement_text(server._closed.h3(server._sharers, everyone))
         quorum = server.found.quorum
         signatures = [key.sign(text) for key in self.keys[:quorum]]
-        signers = encode_signers(encode_bitmap(range(quorum), n), signatures)
+        masked_with = input_text(server._closed.h2(server._sharers))
+        inputs = [self.keys[at].sign(masked_with) for at in server._held_by(0)]
+        signers = encode_signers(encode_bitmap(range(quorum), n), signatures, inputs, server.found)
         self.timed(lambda: self.ask(0, "unmask", signers))
         return sum(self.cpu), len(near)
 

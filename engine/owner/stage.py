@@ -11,7 +11,7 @@ from store import EncryptedStore
 
 IDENTITY_BYTES = 32
 _KIND = "secure rounds"
-_IDENTITY, _SEEN, _ROSTER, _STATE = "identity", "seen", "roster", "round"
+_IDENTITY, _SEEN, _ROSTER, _STATE, _DECLINED = "identity", "seen", "roster", "round", "declined"
 
 
 class Stage:
@@ -37,6 +37,15 @@ class Stage:
     def note_seen(self, seen: bytes) -> None:
         """Replace what was seen."""
         self._store.put(_KIND, _SEEN, seen, purges=False)
+
+    @property
+    def declined(self) -> bytes | None:
+        """The latest request into which the device did not draw itself."""
+        return self._store.fetch(_KIND, _DECLINED)
+
+    def decline(self, asked: bytes) -> None:
+        """Note that the device did not draw itself into this one, so that it is not asked until it does."""
+        self._store.put(_KIND, _DECLINED, asked, purges=False)
 
     @property
     def roster(self) -> bytes | None:

@@ -142,13 +142,21 @@ class Agent:
         check_lengths(terms, self.device.model, request.flat)
 
         def update() -> Floats:
-            if not drawn(terms.q, SecureStream()):
-                raise UpdateError("This device did not draw itself into the round.")
             require_participations_left(self.device.account, terms)
+            self._draw(request)
             rng = np.random.default_rng([terms.seed, terms.server_round, node_id])
             return clip(update_of(self.device, terms, request.flat, rng=rng), terms.clip_norm)
 
         return self._answered(request, update, rho=terms.rho)
+
+    def _draw(self, request: CentralRequest) -> None:
+        """Raise `UpdateError` unless the device draws itself; asked for the same again it does not draw anew."""
+        stage, asked = self.device.stage, request.digest().encode()
+        if stage.declined == asked:
+            raise UpdateError("This device did not draw itself into the round.")
+        if not drawn(request.terms.q, SecureStream()):
+            stage.decline(asked)
+            raise UpdateError("This device did not draw itself into the round.")
 
     def _require_same_catalogue(self, request: TrainRequest | StatisticsRequest) -> None:
         """Raise `UpdateError` unless the request's numbers stand for the labels that this device knows.

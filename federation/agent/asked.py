@@ -107,7 +107,7 @@ class Asked:
             return cls(
                 kind=str(head["kind"]), run=str(head["run"]), node_id=int(head["node"]), values=values, arrays=arrays
             )
-        except (struct.error, ValueError, KeyError, TypeError, RecursionError):
+        except (struct.error, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             raise UpdateError("What the node was asked is malformed.") from None
 
     def __eq__(self, other: object) -> bool:

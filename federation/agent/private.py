@@ -18,6 +18,7 @@ import numpy as np
 from engine.device.device import Device
 from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
 from engine.owner.account import Account, Contribution, digest
+from engine.owner.modes import PRIVATE
 from federation.agent.limits import LEAST_COHORT
 from federation.agent.terms import NoisyTerms, asked_hash
 from federation.agent.update import check_lengths, update_of
@@ -43,6 +44,7 @@ from federation.secagg.terms import Announcement
 
 ADVERT, REVEAL, SHARES, INPUT, AGREE, UNMASK = STAGES = ("advert", "reveal", "shares", "input", "agree", "unmask")
 _HEAD = struct.Struct("<I")
+_AHEAD_S = 86_400.0  # A number far ahead would lock the device out until that time comes.
 _ATTEMPTS = 3  # To make an update while the device is used by others.
 
 
@@ -96,6 +98,8 @@ class PrivateAgent:
     def _advert(self, announcement: bytes, told: bytes, signed: bytes) -> bytes:
         device, stage = self._device, self._device.stage
         terms, asked = NoisyTerms.from_bytes(told), Announcement.decode(announcement)
+        if terms.mode != PRIVATE or asked.number > (time.time() + _AHEAD_S) * 1000:
+            raise UpdateError("The round is of another mode, or numbered for another day: refuse it.")
         device.require_allowed(terms.mode, terms.purpose)
         self._check_terms(terms, asked)
         with device.store.lock, device.store.transaction(witness=True):
@@ -159,11 +163,12 @@ class PrivateAgent:
         return self._step(work)
 
     def _input(self, message: bytes, flat: Floats) -> bytes:
-        device, terms, held = self._device, self._terms(), self._now()
+        # Before the state is read: what comes after it must not have changed when it is noted.
+        device, standing = self._device, self._device.account.standing()
+        state, terms, held = device.stage.state, self._terms(), self._now()
         if asked_hash(terms.to_bytes(), flat) != Announcement.decode(held.announcement).model_hash:
             raise ModelError("The model is another than the round announced: refuse the round.")
         asked = digest(Announcement.decode(held.announcement).model_hash + message)
-        standing = device.account.standing()
         sent = device.contribute_again(asked, mode=terms.mode, purpose=terms.purpose)
         if sent is not None:
             return sent
@@ -184,13 +189,23 @@ class PrivateAgent:
             rho=terms.rho,
         )
         kept = _packed(terms.to_bytes(), answer.round)
-        device.contribute(its, answer.reply, standing=standing, also=lambda: device.stage.keep(kept))
+
+        def advance() -> None:
+            if device.stage.state != state:  # Two inputs under the same masks would uncover each other.
+                raise ChangedMeanwhileError("Another process went on with this round: it is that one's now.")
+            device.stage.keep(kept)
+
+        device.contribute(its, answer.reply, standing=standing, also=advance)
         return answer.reply
 
     def _update(self, terms: NoisyTerms, held: DeviceRound, flat: Floats) -> Residues:
         """This device's part, clipped, quantised and noised, uint32 (terms.dimension,)."""
         rng = np.random.default_rng([terms.seed, terms.server_round, held.index])
         update = update_of(self._device, terms, flat, rng=rng)
+        if not np.isfinite(update).all():
+            # Some models make NaN of certain memories alone: who abstained then would tell of them. So nothing of it
+            # leaves but zeros under the noise, charged as ever.
+            update = np.zeros_like(update)
         return privatise(update, terms.noise_of(held.found.devices), self._stream)
 
     def _unmask(self, message: bytes) -> bytes:

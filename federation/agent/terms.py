@@ -14,7 +14,7 @@ follows from them each side derives for itself: the rate q = K/N, what a partici
 
 import hashlib
 import json
-import math
+import re
 from dataclasses import asdict, dataclass, fields
 
 from engine.model.training import TrainingPlan
@@ -30,6 +30,7 @@ TRAIN, SUMMARY = TASKS = ("train", "summary")
 _WIRE = "<f4"
 _ASKED = b"tacit/rounds/1/asked\0"
 _MOST_BYTES = 4096
+_MOST = 2**40  # Of any number in the terms.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +75,10 @@ class NoisyTerms:
             value = getattr(self, field.name)
             if type(value) is not field.type and not (field.type is float and type(value) is int):
                 raise UpdateError(f"Expected {field.name} of the terms to be {field.type}, got {value!r}.")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UpdateError(f"Expected {field.name}={value} of the terms to be finite.")
+            if isinstance(value, int | float) and not abs(value) < _MOST:
+                raise UpdateError(f"Expected {field.name} of the terms to be below {_MOST:g}.")
+        if not re.fullmatch("[0-9a-zA-Z]{1,64}", self.run):  # It is what the owner's ledger names.
+            raise UpdateError("Expected the run of the terms to be 1 to 64 letters and digits.")
         if self.mode not in (PRIVATE, CENTRAL) or not 1 <= self.server_round <= self.rounds or self.seed < 0:
             raise UpdateError("The terms name a mode, a round or a seed that there is none of.")
         if self.task not in TASKS or min(self.directions, self.scatter) < 0:
@@ -85,7 +88,7 @@ class NoisyTerms:
         try:
             self.plan  # noqa: B018 - it checks what it is made of
             self.noise_of(self.cohort)
-        except PrivacyError as error:
+        except (PrivacyError, OverflowError) as error:
             raise UpdateError(f"The terms do not make a private round: {error}") from None
 
     @property
@@ -137,7 +140,7 @@ class NoisyTerms:
         """What :meth:`to_bytes` gave, and nothing else. Raises `UpdateError`."""
         try:
             terms = cls(**json.loads(told[:_MOST_BYTES]))
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, RecursionError, OverflowError):
             raise UpdateError("The terms of a round are malformed.") from None
         if terms.to_bytes() != told:
             raise UpdateError("The terms of a round are not in their one form.")

@@ -95,11 +95,11 @@ class AuditedCohort:
             return
         for index in here:
             self.server.agreement(index, self.ask("agree", index, message))
-        message = self.server.close_agreements()
+        self.server.close_agreements()
         if last == "agree":
             return
         for index in here:
-            self.server.unmask(index, self.ask("unmask", index, message))
+            self.server.unmask(index, self.ask("unmask", index, self.server.signers(index)))
 
     def ask(self, stage: str, index: int, message: bytes) -> bytes:
         """The answer of a device to the next stage of its round."""

@@ -138,7 +138,7 @@ def _payload(reply: Message, asked: Message) -> bytes:
 def _fills_all(answer: bytes) -> bool:
     """Whether the numbers of a masked input are spread evenly over eight parts of 0 … 2³², within 6 standard errors."""
     dimension = (len(answer) - _INPUT_HEAD_BYTES) // 4
-    numbers, _ = decode_input(answer, dimension)
+    numbers, *_ = decode_input(answer, dimension)
     counts = np.bincount(numbers >> np.uint32(29), minlength=8)
     away = np.abs(counts - dimension / 8) / np.sqrt(dimension * 7 / 64)
     return bool(away.max() < 6)

@@ -102,7 +102,7 @@ def _double_unmasking(cohort: AuditedCohort) -> Iterator[Lie]:
     spare = next(at for at in survivors if at not in who)
     right = agreement_text(server._closed.h3(server._sharers, server._survivors))
     others = dict(zip([*who[:-1], spare], [*signatures[:-1], cohort.keys[spare].sign(right)], strict=True))
-    message = encode_signers(encode_bitmap(others, SIZE), [others[at] for at in sorted(others)])
+    message = _told(cohort, sorted(others), [others[at] for at in sorted(others)])
     yield lambda: cohort.devices[VICTIM].unmask(message)
     fewer = encode_bitmap([at for at in survivors if at not in (9, VICTIM)] + [VICTIM], SIZE)
     yield lambda: cohort.before["unmask", VICTIM].agree(framed(SURVIVORS, fewer))
@@ -237,7 +237,7 @@ def _bad_agreements(cohort: AuditedCohort) -> Iterator[Lie]:
         (who, [*signatures[:-1], SigningKey.generate().sign(right)]),
         (sorted([LATE, *who[1:]]), [cohort.keys[LATE].sign(right), *signatures[1:]]),
     ):
-        message = encode_signers(encode_bitmap(members, SIZE), texts)
+        message = _told(cohort, members, texts)
         yield partial(cohort.tell, "unmask", VICTIM, message)
 
 
@@ -286,5 +286,11 @@ def _input_after(cohort: AuditedCohort, records: Sequence[PeerRecord]) -> bytes:
 
 
 def _signers(cohort: AuditedCohort) -> tuple[list[int], list[bytes]]:
-    bitmap, signatures = decode_signers(cohort.heard["unmask", VICTIM], cohort.server.found)
+    bitmap, signatures, _ = decode_signers(cohort.heard["unmask", VICTIM], cohort.server.found)
     return list(cohort.server._closed.decode(bitmap)), list(signatures)
+
+
+def _told(cohort: AuditedCohort, who: Sequence[int], signatures: Sequence[bytes]) -> bytes:
+    """What the victim hears last, with these signatures of H3."""
+    *_, inputs = decode_signers(cohort.heard["unmask", VICTIM], cohort.server.found)
+    return encode_signers(encode_bitmap(who, SIZE), signatures, inputs, cohort.server.found)

@@ -42,8 +42,10 @@ def unmasked_twice(size: int, *, victim: int) -> bool:
         other = votes[dropped if said == alive else alive]
         rest = {index: text for index, text in other.items() if index in closed.decode(said)}
         filled = dict(sorted({**rest, **votes[said]}.items())[: found.quorum])
-        message = encode_signers(encode_bitmap(filled, size), [filled[index] for index in sorted(filled)])
+        agreed_by = [filled[index] for index in sorted(filled)]
         for index, device in devices.items():
+            held = [cohort.server._input_signatures[at] for at in cohort.server._held_by(index)]
+            message = encode_signers(encode_bitmap(filled, size), agreed_by, held, found)
             kinds |= _opened_of(victim, cohort, device, index, message)
     return {OF_SELF, OF_MASK_KEY} <= kinds
 

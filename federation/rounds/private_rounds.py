@@ -69,8 +69,8 @@ class PrivateRounds:
             mean = decode(total, noise, denominator=terms.q * terms.devices)
         except (SecAggError, PrivacyError, RoundError) as error:
             raise RoundError(
-                f"Round {terms.server_round} failed: {error} The model of the round before is kept; continue with "
-                "--resume."
+                f"Round {terms.server_round} failed: {error} The model of the round before is kept, and what left is "
+                "charged: continue with --resume, or with a new run where devices have given what they may."
             ) from None
         check_mean(mean, noise, devices=len(server.survivors), denominator=terms.q * terms.devices)
         return mean
@@ -106,7 +106,8 @@ class _Round:
         server.close_shares()
         there = self._collect(INPUT, self._each(shared, server.forwarded), server.input, flat=flat)
         agreed = self._collect(AGREE, self._all(there, server.close_inputs()), server.agreement)
-        self._collect(UNMASK, self._all(agreed, server.close_agreements()), server.unmask)
+        server.close_agreements()
+        self._collect(UNMASK, self._each(agreed, server.signers), server.unmask)
 
     def _all(self, indices: Iterable[int], message: bytes) -> dict[int, bytes]:
         return dict.fromkeys(indices, message)

@@ -39,6 +39,11 @@ def advert_text(h0: bytes, index: int, share_key: bytes, mask_key: bytes, commit
     return digest("advert", h0, struct.pack("<I", index), share_key, mask_key, committed)
 
 
+def input_text(h2: bytes) -> bytes:
+    """What a device signs with its input: the sharers it masked with. Nobody opens its b without."""
+    return digest("input", h2)
+
+
 def agreement_text(h3: bytes) -> bytes:
     """What survivors sign before they unmask."""
     return digest("agreement", h3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from federation.secagg.binding import advert_text, agreement_text, commitment
+from federation.secagg.binding import advert_text, agreement_text, commitment, input_text
 from federation.secagg.cohort import Cohort
 from federation.secagg.errors import GraphError, PeerKeyError, SurvivorError
 from federation.secagg.keys import verify
@@ -98,3 +98,14 @@ def check_agreement(
             verify(cohort.keys[signer], signature, text)
         except PeerKeyError:
             raise SurvivorError("A survivor did not sign these survivors: refuse to unmask.") from None
+
+
+def check_input(cohort: Cohort, h2: bytes, owner: int, signature: bytes) -> None:
+    """Raise ``SurvivorError`` unless ``owner`` signed these sharers with its input.
+
+    Otherwise it may have masked with others than this device was told of, and what its b uncovers would be bare.
+    """
+    try:
+        verify(cohort.keys[owner], signature, input_text(h2))
+    except PeerKeyError:
+        raise SurvivorError("A survivor did not mask with these sharers: refuse to unmask.") from None

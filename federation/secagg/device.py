@@ -22,8 +22,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from federation.secagg.binding import advert_text, agreement_text, commitment, round_hash, secret_commitment
-from federation.secagg.checks import Neighbourhood, check_agreement, check_peers, check_sharers, check_survivors
+from federation.secagg.binding import (
+    advert_text,
+    agreement_text,
+    commitment,
+    input_text,
+    round_hash,
+    secret_commitment,
+)
+from federation.secagg.checks import (
+    Neighbourhood,
+    check_agreement,
+    check_input,
+    check_peers,
+    check_sharers,
+    check_survivors,
+)
 from federation.secagg.cohort import Cohort
 from federation.secagg.errors import GraphError, ModelError, ParameterError, ReplayError, StateError, WireError
 from federation.secagg.graph import REVEALED_BYTES
@@ -221,8 +235,9 @@ class DeviceRound(Secret):
             active = [peer for at, peer in sorted(peers.items()) if at in sharers]
             masked = _masked(vector, position, keys, cohort.h1, cohort.h2(bitmap), active)
             committed = secret_commitment(cohort.h2(bitmap), position, keys.self_secret(cohort.h1))
+            signature = self._identity.sign(input_text(cohort.h2(bitmap)))
             after = replace(self._state, seed=b"", peers=b"", choosers=b"", sharers=bitmap, held=pack_held(held))
-            return encode_input(masked, committed), after
+            return encode_input(masked, committed, signature), after
 
         return self._answer(_INPUT, message, work)
 
@@ -244,11 +259,15 @@ class DeviceRound(Secret):
 
         def work() -> _Work:
             cohort = self._cohort()
-            bitmap, signatures = decode_signers(message, cohort.found)
+            bitmap, signatures, inputs = decode_signers(message, cohort.found)
             survivors = set(cohort.decode(self._state.survivors))
             h3 = cohort.h3(self._state.sharers, self._state.survivors)
             check_agreement(cohort, h3, survivors, cohort.decode(bitmap), signatures)
-            opened = [_opened(pair, alive=at in survivors) for at, pair in unpack_held(self._state.held)]
+            held = unpack_held(self._state.held)
+            for (at, pair), signature in zip(held, inputs, strict=False):
+                if pair is not None and at in survivors:
+                    check_input(cohort, cohort.h2(self._state.sharers), at, signature)
+            opened = [_opened(pair, alive=at in survivors) for at, pair in held]
             return encode_unmask(opened, cohort.found), replace(self._state, held=b"")
 
         return self._answer(_UNMASK, message, work)

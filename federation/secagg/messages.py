@@ -162,27 +162,30 @@ def decode_forwarded(message: bytes, found: Parameters) -> tuple[bytes, tuple[tu
     return rest[:bitmap], tuple((at - 1, sealed) for at, sealed in rows)
 
 
-def encode_input(masked: Words, committed: bytes) -> bytes:
-    """The masked vector (d,) as uint32, then the commitment to b (32)."""
-    return framed(INPUT, masked.astype("<u4", copy=False).tobytes(), committed)
+def encode_input(masked: Words, committed: bytes, signature: bytes) -> bytes:
+    """The masked vector (d,) as uint32, the commitment to b (32), the signature of H2 (64)."""
+    return framed(INPUT, masked.astype("<u4", copy=False).tobytes(), committed, signature)
 
 
-def decode_input(message: bytes, dimension: int) -> tuple[Words, bytes]:
-    """Raises ``WireError``."""
-    rest = body(message, INPUT, 4 * dimension + 32)
-    return np.frombuffer(rest, dtype="<u4", count=dimension).astype(np.uint32, copy=False), rest[4 * dimension :]
+def decode_input(message: bytes, dimension: int) -> tuple[Words, bytes, bytes]:
+    """The masked vector, the commitment and the signature. Raises ``WireError``."""
+    rest, end = body(message, INPUT, 4 * dimension + 32 + 64), 4 * dimension
+    masked = np.frombuffer(rest, dtype="<u4", count=dimension).astype(np.uint32, copy=False)
+    return masked, rest[end : end + 32], rest[end + 32 :]
 
 
-def encode_signers(signers: bytes, signatures: Sequence[bytes]) -> bytes:
-    """Who signed (a bitmap over the cohort), and their signatures, ascending by position."""
-    return framed(SIGNERS, signers, *signatures)
+def encode_signers(signers: bytes, signatures: Sequence[bytes], inputs: Sequence[bytes], found: Parameters) -> bytes:
+    """Who signed H3 (a bitmap over the cohort) and their signatures, ascending by position; then, for one device, those
+    of H2 that came with the inputs of the sharers that chose it, in their order, zeros for those that sent none."""
+    return framed(SIGNERS, signers, *signatures, *inputs, bytes(64 * (found.choosers - len(inputs))))
 
 
-def decode_signers(message: bytes, found: Parameters) -> tuple[bytes, tuple[bytes, ...]]:
-    """Raises ``WireError``."""
+def decode_signers(message: bytes, found: Parameters) -> tuple[bytes, tuple[bytes, ...], tuple[bytes, ...]]:
+    """Who signed, their signatures of H3, and all places of signatures of H2. Raises ``WireError``."""
     bitmap = (found.devices + 7) // 8
-    rest = body(message, SIGNERS, bitmap + 64 * found.quorum)
-    return rest[:bitmap], tuple(rest[at : at + 64] for at in range(bitmap, len(rest), 64))
+    rest = body(message, SIGNERS, bitmap + 64 * (found.quorum + found.choosers))
+    signatures = tuple(rest[at : at + 64] for at in range(bitmap, len(rest), 64))
+    return rest[:bitmap], signatures[: found.quorum], signatures[found.quorum :]
 
 
 def encode_unmask(opened: Sequence[tuple[int, bytes]], found: Parameters) -> bytes:
@@ -206,9 +209,9 @@ def sizes(found: Parameters, *, roster: int, dimension: int) -> dict[str, tuple[
         "advert": (92, _ADVERT.size),
         "reveal": (2 + (roster + 7) // 8, _REVEAL.size),
         "shares": (2 + _PEER.size * (found.neighbours + found.extra), 2 + SEALED_BYTES * found.neighbours),
-        "input": (2 + bitmap + _FORWARDED.size * found.choosers, 2 + 4 * dimension + 32),
+        "input": (2 + bitmap + _FORWARDED.size * found.choosers, 2 + 4 * dimension + 32 + 64),
         "agree": (2 + bitmap, 2 + 64),
-        "unmask": (2 + bitmap + 64 * found.quorum, 2 + _OPENED.size * found.choosers),
+        "unmask": (2 + bitmap + 64 * (found.quorum + found.choosers), 2 + _OPENED.size * found.choosers),
     }
 
 

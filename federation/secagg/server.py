@@ -9,13 +9,13 @@ index is for the transport to know. What a malicious server could do instead is 
     server.reveal(index, message)         …  close_reveals(), then peers(index)
     server.shares(index, message)         …  close_shares(), then forwarded(index)
     server.input(index, message)          …  close_inputs() → the survivors, for all of them
-    server.agreement(index, message)      …  close_agreements() → the signers, for all survivors
+    server.agreement(index, message)      …  close_agreements(), then signers(index)
     server.unmask(index, message)         …  sum() → the vector (d,)
 """
 
 from __future__ import annotations
 
-from federation.secagg.binding import advert_text, agreement_text, commitment, round_hash, secret_commitment
+from federation.secagg.binding import advert_text, agreement_text, commitment, input_text, round_hash, secret_commitment
 from federation.secagg.cohort import Cohort
 from federation.secagg.errors import (
     GraphError,
@@ -75,6 +75,7 @@ class ServerRound:
         self._sharers = self._survivors = b""
         self._total = MaskedSum(announcement.terms.dimension)
         self._commitments: dict[int, bytes] = {}
+        self._input_signatures: dict[int, bytes] = {}
         self._signatures: dict[int, bytes] = {}
         self._opened: dict[int, dict[int, int]] = {}  # Owner, then point, to share.
         self._heard: set[int] = set()
@@ -175,12 +176,14 @@ class ServerRound:
         return encode_forwarded(self._sharers, sealed, self.found)
 
     def input(self, index: int, message: bytes) -> None:
-        """Add a masked vector. Raises ``WireError``, ``ReplayError``."""
+        """Add a masked vector. Raises ``WireError``, ``ReplayError``, ``PeerKeyError``."""
         self._at(_INPUTS)
         position = self._position(index, self._sealed)
-        masked, committed = decode_input(message, self._announcement.terms.dimension)
+        masked, committed, signature = decode_input(message, self._announcement.terms.dimension)
         if position in self._commitments:
             raise ReplayError("A device sent a second input: drop it.")
+        verify(self._closed.keys[position], signature, input_text(self._closed.h2(self._sharers)))
+        self._input_signatures[position] = signature
         self._commitments[position] = committed
         self._total.add(masked)
 
@@ -201,13 +204,20 @@ class ServerRound:
         verify(self._closed.keys[position], signature, agreement_text(h3))
         self._signatures[position] = signature
 
-    def close_agreements(self) -> bytes:
-        """The quorum's signatures, for all survivors. Raises ``SurvivorError`` where they are too few."""
+    def close_agreements(self) -> None:
+        """Fix the quorum. Raises ``SurvivorError`` where they are too few."""
         self._at(_AGREEMENTS)
         self._enough(self._signatures, self.found.quorum)
-        signers = sorted(self._signatures)[: self.found.quorum]
         self._stage = _UNMASKING
-        return encode_signers(self._closed.encode(signers), [self._signatures[at] for at in signers])
+
+    def signers(self, index: int) -> bytes:
+        """The quorum's signatures, and for one device those that came with the inputs of who chose it."""
+        self._at(_UNMASKING)
+        position = self._position(index, self._commitments)
+        signers = sorted(self._signatures)[: self.found.quorum]
+        inputs = [self._input_signatures.get(at, bytes(SIGNATURE_BYTES)) for at in self._held_by(position)]
+        signatures = [self._signatures[at] for at in signers]
+        return encode_signers(self._closed.encode(signers), signatures, inputs, self.found)
 
     def unmask(self, index: int, message: bytes) -> None:
         """Take one device's shares of others' secrets. Raises ``WireError``, ``ReplayError``."""

@@ -13,7 +13,7 @@ import pytest
 
 from engine.device.device import Device
 from federation.agent.asked import Asked
-from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK
+from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK, PrivateAgent
 from federation.agent.terms import NoisyTerms
 from federation.errors import RoundError, UpdateError
 from federation.rounds import client_app
@@ -178,6 +178,12 @@ def old_number(asked: Asked) -> Asked:
     return dataclasses.replace(asked, values={**asked.values, "message": told})
 
 
+def next_century(asked: Asked) -> Asked:
+    announcement = Announcement.decode(asked.values["message"])  # type: ignore[arg-type]
+    told = dataclasses.replace(announcement, number=4 * 10**12).encode()
+    return dataclasses.replace(asked, values={**asked.values, "message": told})
+
+
 def other_stage(stage: str) -> Callable[[Asked], Asked]:
     return lambda asked: dataclasses.replace(asked, values={**asked.values, "stage": stage})
 
@@ -195,7 +201,11 @@ LIES = [
     (ADVERT, other_terms(extra=1), "malformed"),
     (ADVERT, other_terms(local_steps=10**6), "local_steps"),
     (ADVERT, other_terms(mode="open"), "name a mode"),
-    (ADVERT, other_terms(mode="central"), "not allowed rounds in this mode"),
+    (ADVERT, other_terms(mode="central"), "of another mode"),
+    (ADVERT, other_terms(noise_multiplier=1e200), "below"),
+    (ADVERT, other_terms(clip_norm=10**400), "below"),
+    (ADVERT, other_terms(run="a b"), "letters and digits"),
+    (ADVERT, next_century, "another day"),
     (ADVERT, old_number, "not new"),
     (SHARES, other_stage(REVEAL), "the last answered was"),
     (SHARES, other_stage(UNMASK), "the last answered was"),
@@ -226,6 +236,55 @@ def test_device_refuses_what_a_lying_server_asks_and_the_round_is_as_if_it_had_n
     for name in village.names:
         with village.fleet.open(name) as device:
             assert len(device.account.contributions()) == 1
+
+
+def test_a_model_that_makes_nan_of_some_memories_tells_nothing_of_who_has_them(
+    village: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server learns of a memory where only those abstain that have it, and for free."""
+    plain = Device.train
+
+    def train(self: Device, flat: np.ndarray, **given: Any) -> np.ndarray:
+        trained = plain(self, flat, **given)
+        if self.round_identity()[0] % 2:  # Some, by what they hold.
+            trained[0] = np.nan
+        return trained
+
+    monkeypatch.setattr(Device, "train", train)
+    village.run(**PLAN)
+    for name in village.names:
+        with village.fleet.open(name) as device:
+            assert len(device.account.contributions()) == 1
+
+
+def test_two_processes_send_one_input(village: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that read the round before another sent its input must not send a second one under the same masks."""
+    inputs: list[bytes] = []
+    plain = PrivateAgent._update
+
+    def racing(self: PrivateAgent, terms: NoisyTerms, held: Any, flat: np.ndarray) -> Any:
+        if held.index == 0 and not inputs:
+            inputs.append(b"")
+            with village.fleet.open("device-0001") as other:  # Another process, quicker.
+                inputs.append(PrivateAgent(other).input(asked[0], flat=flat))
+        return plain(self, terms, held, flat)
+
+    asked: list[bytes] = []
+
+    def noting(plain_answer: Answer, agent: Any, what: Asked) -> Any:
+        if first(what, INPUT):
+            asked.append(what.values["message"])  # type: ignore[arg-type]
+            reply = plain_answer(agent, what)
+            inputs.append(reply)
+            return reply
+        return plain_answer(agent, what)
+
+    monkeypatch.setattr(PrivateAgent, "_update", racing)
+    between(monkeypatch, noting)
+    village.run(**PLAN)
+    assert len(set(inputs[1:])) == 1
+    with village.fleet.open("device-0001") as device:
+        assert len({its.sent for its in device.account.contributions()}) == 1
 
 
 def test_too_little_noise_for_what_a_sum_may_hold_is_refused_by_all(

@@ -232,6 +232,25 @@ def test_central_mode_adds_the_noise_on_the_server(village_of: Callable[..., Any
         assert [(its.mode, its.rho) for its in told] == [("central", given.rho)] * 2
 
 
+def test_in_central_mode_a_device_that_did_not_draw_itself_is_not_asked_until_it_does(
+    village_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    village, tossed = village_of("central"), []
+    plain = client_app.answer
+
+    def asking(agent: Any, asked: Any) -> Any:
+        if asked.node_id == 2:
+            for _ in range(3):
+                with pytest.raises(UpdateError):
+                    plain(agent, asked)
+        return plain(agent, asked)
+
+    monkeypatch.setattr("federation.agent.agent.drawn", lambda q, _stream: tossed.append(q) or len(tossed) > 1)
+    monkeypatch.setattr(client_app, "answer", asking)
+    village.run(rounds=1, **PLAN)
+    assert len(tossed) == DEVICES
+
+
 @pytest.mark.parametrize("allowed", ["private", "central"])
 def test_device_takes_part_in_no_weaker_mode_than_its_owner_allows(
     village_of: Callable[..., Any], allowed: str

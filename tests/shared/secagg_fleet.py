@@ -114,11 +114,11 @@ class Fleet:
             return
         for index in self.here("agree"):
             self.server.agreement(index, self.ask("agree", index, message))
-        self.signers = message = self.server.close_agreements()
+        self.server.close_agreements()
         if stage == "agree":
             return
         for index in self.here("unmask"):
-            self.server.unmask(index, self.ask("unmask", index, message))
+            self.server.unmask(index, self.ask("unmask", index, self.server.signers(index)))
 
     def run(self, vectors: np.ndarray) -> np.ndarray:
         self.until("unmask", vectors)

@@ -442,12 +442,18 @@ def test_a_device_agrees_to_one_survivor_set_only(fleet: Fleet) -> None:
 
 
 def signers(fleet: Fleet) -> tuple[list[int], list[bytes]]:
-    bitmap, signatures = decode_signers(heard(fleet, "unmask"), fleet.server.found)
+    bitmap, signatures, _ = decode_signers(heard(fleet, "unmask"), fleet.server.found)
     return list(fleet.server._closed.decode(bitmap)), list(signatures)
 
 
 def tell_signers(fleet: Fleet, who: Sequence[int], signatures: Sequence[bytes]) -> bytes:
-    return tell(fleet, "unmask", encode_signers(encode_bitmap(who, N), signatures))
+    return tell(fleet, "unmask", told_signers(fleet, who, signatures))
+
+
+def told_signers(fleet: Fleet, who: Sequence[int], signatures: Sequence[bytes]) -> bytes:
+    """The victim's message of this stage with these signatures of H3."""
+    *_, inputs = decode_signers(heard(fleet, "unmask"), fleet.server.found)
+    return encode_signers(encode_bitmap(who, N), signatures, inputs, fleet.server.found)
 
 
 def test_too_few_wrong_and_foreign_signatures_are_refused(fleet: Fleet) -> None:
@@ -496,8 +502,10 @@ def test_no_two_survivor_sets_reach_a_quorum_even_with_the_colluders() -> None:
         # Filled up with what the other half signed, or with nothing.
         rest = {index: bytes(64) for index in range(N) if index not in texts and index in closed.decode(said)}
         filled = dict(sorted([*texts.items(), *rest.items()])[: found.quorum])
-        message = encode_signers(encode_bitmap(filled, N), [filled[index] for index in sorted(filled)])
         for index in set(texts) - set(colluding):
+            held = [fleet.server._input_signatures[at] for at in fleet.server._held_by(index)]
+            texts_of = [filled[at] for at in sorted(filled)]
+            message = encode_signers(encode_bitmap(filled, N), texts_of, held, found)
             with refused(SurvivorError):
                 agreed[index].unmask(message)
 
@@ -507,7 +515,7 @@ def test_a_second_unmasking_is_refused(fleet: Fleet) -> None:
     spare = next(at for at in fleet.server._closed.decode(fleet.server._survivors) if at not in who)
     right = agreement_text(fleet.server._closed.h3(fleet.server._sharers, fleet.server._survivors))
     others = dict(zip([*who[:-1], spare], [*signatures[:-1], fleet.keys[spare].sign(right)], strict=True))
-    message = encode_signers(encode_bitmap(others, N), [others[at] for at in sorted(others)])
+    message = told_signers(fleet, sorted(others), [others[at] for at in sorted(others)])
     assert tell(fleet, "unmask", message)  # As a first one it is sound.
     with refused(ReplayError):
         fleet.devices[VICTIM].unmask(message)
@@ -626,3 +634,43 @@ def test_a_vector_of_another_shape_or_type_is_refused(fleet: Fleet) -> None:
     for vector in (np.zeros(5, np.uint32), np.zeros(4, np.int64), np.zeros((4, 1), np.uint32), np.zeros(4, np.float32)):
         with pytest.raises(ValueError, match="Expected a vector"):
             device.input(heard(fleet, "input"), vector)  # type: ignore[arg-type]
+
+
+# Different sharers to one device: its input would come out alone
+
+
+def test_b_of_a_device_that_was_told_other_sharers_is_not_opened() -> None:
+    """The victim masks without neighbours who are alive; b would uncover what it masked with the dropped alone."""
+    rows, victim = 40, 0
+    terms = Terms(dimension=4)
+    fleet = Fleet(rows=rows, terms=terms)
+    vectors = np.arange(rows * 4, dtype=np.uint32).reshape(rows, 4)
+    fleet.until("shares", vectors)
+    server, found, closed = fleet.server, fleet.server.found, fleet.server._closed
+    hidden = [at for at in server._chosen[victim] if at not in server._choosers[victim]][: found.early]
+    assert hidden
+    apart = encode_bitmap([at for at in range(rows) if at not in hidden], rows)
+    bitmap, sealed = decode_forwarded(server.forwarded(victim), found)
+    near = encode_forwarded(apart, [row for row in sealed if row[0] not in hidden], found)
+    masked = fleet.devices[victim].input(near, vectors[victim]).reply
+    with refused(PeerKeyError):  # An honest server does not count what was masked with others.
+        server.input(victim, masked)
+    signature = decode_input(masked, 4)[2]
+    for index in range(1, rows):
+        server.input(index, fleet.ask("input", index, server.forwarded(index), vectors[index]))
+    # A server that lies says to the others that it was, and shows the only signature that it has.
+    server._commitments[victim], server._input_signatures[victim] = bytes(32), signature
+    message = server.close_inputs()
+    for index in range(1, rows):
+        server.agreement(index, fleet.ask("agree", index, message))
+    server.close_agreements()
+    holders = [at for at in server._chosen[victim] if at != victim]
+    for index in range(1, rows):
+        told = server.signers(index)
+        if index in holders:
+            with refused(SurvivorError):
+                fleet.devices[index].unmask(told)
+        else:
+            assert fleet.devices[index].unmask(told)
+    assert bitmap != apart
+    assert closed.decode(apart) != closed.decode(bitmap)

@@ -196,8 +196,8 @@ def test_server_refuses_second_and_stray_answers() -> None:
         server.agreement(0, answer.reply)
     with pytest.raises(SecAggError):
         server.agreement(1, answer.reply)  # Another device's signature.
-    message = server.close_agreements()
-    reply = fleet.devices[1].unmask(message).reply
+    server.close_agreements()
+    reply = fleet.devices[1].unmask(server.signers(1)).reply
     with pytest.raises(WireError):
         server.unmask(1, reply[:-1])
     kinds = bytearray(reply)
@@ -213,11 +213,10 @@ def test_wrong_shares_are_noticed_and_too_few_can_be_waited_for() -> None:
     fleet = Fleet(rows=10, terms=Terms(dimension=2), gone={0: "input"})
     vectors = vectors_of(10, 2)
     fleet.until("agree", vectors)
-    message = fleet.signers
     for index in range(1, 10):
         with pytest.raises(UnmaskError):
             fleet.server.sum()
-        reply = bytearray(fleet.ask("unmask", index, message))
+        reply = bytearray(fleet.ask("unmask", index, fleet.server.signers(index)))
         if index == 1:
             honest = bytes(reply)
             reply[20] ^= 1  # In the first share.
