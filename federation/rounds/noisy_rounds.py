@@ -156,17 +156,15 @@ def _summarised(
 ) -> Checkpoint:
     """One release: what is asked follows from the noise there will be, and the model from what is released.
 
-    What the gate compares it with is the model that a release makes of nothing, since a release changes the model's
-    form as well; where it is refused, the start stays.
+    A release of nothing is the start, and that is what the gate compares with; where it refuses, the start stays.
     """
     settings, current = strategy.settings, start.round + 1
     public = public_inputs(settings.public, start)
     asked = plan_summary(start, public, noise_std=noise_std(rough))
     terms = first_terms(settings, start, devices=rough.devices, run=rough.run, asked=asked)
     try:
-        mean, nothing = means(terms, pack_plan(asked)), np.zeros(asked.length, dtype=np.float32)
-        learned, none = (summary_model(start, asked, one, noise_std=noise_std(terms)) for one in (mean, nothing))
-        flat = strategy.accepted(current, start.flat, learned.flat, moments={}, compared=none.flat)
+        learned = summary_model(start, asked, means(terms, pack_plan(asked)), noise_std=noise_std(terms))
+        flat = strategy.accepted(current, start.flat, learned.flat, moments={})
     except RefusedRoundError as error:
         flat = strategy.undone(current, start.flat, str(error), moments={})
     return dataclasses.replace(start, flat=flat, round=current, notes=_notes(terms) | strategy.notes())

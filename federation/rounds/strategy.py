@@ -147,15 +147,14 @@ class StrictRounds:
         *,
         moments: Mapping[str, npt.NDArray[Any] | None],
         noise_std: float = 0.0,
-        compared: Floats | None = None,
     ) -> Floats:
         """Return the model that round ``current`` leaves: ``after`` (d,), or ``before`` (d,) where the gate refuses it.
 
         Then the strategy is as before the round, with the ``moments`` of then. ``noise_std`` is that of the noise on
-        the step's numbers. Where the model before is of another form, ``compared`` (d,) stands for it at the gate.
+        the step's numbers.
         """
-        gate, like = self.gate, before if compared is None else compared
-        why = None if gate is None else gate.refusal(like, after, server_round=current, noise_std=noise_std)
+        gate = self.gate
+        why = None if gate is None else gate.refusal(before, after, server_round=current, noise_std=noise_std)
         return after if why is None else self.undone(current, before, why, moments=moments)
 
     def undone(

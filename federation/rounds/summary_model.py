@@ -4,8 +4,11 @@ Every text's inputs are taken to spread normally around its label's place, all l
 label lies where its name says, a third as far from the middle of public texts as names lie from one another; devices'
 summaries (`engine.model.summary`) say how far off that is. What noise of a known size leaves to believe is the
 posterior mean under a normal prior whose variance is what the released residuals have beyond the noise: no step size is
-set anywhere, and where the noise drowns all, the answer is the names' own model. Labels of like names are off alike, so
-they share what they learn.
+set anywhere, and where the noise drowns all, the answer is the start itself, as on a device that no round reached.
+Labels of like names are off alike, so they share what they learn.
+
+What is the same for all labels tells none of the catalogue apart, but devices score labels of their own beside these,
+by names alone. So the mean over labels stays what it is in the start, and their own labels are not favoured.
 
 Sources: Fisher 1936 (the discriminant); Robbins 1956, James and Stein 1961, Efron and Morris 1973 (empirical Bayes);
 Rasmussen and Williams 2006 (§2.2: the posterior mean under a kernel); Balle and Wang 2018 (§4: what is done with a
@@ -96,8 +99,8 @@ def directions_for(noise_std: float) -> int:
 def summary_model(start: Checkpoint, plan: SummaryPlan, mean: Vectors, *, noise_std: float) -> Checkpoint:
     """Return the model that the mean of summaries (plan.length,) speaks for, ``noise_std`` of noise on each number.
 
-    ``start`` and ``plan`` are as in `plan_summary`. It is a whole checkpoint that devices load. Raises `ModelError` for
-    what is not finite or does not fit.
+    ``start`` and ``plan`` are as in `plan_summary`. It is a whole checkpoint that devices load, with the numbers of
+    ``start`` where the mean says nothing beyond the noise. Raises `ModelError` for what is not finite or does not fit.
     """
     if not 0 <= noise_std < float("inf") or not np.isfinite(mean).all():
         raise ModelError("Expected a finite mean of summaries and a finite standard deviation of its noise.")
@@ -109,17 +112,20 @@ def summary_model(start: Checkpoint, plan: SummaryPlan, mean: Vectors, *, noise_
     residuals, weights, scatter = unpacked(plan, mean)
     weights = _shrunk(weights, noise / WEIGHT_GAIN)
     off = _posterior(residuals, weights, _kernel(names), noise)
+    if not off.any():
+        return replace(start, round=start.round + 1)
     basis = plan.basis.astype(np.float64) / scale  # (d, D), orthonormal
     places = NAME_SHARE * names + off @ basis  # (C, D), from the middle of the public texts
     along = places @ basis.T
     metric, sharpness = np.eye(plan.directions), SHARPNESS * math.sqrt(plan.directions)
-    within = _within(scatter, off[:, : plan.scatter], weights, noise) if plan.scatter and off.any() else None
+    within = _within(scatter, off[:, : plan.scatter], weights, noise) if plan.scatter else None
     if within is not None:
         metric, sharpness = _metric(within, along)
     middle = plan.centres.astype(np.float64).mean(axis=0)  # (d,), since names have mean 0
     vectors = places + (along @ metric - along) @ basis
     bias = -(along @ metric @ middle + 0.5 * (vectors * places).sum(axis=1))
     table = sharpness / SCALE * np.column_stack([vectors * scale, bias / BIAS_GAIN])
+    table += start.flat.reshape(table.shape).mean(axis=0, dtype=np.float64) - table.mean(axis=0)
     return replace(start, flat=table.reshape(-1).astype(np.float32), round=start.round + 1)
 
 
