@@ -2,8 +2,9 @@
 
 The same object runs in a simulation and on a SuperLink. ``model`` names the checkpoint to start from (by default the
 label names of the built-in services), ``out`` the folder of ``checkpoint.safetensors``; with ``resume`` the run
-continues from that file, without noise to the same bits as a run that never stopped. Where that file was migrated to the next version
-of its catalogue, a run of ``rounds`` more begins there, with the optimizer's state and settings of its own.
+continues from that file, without noise to the same bits as a run that never stopped. Where that file was migrated to
+the next version of its catalogue, a run of ``rounds`` more begins there, with the optimizer's state and settings of its
+own.
 """
 
 # isort: off

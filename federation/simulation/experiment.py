@@ -1,8 +1,9 @@
 """One run over simulated devices, from rows to figures: fill the devices, run the rounds, personalize, measure.
 
 `tacit demo`, `tacit simulate` and `tacit evaluate routing` are this with different rows and different output. A run
-lies in a folder, and one that was interrupted continues there: in open mode to the same model, bit for bit. Where the checkpoint in
-the folder was migrated to the next version of its catalogue, more rounds go on from it, on the same devices.
+lies in a folder, and one that was interrupted continues there: without noise to the same model, bit for bit. Where the
+checkpoint in the folder was migrated to the next version of its catalogue, more rounds go on from it, on the same
+devices.
 """
 
 import contextlib
