@@ -218,8 +218,8 @@ class Bench:
         settings, count = self.settings("private", SUMMARY), len(self.world.split)
         start = start_checkpoint(self.world.experiment(0, "").catalogue, self._encoder)
         public = encode_public(public_texts(), self._encoder, start)
-        asked = plan_summary(start, public, noise_std=noise_std(first_terms(settings, start, devices=count, run="")))
-        terms = first_terms(settings, start, devices=count, run="", asked=asked)
+        asked = plan_summary(start, public, noise_std=noise_std(first_terms(settings, start, devices=count, run="0")))
+        terms = first_terms(settings, start, devices=count, run="0", asked=asked)
         noise = terms.noise_of(count)
         usual, hidden = noise_std(terms) * terms.dimension**0.5, _length("hidden", terms, noise) / 0.9 / count
         return (

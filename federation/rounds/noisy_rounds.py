@@ -108,7 +108,7 @@ def first_terms(
 
 def whole_rho(settings: RunSettings, model: Checkpoint, *, devices: int) -> float:
     """What a run may take of a device's lifetime budget (zCDP), if it takes part as often as it may."""
-    terms = first_terms(settings, model, devices=devices, run="")
+    terms = first_terms(settings, model, devices=devices, run="0")
     return terms.rho * terms.participations
 
 
