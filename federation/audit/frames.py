@@ -23,7 +23,7 @@ from federation.rounds.config import RunSettings
 from federation.secagg.messages import decode_input
 from federation.simulation.grid import Watch, run_rounds
 
-_INPUT_HEAD_BYTES = 2 + 32  # Version and kind, and the commitment behind the numbers.
+_INPUT_HEAD_BYTES = 2 + 32 + 64  # Version and kind, and behind the numbers commitment and signature.
 _FIRST_NODE = 2  # The simulation numbers its nodes from 2.
 Sent = Counter[tuple[str, str, int]]  # Device, hash and size of what left it.
 

@@ -16,6 +16,7 @@ from federation.audit.cohort import NUMBER, STAGES, VERSION, AuditedCohort
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.mask_keys import mask_findings
 from federation.audit.private_lies import private_finding
+from federation.audit.split_sharers import opened_for_other_sharers
 from federation.audit.split_view import unmasked_twice
 from federation.secagg import (
     DeviceRound,
@@ -48,6 +49,7 @@ from federation.secagg.terms import LONGEST_STEP
 AUDIT = "malicious server"
 SIZE = 26
 VICTIM, LATE = 5, 0
+SPARSE_SIZE = 40
 Lie = Callable[[], object]
 
 
@@ -107,6 +109,8 @@ def _double_unmasking(cohort: AuditedCohort) -> Iterator[Lie]:
     fewer = encode_bitmap([at for at in survivors if at not in (9, VICTIM)] + [VICTIM], SIZE)
     yield lambda: cohort.before["unmask", VICTIM].agree(framed(SURVIVORS, fewer))
     yield lambda: unmasked_twice(SIZE, victim=VICTIM)
+    # So few neighbours choose nobody back in a small cohort that there is none to leave out.
+    yield lambda: opened_for_other_sharers(SPARSE_SIZE, victim=VICTIM)
 
 
 def _key_swap(cohort: AuditedCohort) -> Iterator[Lie]:

@@ -46,11 +46,11 @@ def unmasked_twice(size: int, *, victim: int) -> bool:
         for index, device in devices.items():
             held = [cohort.server._input_signatures[at] for at in cohort.server._held_by(index)]
             message = encode_signers(encode_bitmap(filled, size), agreed_by, held, found)
-            kinds |= _opened_of(victim, cohort, device, index, message)
+            kinds |= opened_of(victim, cohort, device, index, message)
     return {OF_SELF, OF_MASK_KEY} <= kinds
 
 
-def _opened_of(victim: int, cohort: AuditedCohort, device: DeviceRound, index: int, message: bytes) -> set[int]:
+def opened_of(victim: int, cohort: AuditedCohort, device: DeviceRound, index: int, message: bytes) -> set[int]:
     """The kinds of the victim's shares that a device opens when it is told ``message``; none if it refuses."""
     try:
         reply = device.unmask(message).reply
