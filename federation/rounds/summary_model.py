@@ -4,8 +4,8 @@ Every text's inputs are taken to spread normally around its label's place, all l
 label lies where its name says, a third as far from the middle of public texts as names lie from one another; devices'
 summaries (`engine.model.summary`) say how far off that is. What noise of a known size leaves to believe is the
 posterior mean under a normal prior whose variance is what the released residuals have beyond the noise: no step size is
-set anywhere, and where the noise drowns all, the answer is the start itself, as on a device that no round reached.
-Labels of like names are off alike, so they share what they learn.
+set anywhere. Labels of like names are off alike, so they share what they learn. Where the noise drowns all, the answer
+is the start itself, as on a device that no round reached; where little shows above it, it lies between the two.
 
 What is the same for all labels tells none of the catalogue apart, but devices score labels of their own beside these,
 by names alone. So the mean over labels stays what it is in the start, and their own labels are not favoured.
@@ -50,8 +50,8 @@ LEAST_WITHIN = 0.25
 IN_COMMON, LIKENESS = 0.6, 0.5
 # Floors of the two spectra whose geometric mean says which directions are worth asking for.
 _TEXT_FLOOR, _NAME_FLOOR = 1e-4, 1e-3
-# Standard deviations of the noise that a figure must exceed to be believed.
-_BELIEVED = 2.0
+# Standard deviations of the noise that a figure must exceed to be believed at all, and to be believed in full.
+_BELIEVED, _SURE = 2.0, 4.0
 
 
 def plan_summary(start: Checkpoint, public: Vectors, *, noise_std: float, with_spelling: bool = True) -> SummaryPlan:
@@ -125,15 +125,27 @@ def summary_model(start: Checkpoint, plan: SummaryPlan, mean: Vectors, *, noise_
     vectors = places + (along @ metric - along) @ basis
     bias = -(along @ metric @ middle + 0.5 * (vectors * places).sum(axis=1))
     table = sharpness / SCALE * np.column_stack([vectors * scale, bias / BIAS_GAIN])
-    table += start.flat.reshape(table.shape).mean(axis=0, dtype=np.float64) - table.mean(axis=0)
+    before = start.flat.reshape(table.shape).astype(np.float64)
+    table += before.mean(axis=0) - table.mean(axis=0)
+    belief = _belief(residuals, noise)
+    table = belief * table + (1.0 - belief) * before
     return replace(start, flat=table.reshape(-1).astype(np.float32), round=start.round + 1)
+
+
+def _belief(residuals: Floats, noise: float) -> float:
+    """Return how far residuals (C, d) are believed, from 0 to 1: by what their energy has beyond that of ``noise``."""
+    beyond = float((residuals**2).sum()) - noise**2 * residuals.size
+    usual = noise**2 * math.sqrt(2.0 * residuals.size)
+    if beyond <= _BELIEVED * usual:
+        return 0.0
+    return 1.0 if beyond >= _SURE * usual else (beyond / usual - _BELIEVED) / (_SURE - _BELIEVED)
 
 
 def _posterior(residuals: Floats, weights: Floats, kernel: Floats, noise: float) -> Floats:
     """Return by how much labels are off (C, d), from residuals (C, d) and weights (C,) with ``noise`` on each."""
-    beyond = float((residuals**2).sum()) - noise**2 * residuals.size
-    if beyond <= _BELIEVED * noise**2 * math.sqrt(2.0 * residuals.size) or not weights.any():
+    if not _belief(residuals, noise) or not weights.any():
         return np.zeros_like(residuals)
+    beyond = float((residuals**2).sum()) - noise**2 * residuals.size
     variance = beyond / (float((weights**2).sum()) * residuals.shape[1])
     prior = variance * weights[:, None] * kernel * weights[None, :]
     values, vectors = np.linalg.eigh(prior)

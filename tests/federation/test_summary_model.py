@@ -259,6 +259,25 @@ def test_labels_of_a_devices_own_stand_beside_a_release_as_beside_the_start(nois
         assert hits(model.flat, own) > hits(one.start.flat, own)
 
 
+def test_the_more_shows_above_the_noise_the_farther_from_the_start() -> None:
+    """The oracle of what shows: a sum of n squared normal numbers has mean n and a deviation of the root of 2n."""
+    one, noise = world(), 0.005
+    plan = planned(one, noise_std=noise)
+    mean, many = mean_of(one, plan), CLASSES * plan.directions
+    first = unpacked(plan, mean)[0]
+    moved = []
+    for deviations in (1.9, 2.0, 2.01, 2.5, 3.0, 3.5, 3.99, 4.0):
+        factor = math.sqrt(noise**2 * (many + deviations * math.sqrt(2 * many)) / float((first**2).sum()))
+        told = np.concatenate([factor * mean[:many], mean[many:]]).astype(np.float32)
+        moved.append(summary_model(one.start, plan, told, noise_std=noise).flat - one.start.flat)
+    far = [float(np.linalg.norm(its)) / float(np.linalg.norm(moved[-1])) for its in moved]
+    assert far[0] == 0
+    assert far == sorted(far)
+    assert far[2] < 0.02
+    assert far[4] == pytest.approx(0.5, abs=0.05)
+    assert far[6] == pytest.approx(1.0, abs=0.02)
+
+
 def test_each_guard_alone_holds_back_what_noise_made() -> None:
     rng = np.random.default_rng(0)
     noise = [rng.standard_normal((CLASSES, 20)) for _ in range(100)]
