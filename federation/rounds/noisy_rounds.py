@@ -23,7 +23,7 @@ import numpy as np
 
 from engine.model.checkpoint import Checkpoint
 from engine.model.summary import SummaryPlan
-from engine.owner.modes import CENTRAL
+from engine.owner.modes import CENTRAL, PRIVATE
 from federation.agent.cohorts import DROPOUT, honest_share
 from federation.agent.limits import LEAST_COHORT
 from federation.agent.names import CENTRAL_MESSAGE, TERMS
@@ -42,7 +42,7 @@ from federation.rounds.private_rounds import PrivateRounds, SignedRoster
 from federation.rounds.public_inputs import public_inputs
 from federation.rounds.strategy import ARRAYS, CONFIG, TacitStrategy, as_arrays, reply_array
 from federation.rounds.summary_model import plan_summary, summary_model
-from federation.secagg import RosterError, unsigned_roster
+from federation.secagg import ParameterError, RosterError, unsigned_roster
 
 PRIVACY, RUN = "privacy", "run"  # Notes of a checkpoint: what holds for its model, and the run's name.
 
@@ -66,6 +66,17 @@ def noisy_plan(settings: RunSettings, *, devices: int, dimension: int) -> Privac
         noise=settings.noise,
         mode=settings.mode,
     )
+
+
+def check_enough(settings: RunSettings, *, devices: int) -> None:
+    """Raise `ConfigError` where so few devices make no private round."""
+    if settings.mode == PRIVATE:
+        try:
+            _share_counted_on(devices, settings.cohort)
+        except ParameterError as error:
+            raise ConfigError(
+                f"{devices} devices are too few for private mode. {error} Or take another mode."
+            ) from None
 
 
 def first_terms(

@@ -32,7 +32,7 @@ from federation.data.splits import Split, public_labels, within_labels
 from federation.errors import CheckpointError, DataError, FederationError
 from federation.rounds.config import SUMMARY, RunSettings
 from federation.rounds.gate import canary_texts, refused_rounds
-from federation.rounds.noisy_rounds import whole_rho
+from federation.rounds.noisy_rounds import check_enough, whole_rho
 from federation.rounds.public_inputs import encode_public, public_texts
 from federation.rounds.server_app import CHECKPOINT_FILE
 from federation.simulation.fleet import Fleet, Measured, Member, members
@@ -158,6 +158,7 @@ def _run(
     people = members(experiment.split, late=experiment.late)
     there = sum(not member.late for member in people)
     settings = dataclasses.replace(settings, cohort=min(settings.cohort, there))
+    check_enough(settings, devices=there)
     settings, start = _prepare(experiment, settings, folder, encoder)
     latest = Checkpoint.load(folder / CHECKPOINT_FILE) if settings.resume else start
     experiment = dataclasses.replace(experiment, catalogue=latest.catalogue)
