@@ -103,14 +103,9 @@ def check_are_enough(devices: int, settings: "dict[str, RunSettings]") -> None:
     """Refuse fewer devices than a private round hides, before anything is replaced."""
     if PRIVATE not in settings:
         return
-    from federation.agent.cohorts import honest_share
-    from federation.privacy.sampling import cohort_bounds
-    from federation.secagg.errors import ParameterError
+    from federation.rounds.noisy_rounds import check_enough
 
-    try:
-        honest_share(*cohort_bounds(devices, settings[PRIVATE].cohort))
-    except ParameterError as error:
-        raise click.UsageError(f"--devices {devices} is too few for private mode. {error}") from None
+    check_enough(settings[PRIVATE], devices=devices)
 
 
 def note_ledger(run: "tuple[RunSettings, Outcome]", out: Path) -> dict[str, Any]:

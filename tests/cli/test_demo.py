@@ -105,6 +105,6 @@ def test_too_few_for_private_mode_is_said_before_anything_is_replaced(tmp_path: 
     (tmp_path / "results.json").write_text("earlier")
     ran = tacit(["demo", "--devices", 4, "--out", tmp_path])
     assert ran.code == 2
-    assert "--devices 4 is too few for private mode" in ran.err
+    assert "4 devices are too few for private mode" in ran.err
     assert "10" in ran.err
     assert (tmp_path / "results.json").read_text() == "earlier"
