@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from engine.encoders.encoder import Encoder, Vectors, load_encoder
-from engine.model.checkpoint import Checkpoint
+from engine.errors import EncoderError, EncoderMismatchError
+from engine.model.checkpoint import Checkpoint, check_encoder
 from engine.model.inputs import encode_inputs
 from federation.errors import ConfigError
 from federation.population import generate
@@ -28,12 +29,23 @@ def encode_public(texts: Sequence[str], encoder: Encoder, model: Checkpoint) -> 
 
 
 def public_inputs(path: str, model: Checkpoint) -> Vectors:
-    """Return public inputs (n, D) from a file of numpy's, or by the encoder that ``model`` names.
+    """Return public inputs (n, D) from a file of numpy's, or without one those of the default encoder.
 
-    Raises `ConfigError` for a file that is missing or does not fit.
+    Raises `ConfigError` for a file that is missing or does not fit, and without a file where the default encoder is
+    not the one that ``model`` was made with: a checkpoint holds a fingerprint, by which no encoder can be loaded.
     """
     if not path:
-        return encode_public(public_texts(), load_encoder(model.encoder), model)
+        try:
+            encoder = load_encoder()
+            check_encoder(model, encoder)
+        except EncoderMismatchError:
+            raise ConfigError(
+                f"This model was made for encoder {model.encoder[:12]}…, which is not the default one: "
+                "name a file of public inputs made by it with public."
+            ) from None
+        except EncoderError as error:
+            raise ConfigError(f"{error} Or name a file of public inputs with public.") from None
+        return encode_public(public_texts(), encoder, model)
     try:
         inputs = np.load(Path(path), allow_pickle=False)
     except (OSError, ValueError) as error:
