@@ -159,7 +159,7 @@ def test_simulation_goes_on_from_a_migrated_checkpoint(tacit: Call, tmp_path: Pa
     data.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     labels = [{"name": "cab", "was": "taxi"}, {"name": "pizza"}, {"name": "opera"}, {"name": "spa"}]
     (tmp_path / "next.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
-    run = ["simulate", "--data", data, "--out", out, "--rescorer-steps", "1"]
+    run = ["simulate", "--mode", "open", "--data", data, "--out", out, "--rescorer-steps", "1"]
     checkpoint = out / "checkpoint.safetensors"
     assert tacit([*run, "--rounds", "2"]).code == 0
     done = tacit(["model", "migrate", checkpoint, "--catalogue", tmp_path / "next.json", "--out", checkpoint])

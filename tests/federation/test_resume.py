@@ -262,7 +262,7 @@ def test_damaged_run_file_is_a_clear_error(done: Path, experiment: Experiment, t
 
 def command(out: Path, data: Path, *more: str, rounds: int) -> list[str]:
     return [
-        "-m", "tacit", "simulate", "--data", str(data), "--rounds", str(rounds), "--local-steps", "1",
+        "-m", "tacit", "simulate", "--mode", "open", "--data", str(data), "--rounds", str(rounds), "--local-steps", "1",
         "--out", str(out), *more,
     ]  # fmt: skip
 
