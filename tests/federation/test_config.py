@@ -52,6 +52,15 @@ def test_min_replies_above_the_cohort_is_refused() -> None:
         RunSettings(cohort=2, min_replies=3)
 
 
+@pytest.mark.parametrize("given", [{"mode": "open"}, {"rounds": 2}, {"mode": "central", "rounds": 90}])
+def test_one_release_is_refused_in_open_mode_and_in_more_than_one_round(given: dict[str, Any]) -> None:
+    noisy: dict[str, Any] = {"strategy": "summary", "mode": "private", "rounds": 1, "rescorer_steps": 0}
+    assert RunSettings(**noisy).strategy == "summary"
+    with pytest.raises(ConfigError, match="Expected strategy='summary' with rounds=1") as refused:
+        RunSettings(**noisy | given)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["round", "local_steps", "noisiness", ""])
 def test_unknown_setting_is_refused_and_the_known_ones_are_named(name: str) -> None:
     with pytest.raises(ConfigError, match="Unknown setting") as refused:
