@@ -462,6 +462,7 @@ def test_boosted_vector_in_a_masked_sum_is_refused_and_the_model_stays(
         assert [its.round for its in device.account.contributions()] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_private_round_resumes_after_an_undone_one(village: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"rounds": 2, "epsilon": 200.0, "ridge": 0.0, "clip_norm": 0.5}
     with monkeypatch.context() as patched:

@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 # Notes every attempt to leave the machine, also one whose error somebody swallows, and refuses it.
 GUARD = """
 import os, socket, sys
@@ -102,22 +104,26 @@ def test_guard_notes_what_leaves_and_lets_the_loopback_through(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "modes", [pytest.param(("private", "open"), marks=pytest.mark.slow), ("open",)], ids=["both modes", "open"]
+)
 def test_demo_runs_with_the_network_blocked_and_looks_nothing_up(
-    tmp_path: Path, program: str, clean_env: dict[str, str]
+    tmp_path: Path, program: str, clean_env: dict[str, str], modes: tuple[str, ...]
 ) -> None:
     # The variables that tests set to be quiet are taken away: the program has to be quiet by itself.
     quiet = ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     env = {name: value for name, value in clean_env.items() if name not in quiet}
     out = tmp_path / "report"
-    done = run(
-        program, DEMO, tmp_path / "notes", "demo", "--devices", "10", "--rounds", "2", "--out", str(out), env=env
-    )  # fmt: skip
+    people = ["--devices", "10"] if "private" in modes else ["--devices", "2", "--mode", "open"]
+    done = run(program, DEMO, tmp_path / "notes", "demo", *people, "--rounds", "2", "--out", str(out), env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "notes").exists(), (tmp_path / "notes").read_text(encoding="utf-8")
     assert "generated population" in done.stdout
-    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    assert [one["round"] for one in results["runs"]["open"]["rounds"]] == [0, 1, 2, 3, 4, 5]
-    assert results["runs"]["private"]["privacy"]["eps_server"] <= 4
+    runs = json.loads((out / "results.json").read_text(encoding="utf-8"))["runs"]
+    assert tuple(runs) == modes
+    assert [one["round"] for one in runs["open"]["rounds"]] == [0, 1, 2, 3, 4, 5]
+    if "private" in modes:
+        assert runs["private"]["privacy"]["eps_server"] <= 4
     page = (out / "report.html").read_text(encoding="utf-8")
     # The page asks nobody for anything either.
     for asks in ('src="http', "src='http", 'href="http', "url(http", "@import", "<script src"):
