@@ -255,7 +255,8 @@ def _rounds(
     x = model_inputs(texts, fleet.encode(texts), fleet.start.dimension)
 
     def note(server_round: int, flat: Vectors) -> None:
-        if flat.size == fleet.start.flat.size:  # Else it is what a summary is taken against.
+        # A migration changes the size, and of another size is what a summary is taken against.
+        if flat.size == len(experiment.catalogue) * (fleet.start.dimension + 1):
             history.model(server_round, _accuracy(flat, x, tests, experiment))
 
     if settings.strategy == SUMMARY:

@@ -108,6 +108,7 @@ def test_run_goes_on_after_a_migration_to_the_same_bits_interrupted_or_not(
     for name in ("again", "cut off"):
         shutil.copytree(folder, tmp_path / name)
     straight = go_on(folder, experiment, toy)
+    assert all(one["accuracy"] is not None for one in straight.history)
     assert (straight.model.round, straight.model.begun) == (ROUNDS + 2 * STEPS + MORE, ROUNDS + STEPS)
     assert straight.model.catalogue == after.catalogue
     again = go_on(tmp_path / "again", experiment, toy)
