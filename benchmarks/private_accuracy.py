@@ -11,7 +11,8 @@ Fleets are FILE without users (rows dealt by Dirichlet α, a fifth of each devic
 `tacit demo` has them, of whom the first --measured are measured. What is chosen (constants of the modules, the step of
 plain averaging) was chosen on train rows with --inner, seeds from 100 up. The noise of DP-FedAvg is numpy's, of the
 mechanism's variance. --honest-share H adds the noise of a private round, whose secure sum counts on the share H of its
-devices. Options: --epsilon, --alpha, --seeds, --first-seed, --rounds, --steps, --inner, --json, --without NAME.
+devices. --draws N makes N releases of each fleet, with noise of their own. Options: --epsilon, --alpha, --seeds,
+--first-seed, --rounds, --steps, --inner, --json, --without NAME.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ def rows_of(name: str, count: int, seed: int, encoder: CachedEncoder, given: arg
     for epsilon in given.epsilon:
         one = multiplier(epsilon, 1)
         if RELEASE not in given.without:
-            flat, plan = by_one_release(crowd, one[0], given.honest_share)
-            yield row(RELEASE, flat, one, plan.length)
+            for _ in range(given.draws if one[0] else 1):
+                flat, plan = by_one_release(crowd, one[0], given.honest_share)
+                yield row(RELEASE, flat, one, plan.length)
         if AVERAGED not in given.without:
             yield from _averaged(crowd, epsilon, seed, given, row)
     if POOLED not in given.without:
@@ -115,7 +117,7 @@ def _averaged(crowd: Crowd, epsilon: float, seed: int, given: argparse.Namespace
 
 
 def means(rows: list[dict]) -> list[dict]:
-    """The mean over seeds of each fleet, method and ε, in the order in which they came, with 95% of its error."""
+    """The mean over seeds and draws of each fleet, method and ε, in the order they came in, with 95% of its error."""
     found = []
     for key in dict.fromkeys((one["fleet"], one["devices"], one["method"], one["eps_server"]) for one in rows):
         own = [one for one in rows if (one["fleet"], one["devices"], one["method"], one["eps_server"]) == key]
@@ -189,6 +191,7 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.3)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=numbers, default=[0.8, 1.6, 3.2, 6.4])
     parser.add_argument("--measured", type=int, default=300)
