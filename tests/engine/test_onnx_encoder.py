@@ -67,8 +67,9 @@ def sentences(count: int) -> list[str]:
     return found
 
 
-def test_vectors_are_those_of_sentence_transformers_on_a_thousand_sentences() -> None:
-    texts = sentences(1000)
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_vectors_are_those_of_sentence_transformers_on_a_thousand_sentences(count: int) -> None:
+    texts = sentences(count)
     ours = OnnxEncoder(default_encoder_path()).encode(texts)
     theirs = SentenceEncoder.reference().encode(texts)
     cosines = np.einsum("ij,ij->i", ours.astype(np.float64), theirs.astype(np.float64))

@@ -109,7 +109,9 @@ ACTS: dict[int, Callable[[Device], Any]] = {  # by node
 }
 
 
-@pytest.mark.parametrize("stage", [SHARES, INPUT, AGREE, UNMASK])
+@pytest.mark.parametrize(
+    "stage", [SHARES, AGREE, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (INPUT, UNMASK))]
+)
 def test_what_an_owner_takes_back_in_the_middle_of_a_round_leaves_nothing_to_send(
     village: Any, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

@@ -87,7 +87,10 @@ def test_sum_is_the_mean_of_what_the_devices_change(village: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_noise")
-@pytest.mark.parametrize("stage", [REVEAL, SHARES, INPUT, AGREE, UNMASK])
+@pytest.mark.parametrize(
+    "stage",
+    [REVEAL, INPUT, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (SHARES, AGREE, UNMASK))],
+)
 def test_devices_that_vanish_leave_the_sum_of_those_that_gave(
     village: Any, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
