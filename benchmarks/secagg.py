@@ -190,9 +190,10 @@ def server_cost(devices: int, terms: Terms) -> float:
     message = on_server(server.close_inputs)
     for index in present:
         on_server(server.agreement, index, crowd.ask(index, "agree", message))  # type: ignore[arg-type]
-    message = on_server(server.close_agreements)
+    on_server(server.close_agreements)
     for index in present:
-        on_server(server.unmask, index, crowd.ask(index, "unmask", message))  # type: ignore[arg-type]
+        signers = on_server(server.signers, index)
+        on_server(server.unmask, index, crowd.ask(index, "unmask", signers))  # type: ignore[arg-type]
     total = on_server(server.sum)
     expected = (crowd.vector.astype(np.uint64) * len(present) % 2**32).astype(np.uint32)
     if not np.array_equal(np.asarray(total), expected):

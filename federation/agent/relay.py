@@ -58,20 +58,23 @@ def serve(
     """
     _make_way(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as here:
+        made = path.with_name(f".{path.name}.{os.getpid()}")
         before = os.umask(0o177)
         try:
-            here.bind(str(path))
+            here.bind(str(made))
         finally:
             os.umask(before)
         try:
             here.listen()
             here.settimeout(0.2)
+            made.rename(path)  # Who finds it there is answered.
             while not stop():
                 with contextlib.suppress(TimeoutError):
                     there, _ = here.accept()
                     with there:
                         _answer_one(agent, there, told)
         finally:
+            made.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
 
