@@ -34,7 +34,7 @@ def drawn(q: float, stream: SecureStream) -> bool:
 def cohort_bounds(population: int, cohort: int, failure: float = ROUND_FAILURE) -> tuple[int, int]:
     """Return the floor and the ceiling of a cohort: a round is below or above them with at most ``failure`` each.
 
-    A round outside is not used: below the floor too few devices hide each other, above the ceiling a sum might wrap.
+    What noise is counted on is reckoned over the sizes in between; what a device refuses is told by the cohort itself.
     """
     q = sampling_rate(population, cohort)
     floor = _largest_below(population, q, failure)
