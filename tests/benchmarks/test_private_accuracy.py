@@ -70,7 +70,7 @@ def test_all_rows_of_a_fleet_become_a_table_and_a_picture(
         bench, "multiplier", lambda epsilon, rounds: (0.0 if math.isinf(epsilon) else 9.0, epsilon, epsilon)
     )
     given = argparse.Namespace(
-        inner=False, measured=3, honest_share=1.0, epsilon=[2.0, math.inf], without=[], rounds=2, steps=[0.8]
+        inner=False, measured=3, honest_share=1.0, epsilon=[2.0, math.inf], without=[], rounds=2, steps=[0.8], draws=1
     )
     rows = list(bench.rows_of(bench.GENERATED, 3, 0, CachedEncoder(toy), given))
     found = bench.means(rows)
