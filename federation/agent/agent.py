@@ -15,10 +15,11 @@ import numpy.typing as npt
 from engine.device.device import Device
 from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
 from engine.model.training import TrainingPlan
-from engine.owner.account import Contribution, digest
+from engine.owner.account import digest
 from engine.owner.consent import PERSONALIZATION
 from engine.owner.modes import CENTRAL, OPEN
 from federation.agent.choice_request import ChoiceRequest, choice_answer
+from federation.agent.entry import WIRE, entry
 from federation.agent.limits import MOST_LOCAL_STEPS
 from federation.agent.private import PrivateAgent, require_participations_left
 from federation.agent.terms import NoisyTerms, asked_hash
@@ -28,7 +29,6 @@ from federation.privacy.sampling import drawn
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats, clip
 
-WIRE = "<f4"  # What an update's numbers are on the wire and in the ledger's hash.
 _ATTEMPTS = 3  # To make an update while the device is used by others.
 
 
@@ -187,7 +187,8 @@ class Agent:
         self.device.account.require_left(now=time.time(), rho=rho)
         update = make()
         payload = update.astype(WIRE).tobytes()
-        self.device.contribute(_noted(request, asked, payload, rho), payload, standing=standing)
+        its = entry(request, request.flat, asked=asked, payload=payload, rho=rho)
+        self.device.contribute(its, payload, standing=standing)
         return update
 
     def _trained(self, request: TrainRequest, node_id: int) -> Floats:
@@ -198,19 +199,3 @@ class Agent:
     def _counted(self, request: StatisticsRequest) -> Floats:
         statistics = self.device.rescorer_statistics(request.flat, request.weights)
         return clip(statistics.astype(np.float32), request.clip_norm)
-
-
-def _noted(request: Request, asked: str, payload: bytes, rho: float | None) -> Contribution:
-    """What the ledger is to say of ``payload``."""
-    return Contribution(
-        time=time.time(),
-        to=request.run,
-        round=request.server_round,
-        mode=request.mode,
-        purpose=request.purpose,
-        asked=asked,
-        model=digest(request.flat.astype(WIRE).tobytes()),
-        sent=digest(payload),
-        size_bytes=len(payload),
-        rho=rho,
-    )

@@ -17,8 +17,9 @@ import numpy as np
 
 from engine.device.device import Device
 from engine.errors import BudgetError, ChangedMeanwhileError, ConsentError
-from engine.owner.account import Account, Contribution, digest
+from engine.owner.account import Account, digest
 from engine.owner.modes import PRIVATE
+from federation.agent.entry import entry
 from federation.agent.limits import LEAST_COHORT
 from federation.agent.terms import NoisyTerms, asked_hash
 from federation.agent.update import check_lengths, update_of
@@ -75,7 +76,7 @@ class PrivateAgent:
 
     def shares(self, message: bytes) -> bytes:
         """Answer the neighbours' keys with sealed shares. Raises `UpdateError`."""
-        return self._guarded(lambda: self._step(lambda held: held.shares(message)))
+        return self._guarded(lambda: self._step(lambda _, held: held.shares(message)))
 
     def input(self, message: bytes, *, flat: Floats) -> bytes:
         """Answer the sharers with this device's update for the model ``flat`` (d,), noised and masked.
@@ -87,7 +88,7 @@ class PrivateAgent:
 
     def agree(self, message: bytes) -> bytes:
         """Sign the survivors. Raises `UpdateError`."""
-        return self._guarded(lambda: self._step(lambda held: held.agree(message)))
+        return self._guarded(lambda: self._step(lambda _, held: held.agree(message)))
 
     def unmask(self, message: bytes) -> bytes:
         """Give the shares that unmask the sum, once; the round's secrets are erased before. Raises `UpdateError`."""
@@ -149,9 +150,9 @@ class PrivateAgent:
         return roster
 
     def _reveal(self, message: bytes) -> bytes:
-        def work(held: DeviceRound) -> Answer:
+        def work(terms: NoisyTerms, held: DeviceRound) -> Answer:
             answer = held.reveal(message)
-            terms, found = self._terms(), answer.round.found
+            found = answer.round.found
             noise = terms.noise_of(found.devices)
             if found.smallest_sum < noise.honest_survivors:
                 raise UpdateError(
@@ -165,10 +166,11 @@ class PrivateAgent:
     def _input(self, message: bytes, flat: Floats) -> bytes:
         # Before the state is read: what comes after it must not have changed when it is noted.
         device, standing = self._device, self._device.account.standing()
-        state, terms, held = device.stage.state, self._terms(), self._now()
-        if asked_hash(terms.to_bytes(), flat) != Announcement.decode(held.announcement).model_hash:
+        state, terms, held = self._now()
+        announced = Announcement.decode(held.announcement).model_hash
+        if asked_hash(terms.to_bytes(), flat) != announced:
             raise ModelError("The model is another than the round announced: refuse the round.")
-        asked = digest(Announcement.decode(held.announcement).model_hash + message)
+        asked = digest(announced + message)
         sent = device.contribute_again(asked, mode=terms.mode, purpose=terms.purpose)
         if sent is not None:
             return sent
@@ -176,18 +178,7 @@ class PrivateAgent:
             raise ReplayError("This input left already and may not leave again.")
         self._require_left(terms)
         answer = held.input(message, self._update(terms, held, flat))
-        its = Contribution(
-            time=time.time(),
-            to=terms.run,
-            round=terms.server_round,
-            mode=terms.mode,
-            purpose=terms.purpose,
-            asked=asked,
-            model=digest(flat.astype("<f4").tobytes()),
-            sent=digest(answer.reply),
-            size_bytes=len(answer.reply),
-            rho=terms.rho,
-        )
+        its = entry(terms, flat, asked=asked, payload=answer.reply, rho=terms.rho)
         kept = _packed(terms.to_bytes(), answer.round)
 
         def advance() -> None:
@@ -210,40 +201,43 @@ class PrivateAgent:
 
     def _unmask(self, message: bytes) -> bytes:
         with self._device.store.lock, self._device.store.transaction(witness=True):
-            reply = self._now().unmask(message).reply
+            *_, held = self._now()
+            reply = held.unmask(message).reply
             self._device.stage.erase()
         return reply
 
-    def _step(self, work: Callable[[DeviceRound], Answer]) -> bytes:
+    def _step(self, work: Callable[[NoisyTerms, DeviceRound], Answer]) -> bytes:
         """Take one step of the round that is kept, and keep the next one before its answer is given."""
         with self._device.store.lock, self._device.store.transaction(witness=True):
-            terms = self._terms()
+            _, terms, held = self._now()
             self._device.require_allowed(terms.mode, terms.purpose)
-            answer = work(self._now())
+            answer = work(terms, held)
             self._device.stage.keep(_packed(terms.to_bytes(), answer.round))
         return answer.reply
 
-    def _terms(self) -> NoisyTerms:
-        return NoisyTerms.from_bytes(_unpacked(self._device.stage.state)[0])
-
-    def _now(self) -> DeviceRound:
-        """The round that the device is in."""
-        told, blob = _unpacked(self._device.stage.state)
-        signed, publisher = self._device.stage.roster, self._device.publisher
+    def _now(self) -> tuple[bytes, NoisyTerms, DeviceRound]:
+        """The round that the device is in: its state as it is kept, and the terms and the round that it holds."""
+        stage, publisher = self._device.stage, self._device.publisher
+        state, signed = stage.state, stage.roster
+        if state is None:
+            raise UpdateError("This device is in no round.")
         if signed is None or publisher is None:
             raise UpdateError("This device trusts no publisher any more: the round is over for it.")
-        return DeviceRound.from_bytes(
+        told, blob = _unpacked(state)
+        terms = NoisyTerms.from_bytes(told)
+        held = DeviceRound.from_bytes(
             blob,
             roster=open_roster(signed, publisher=publisher),
-            policy=_policy(NoisyTerms.from_bytes(told).dimension),
-            identity=SigningKey(self._device.stage.identity()),
+            policy=_policy(terms.dimension),
+            identity=SigningKey(stage.identity()),
         )
+        return state, terms, held
 
     def _held(self, announcement: bytes) -> DeviceRound | None:
         """The round that is kept, if it is at its first stage and of this announcement."""
         if self._device.stage.state is None:
             return None
-        held = self._now()
+        *_, held = self._now()
         return held if held.stage == ADVERT and held.announcement == announcement else None
 
     def _guarded(self, work: Callable[[], bytes]) -> bytes:
@@ -274,10 +268,8 @@ def _packed(terms: bytes, held: DeviceRound) -> bytes:
     return _HEAD.pack(len(terms)) + terms + held.to_bytes()
 
 
-def _unpacked(state: bytes | None) -> tuple[bytes, bytes]:
-    """The terms and the round of what was kept. Raises `UpdateError` where the device is in no round."""
-    if state is None:
-        raise UpdateError("This device is in no round.")
+def _unpacked(state: bytes) -> tuple[bytes, bytes]:
+    """The terms and the round of what was kept."""
     (size,) = _HEAD.unpack_from(state)
     end = _HEAD.size + size
     return state[_HEAD.size : end], state[end:]

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, fields
 from engine.model.training import TrainingPlan
 from engine.owner.consent import PERSONALIZATION
 from engine.owner.modes import CENTRAL, PRIVATE
+from federation.agent.entry import WIRE
 from federation.agent.limits import MOST_LOCAL_STEPS
 from federation.errors import PrivacyError, UpdateError
 from federation.privacy.accounting import PrivacyPlan, participation_rho
@@ -27,7 +28,6 @@ from federation.privacy.parameters import NoiseParameters
 from federation.privacy.update import Floats
 
 TRAIN, SUMMARY = TASKS = ("train", "summary")
-_WIRE = "<f4"
 _ASKED = b"tacit/rounds/1/asked\0"
 _MOST_BYTES = 4096
 _MOST = 2**40  # Of any number in the terms.
@@ -149,5 +149,5 @@ class NoisyTerms:
 
 def asked_hash(terms: bytes, flat: Floats) -> bytes:
     """SHA-256 over ``terms`` and the model ``flat`` (d,): what a round's announcement names, and masks are bound to."""
-    parts = (hashlib.sha256(terms).digest(), hashlib.sha256(flat.astype(_WIRE).tobytes()).digest())
+    parts = (hashlib.sha256(terms).digest(), hashlib.sha256(flat.astype(WIRE).tobytes()).digest())
     return hashlib.sha256(_ASKED + b"".join(parts)).digest()

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from federation.audit.accounted import HONEST_SHARE, accounted_noise
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.statistics import bells_epsilon, one_run_epsilon
 from federation.errors import UpdateError
 from federation.privacy import mechanism
-from federation.privacy.accounting import PrivacyPlan
-from federation.privacy.calibration import calibrate
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
 
@@ -27,7 +26,6 @@ AUDIT = "canary clients"
 CLAIM, DELTA = 3.3, 1e-5
 SLACK = 1.25  # Of the claim, for the estimate.
 LONG = 40.0  # A long update's norm before the clip, in clip norms.
-HONEST_SHARE = 0.5
 _GUESSED = 0.1  # Of the canaries, at either end of the scores.
 _DOUBT = 0.01  # That the bound is wrong. A sound sum stays below the claim by far more than that.
 _MOST_MISSING = 0.07  # 6 standard errors of its measurement.
@@ -47,23 +45,10 @@ class Seen:
 def audit(ground: Ground) -> list[Finding]:
     """Return the findings on canary clients, and on updates that must not leave."""
     size = ground.sized(4096, 16384)
-    parameters = _parameters(size)
+    parameters = accounted_noise(CLAIM, delta=DELTA, devices=size, dimension=size)
     with ground.progress(AUDIT, 16) as tick:
         seen = _run(parameters, ground.rng, tick)
     return [*_findings(seen, parameters), malformed(parameters)]
-
-
-def _parameters(size: int) -> NoiseParameters:
-    """Of ``size`` devices in the smallest sum that is unmasked, each with as many numbers, at the claimed ε."""
-    cohort = round(size / HONEST_SHARE)
-    plan = PrivacyPlan(devices=cohort, cohort=cohort, rounds=1, participations=1, delta=DELTA, dimension=size)
-    return NoiseParameters(
-        dimension=size,
-        clip_norm=1.0,
-        noise_multiplier=calibrate(plan, CLAIM),
-        cohort=cohort,
-        honest_share=HONEST_SHARE,
-    )
 
 
 def _run(parameters: NoiseParameters, rng: np.random.Generator, tick: Callable[[], None]) -> Seen:

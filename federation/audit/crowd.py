@@ -10,9 +10,8 @@ import numpy as np
 
 from engine.encoders.encoder import Encoder, Vectors
 from engine.owner.modes import PRIVATE
+from federation.audit.accounted import accounted_noise
 from federation.population import generate
-from federation.privacy.accounting import PrivacyPlan
-from federation.privacy.calibration import calibrate
 from federation.privacy.parameters import NoiseParameters
 from federation.rounds.config import default
 
@@ -20,7 +19,6 @@ from federation.rounds.config import default
 EPSILON, DELTA = (default(name, PRIVATE) for name in ("epsilon", "delta"))
 LABELS, DEVICES, POINTS = 20, 20, 0.05
 TEXTS = 16  # Of each label, on devices.
-_HONEST_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +44,7 @@ class Texts:
 
 def noise_within(dimension: int, rounds: int) -> NoiseParameters:
     """The noise of a run of ``rounds`` within the default ε, all devices in each; `DEVICES` are the fewest unmasked."""
-    cohort = round(DEVICES / _HONEST_SHARE)
-    plan = PrivacyPlan(
-        devices=cohort, cohort=cohort, rounds=rounds, participations=rounds, delta=DELTA, dimension=dimension
-    )
-    return NoiseParameters(
-        dimension=dimension,
-        clip_norm=1.0,
-        noise_multiplier=calibrate(plan, EPSILON),
-        cohort=cohort,
-        honest_share=_HONEST_SHARE,
-    )
+    return accounted_noise(EPSILON, delta=DELTA, devices=DEVICES, dimension=dimension, rounds=rounds)
 
 
 def texts_of(encoder: Encoder) -> Texts:

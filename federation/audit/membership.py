@@ -16,12 +16,10 @@ import numpy.typing as npt
 
 from engine.encoders.encoder import Encoder
 from engine.model.training import TrainingPlan, train
+from federation.audit.accounted import accounted_noise
 from federation.audit.finding import Finding, Ground, at_most
 from federation.population import generate
 from federation.privacy import mechanism
-from federation.privacy.accounting import PrivacyPlan
-from federation.privacy.calibration import calibrate
-from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats, l2_norm
 
@@ -30,7 +28,6 @@ EPSILON, DELTA = 2.0, 1e-5
 FALSE_POSITIVES, ORDINARY_LIMIT = 0.01, 0.02
 PEOPLE, CANARIES, LABELS = 24, 16, 12
 _ROWS, _COPIES = 24, 100
-_HONEST_SHARE = 0.5
 _ERRORS = 4.5  # Standard errors that a rate must be above its limit by: 3 in a million by chance.
 
 
@@ -100,7 +97,7 @@ def _share(found: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> tuple[
 def _scores(updates: Floats, releases: int, rng: np.random.Generator, tick: Callable[[], None]) -> Scores:
     """Scores in releases of which each device was in one half, by chance."""
     devices, dimension = updates.shape
-    noise, stream = _noise(devices, dimension), SecureStream()
+    noise, stream = accounted_noise(EPSILON, delta=DELTA, devices=devices, dimension=dimension), SecureStream()
     directions = updates / np.linalg.norm(updates, axis=1, keepdims=True)
     inside = rng.random((releases, devices)) < 0.5
     score = np.zeros((releases, devices))
@@ -112,19 +109,6 @@ def _scores(updates: Floats, releases: int, rng: np.random.Generator, tick: Call
         score[release] = directions @ mechanism.decode(full, noise, denominator=float(devices))
         tick()
     return Scores(score=score, inside=inside)
-
-
-def _noise(devices: int, dimension: int) -> NoiseParameters:
-    """The noise of a round in which half of the cohort drops out, within ε against the server in one participation."""
-    cohort = round(devices / _HONEST_SHARE)
-    plan = PrivacyPlan(devices=cohort, cohort=cohort, rounds=1, participations=1, delta=DELTA, dimension=dimension)
-    return NoiseParameters(
-        dimension=dimension,
-        clip_norm=1.0,
-        noise_multiplier=calibrate(plan, EPSILON),
-        cohort=cohort,
-        honest_share=_HONEST_SHARE,
-    )
 
 
 def _updates(encoder: Encoder, rng: np.random.Generator) -> Floats:

@@ -51,7 +51,7 @@ def test_an_abstain_that_tells_why_is_a_breach(monkeypatch: pytest.MonkeyPatch, 
 
 
 def any_cohort(self: private.PrivateAgent, message: bytes) -> bytes:
-    return self._step(lambda held: held.reveal(message))
+    return self._step(lambda _, held: held.reveal(message))
 
 
 DEFECTS = [
