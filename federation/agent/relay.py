@@ -49,12 +49,17 @@ def ask(path: str, asked: Asked) -> Answer:
 
 
 def serve(
-    agent: Agent, path: Path, *, stop: Callable[[], bool] = lambda: False, told: Callable[[str], None] = _log.info
+    agent: Agent,
+    path: Path,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    told: Callable[[str], None] = _log.info,
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Answer what comes at ``path`` (a socket of mode 0600, made here) until ``stop`` says so, one question at a time.
 
-    ``told`` gets a line for the owner on each answer: what left, or why nothing did. Raises OSError where the socket
-    cannot be made, and `UpdateError` where another agent listens there already.
+    ``told`` gets a line for the owner on each answer: what left, or why nothing did; ``ready`` is called once it
+    listens. Raises `UpdateError` where the socket cannot be made, or another agent listens there already.
     """
     _make_way(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as here:
@@ -62,12 +67,17 @@ def serve(
         before = os.umask(0o177)
         try:
             here.bind(str(made))
+        except OSError as error:
+            raise UpdateError(
+                f"Cannot listen at {path} ({error.strerror or error}): name a short path in a folder of your own."
+            ) from None
         finally:
             os.umask(before)
         try:
             here.listen()
             here.settimeout(0.2)
             made.rename(path)  # Who finds it there is answered.
+            ready()
             while not stop():
                 with contextlib.suppress(TimeoutError):
                     there, _ = here.accept()

@@ -36,9 +36,11 @@ def agent(path: Path, socket_path: Path, unlocking: Unlocking) -> None:
     def told(line: str) -> None:
         click.echo(f"{time.strftime('%H:%M:%S')}  {plain(line)}")
 
+    def ready() -> None:
+        click.echo(f"Listening at {socket_path}.")
+
     with opened(path, unlocking) as device:
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        click.echo(f"Listening at {socket_path}.")
-        serve(Agent(device), socket_path, stop=stopped.is_set, told=told)
+        serve(Agent(device), socket_path, stop=stopped.is_set, told=told, ready=ready)
     click.echo("Stopped.")

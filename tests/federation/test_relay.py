@@ -140,3 +140,10 @@ def test_asked_survives_its_encoding_and_nothing_else_does(
     for broken in (encoded + b"x", encoded[:-1], more):
         with pytest.raises(UpdateError):
             Asked.decode(broken)
+
+
+def test_a_place_where_no_socket_can_be_made_is_one_line(town: Any, tmp_path: Path) -> None:
+    with town.fleet.open("device-0001") as device:
+        for place in (tmp_path / ("x" * 200), tmp_path / "missing" / "s"):
+            with pytest.raises(UpdateError, match="Cannot listen at"):
+                serve(Agent(device), place, stop=lambda: True)
