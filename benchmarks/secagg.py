@@ -133,10 +133,11 @@ class Crowd:
         self.timed(lambda: self.ask(0, "agree", framed(SURVIVORS, everyone)))
         text = agreement_text(server._closed.h3(server._sharers, everyone))
         quorum = server.found.quorum
-        signatures = [key.sign(text) for key in self.keys[:quorum]]
+        agreed = sorted(list(dict.fromkeys([*server._held_by(0), *range(n)]))[:quorum])
+        signatures = [self.keys[at].sign(text) for at in agreed]
         masked_with = input_text(server._closed.h2(server._sharers))
-        inputs = [self.keys[at].sign(masked_with) for at in server._held_by(0)]
-        signers = encode_signers(encode_bitmap(range(quorum), n), signatures, inputs, server.found)
+        inputs = [self.keys[at].sign(masked_with) for at in server._held_by(0) if at not in agreed]
+        signers = encode_signers(encode_bitmap(agreed, n), signatures, inputs)
         self.timed(lambda: self.ask(0, "unmask", signers))
         return sum(self.cpu), len(near)
 
@@ -145,7 +146,13 @@ def device_cost(devices: int, terms: Terms, repeats: int) -> DeviceCost:
     """The median of ``repeats`` rounds."""
     seconds, peers = zip(*(Crowd(devices, terms).measure() for _ in range(repeats)), strict=True)
     found = terms.derive(devices)
-    total = sum(sum(both) for both in sizes(found, roster=devices, dimension=terms.dimension).values())
+    # A device chose k, was chosen by k on average, and by k/(n − 1) of those whom it chose.
+    known = round(found.neighbours * (2 - found.neighbours / (devices - 1)))
+    unsigned = max(0, found.neighbours - found.quorum)
+    messages = sizes(
+        found, roster=devices, dimension=terms.dimension, peers=known, held=found.neighbours, unsigned=unsigned
+    )
+    total = sum(sum(both) for both in messages.values())
     cpu_s = statistics.median(seconds)
     return DeviceCost(
         devices=devices,

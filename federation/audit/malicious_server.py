@@ -212,11 +212,11 @@ def _dropout_lies(cohort: AuditedCohort) -> Iterator[Lie]:
     without = [at for at in everyone if at != VICTIM]
     few = [VICTIM, *without[: SIZE - found.early - 2]]
     for sharers in (without, few):
-        message = encode_forwarded(encode_bitmap(sharers, SIZE), sealed, found)
+        message = encode_forwarded(encode_bitmap(sharers, SIZE), sealed)
         yield partial(cohort.tell, "input", VICTIM, message)
     choosers = {at for at, _ in sealed}
     stranger = next(at for at in everyone if at not in choosers)
-    foreign = encode_forwarded(bitmap, sorted([*sealed, (stranger, bytes(81))]), found)
+    foreign = encode_forwarded(bitmap, sorted([*sealed, (stranger, bytes(81))]))
     yield lambda: cohort.tell("input", VICTIM, foreign)
     # A neighbour whose keys were withheld: its mask would be missing, and who holds shares decided by the server.
     records, chosen = _peers(cohort), cohort.server._chosen[VICTIM]
@@ -276,16 +276,16 @@ def _signed(cohort: AuditedCohort, peer: PeerRecord, signer: SigningKey, h0: byt
 
 
 def _tell_peers(cohort: AuditedCohort, records: Sequence[PeerRecord]) -> bytes:
-    return cohort.tell("shares", VICTIM, encode_peers(records, cohort.server.found))
+    return cohort.tell("shares", VICTIM, encode_peers(records))
 
 
 def _input_after(cohort: AuditedCohort, records: Sequence[PeerRecord]) -> bytes:
     """What the victim masks and sends after it was shown these peers; the shares of all others were forwarded."""
     found = cohort.server.found
     known = {peer.position for peer in records}
-    answer = cohort.before["shares", VICTIM].shares(encode_peers(records, found))
+    answer = cohort.before["shares", VICTIM].shares(encode_peers(records))
     bitmap, sealed = decode_forwarded(cohort.heard["input", VICTIM], found)
-    message = encode_forwarded(bitmap, [row for row in sealed if row[0] in known], found)
+    message = encode_forwarded(bitmap, [row for row in sealed if row[0] in known])
     return answer.round.input(message, cohort.vectors[VICTIM]).reply
 
 
@@ -296,5 +296,6 @@ def _signers(cohort: AuditedCohort) -> tuple[list[int], list[bytes]]:
 
 def _told(cohort: AuditedCohort, who: Sequence[int], signatures: Sequence[bytes]) -> bytes:
     """What the victim hears last, with these signatures of H3."""
-    *_, inputs = decode_signers(cohort.heard["unmask", VICTIM], cohort.server.found)
-    return encode_signers(encode_bitmap(who, SIZE), signatures, inputs, cohort.server.found)
+    server = cohort.server
+    owing = [at for at in server._held_by(VICTIM) if at in server._commitments and at not in who]
+    return encode_signers(encode_bitmap(who, SIZE), signatures, [server._input_signatures[at] for at in owing])

@@ -17,7 +17,7 @@ def opened_for_other_sharers(size: int, *, victim: int) -> bool:
     apart = [at for at in server._chosen[victim] if at not in server._choosers[victim]][: server.found.early]
     _, sealed = decode_forwarded(server.forwarded(victim), server.found)
     shown = encode_bitmap([at for at in range(size) if at not in apart], size)
-    message = encode_forwarded(shown, [row for row in sealed if row[0] not in apart], server.found)
+    message = encode_forwarded(shown, [row for row in sealed if row[0] not in apart])
     signature = decode_input(cohort.ask("input", victim, message), cohort.dimension)[2]
     for index in others:
         server.input(index, cohort.ask("input", index, server.forwarded(index)))

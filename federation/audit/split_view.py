@@ -44,8 +44,9 @@ def unmasked_twice(size: int, *, victim: int) -> bool:
         filled = dict(sorted({**rest, **votes[said]}.items())[: found.quorum])
         agreed_by = [filled[index] for index in sorted(filled)]
         for index, device in devices.items():
-            held = [cohort.server._input_signatures[at] for at in cohort.server._held_by(index)]
-            message = encode_signers(encode_bitmap(filled, size), agreed_by, held, found)
+            owing = [at for at in cohort.server._held_by(index) if at in closed.decode(said) and at not in filled]
+            inputs = [cohort.server._input_signatures[at] for at in owing]
+            message = encode_signers(encode_bitmap(filled, size), agreed_by, inputs)
             kinds |= opened_of(victim, cohort, device, index, message)
     return {OF_SELF, OF_MASK_KEY} <= kinds
 

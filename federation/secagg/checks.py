@@ -100,12 +100,16 @@ def check_agreement(
             raise SurvivorError("A survivor did not sign these survivors: refuse to unmask.") from None
 
 
-def check_input(cohort: Cohort, h2: bytes, owner: int, signature: bytes) -> None:
-    """Raise ``SurvivorError`` unless ``owner`` signed these sharers with its input.
+def check_inputs(cohort: Cohort, h2: bytes, owners: Sequence[int], signatures: Sequence[bytes]) -> None:
+    """Raise ``SurvivorError`` unless each of ``owners``, and nobody else, signed these sharers with its input.
 
-    Otherwise it may have masked with others than this device was told of, and what its b uncovers would be bare.
+    They are those whose b is asked for and who did not sign H3, which covers the sharers. Otherwise one may have masked
+    with others than this device was told of, and what its b uncovers would be bare.
     """
-    try:
-        verify(cohort.keys[owner], signature, input_text(h2))
-    except PeerKeyError:
-        raise SurvivorError("A survivor did not mask with these sharers: refuse to unmask.") from None
+    if len(owners) != len(signatures):
+        raise SurvivorError(f"{len(signatures)} inputs are signed, {len(owners)} need be: refuse to unmask.")
+    for owner, signature in zip(owners, signatures, strict=True):
+        try:
+            verify(cohort.keys[owner], signature, input_text(h2))
+        except PeerKeyError:
+            raise SurvivorError("A survivor did not mask with these sharers: refuse to unmask.") from None

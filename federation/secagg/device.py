@@ -33,7 +33,7 @@ from federation.secagg.binding import (
 from federation.secagg.checks import (
     Neighbourhood,
     check_agreement,
-    check_input,
+    check_inputs,
     check_peers,
     check_sharers,
     check_survivors,
@@ -259,14 +259,13 @@ class DeviceRound(Secret):
 
         def work() -> _Work:
             cohort = self._cohort()
-            bitmap, signatures, inputs = decode_signers(message, cohort.found)
-            survivors = set(cohort.decode(self._state.survivors))
-            h3 = cohort.h3(self._state.sharers, self._state.survivors)
-            check_agreement(cohort, h3, survivors, cohort.decode(bitmap), signatures)
             held = unpack_held(self._state.held)
-            for (at, pair), signature in zip(held, inputs, strict=False):
-                if pair is not None and at in survivors:
-                    check_input(cohort, cohort.h2(self._state.sharers), at, signature)
+            bitmap, signatures, inputs = decode_signers(message, cohort.found)
+            signers, survivors = cohort.decode(bitmap), set(cohort.decode(self._state.survivors))
+            h3 = cohort.h3(self._state.sharers, self._state.survivors)
+            check_agreement(cohort, h3, survivors, signers, signatures)
+            alive = [at for at, _ in held if at in survivors]
+            check_inputs(cohort, cohort.h2(self._state.sharers), sorted({*alive} - {*signers}), inputs)
             opened = [_opened(pair, alive=at in survivors) for at, pair in held]
             return encode_unmask(opened, cohort.found), replace(self._state, held=b"")
 

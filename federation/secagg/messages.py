@@ -1,4 +1,5 @@
-"""The messages of a round in their one canonical form. Sizes depend on public numbers only; anything else is refused.
+"""The messages of a round in their one canonical form. Sizes depend on public numbers only (a device's own, on the
+cohort's; those of what it is told, on the graph too); anything else is refused.
 
 >>> decode_bitmap(encode_bitmap((0, 2), 10), 10)
 (0, 2)
@@ -119,22 +120,18 @@ class PeerRecord:
     signature: bytes
 
 
-def encode_peers(peers: Sequence[PeerRecord], found: Parameters) -> bytes:
-    """The neighbours of one device, ascending by position; empty places are zeros."""
-    rows = [_PEER.pack(p.position + 1, p.share_key, p.mask_key, p.revealed, p.signature) for p in peers]
-    places = found.neighbours + found.extra
-    return framed(PEERS, *rows, bytes(_PEER.size * (places - len(rows))))
+def encode_peers(peers: Sequence[PeerRecord]) -> bytes:
+    """The neighbours of one device, ascending by position."""
+    return framed(PEERS, *(_PEER.pack(p.position, p.share_key, p.mask_key, p.revealed, p.signature) for p in peers))
 
 
 def decode_peers(message: bytes, found: Parameters) -> tuple[PeerRecord, ...]:
     """Raises ``WireError``."""
-    places = found.neighbours + found.extra
-    rows = _PEER.iter_unpack(body(message, PEERS, _PEER.size * places))
-    peers = [
-        PeerRecord(position=at - 1, share_key=share_key, mask_key=mask_key, revealed=revealed, signature=signature)
-        for at, share_key, mask_key, revealed, signature in _filled(rows, found.devices)
-    ]
-    return tuple(peers)
+    rows = _rows(message, PEERS, 0, _PEER.size, found.neighbours + found.extra)
+    return tuple(
+        PeerRecord(position=at, share_key=share_key, mask_key=mask_key, revealed=revealed, signature=signature)
+        for at, share_key, mask_key, revealed, signature in _ascending(_PEER.iter_unpack(rows), found.devices)
+    )
 
 
 def encode_shares(sealed: Sequence[bytes]) -> bytes:
@@ -148,18 +145,16 @@ def decode_shares(message: bytes, found: Parameters) -> tuple[bytes, ...]:
     return tuple(rest[at : at + SEALED_BYTES] for at in range(0, len(rest), SEALED_BYTES))
 
 
-def encode_forwarded(sharers: bytes, sealed: Sequence[tuple[int, bytes]], found: Parameters) -> bytes:
+def encode_forwarded(sharers: bytes, sealed: Sequence[tuple[int, bytes]]) -> bytes:
     """The sharers (a bitmap), and the shares sent to one device: (sender's position, sealed), ascending."""
-    rows = [_FORWARDED.pack(position + 1, share) for position, share in sealed]
-    return framed(FORWARDED, sharers, *rows, bytes(_FORWARDED.size * (found.choosers - len(rows))))
+    return framed(FORWARDED, sharers, *(_FORWARDED.pack(position, share) for position, share in sealed))
 
 
 def decode_forwarded(message: bytes, found: Parameters) -> tuple[bytes, tuple[tuple[int, bytes], ...]]:
     """The bitmap of the sharers, and (sender's position, sealed share) for each that came. Raises ``WireError``."""
     bitmap = (found.devices + 7) // 8
-    rest = body(message, FORWARDED, bitmap + _FORWARDED.size * found.choosers)
-    rows = _filled(_FORWARDED.iter_unpack(rest[bitmap:]), found.devices)
-    return rest[:bitmap], tuple((at - 1, sealed) for at, sealed in rows)
+    rows = _rows(message, FORWARDED, bitmap, _FORWARDED.size, found.choosers)
+    return message[_HEAD_BYTES : _HEAD_BYTES + bitmap], tuple(_ascending(_FORWARDED.iter_unpack(rows), found.devices))
 
 
 def encode_input(masked: Words, committed: bytes, signature: bytes) -> bytes:
@@ -174,18 +169,20 @@ def decode_input(message: bytes, dimension: int) -> tuple[Words, bytes, bytes]:
     return masked, rest[end : end + 32], rest[end + 32 :]
 
 
-def encode_signers(signers: bytes, signatures: Sequence[bytes], inputs: Sequence[bytes], found: Parameters) -> bytes:
+def encode_signers(signers: bytes, signatures: Sequence[bytes], inputs: Sequence[bytes]) -> bytes:
     """Who signed H3 (a bitmap over the cohort) and their signatures, ascending by position; then, for one device, those
-    of H2 that came with the inputs of the sharers that chose it, in their order, zeros for those that sent none."""
-    return framed(SIGNERS, signers, *signatures, *inputs, bytes(64 * (found.choosers - len(inputs))))
+    of H2 that came with the inputs of the survivors that chose it and are not among the signers, ascending too."""
+    return framed(SIGNERS, signers, *signatures, *inputs)
 
 
 def decode_signers(message: bytes, found: Parameters) -> tuple[bytes, tuple[bytes, ...], tuple[bytes, ...]]:
-    """Who signed, their signatures of H3, and all places of signatures of H2. Raises ``WireError``."""
+    """Who signed, their signatures of H3, and those of H2. Raises ``WireError``."""
     bitmap = (found.devices + 7) // 8
-    rest = body(message, SIGNERS, bitmap + 64 * (found.quorum + found.choosers))
-    signatures = tuple(rest[at : at + 64] for at in range(bitmap, len(rest), 64))
-    return rest[:bitmap], signatures[: found.quorum], signatures[found.quorum :]
+    rest = _rows(message, SIGNERS, bitmap, 64, found.quorum + found.choosers)
+    if len(rest) < 64 * found.quorum:
+        raise WireError(f"Expected {found.quorum} signatures or more, got {len(rest) // 64}: refuse the message.")
+    signatures = tuple(rest[at : at + 64] for at in range(0, len(rest), 64))
+    return message[_HEAD_BYTES : _HEAD_BYTES + bitmap], signatures[: found.quorum], signatures[found.quorum :]
 
 
 def encode_unmask(opened: Sequence[tuple[int, bytes]], found: Parameters) -> bytes:
@@ -202,27 +199,47 @@ def decode_unmask(message: bytes, found: Parameters) -> tuple[tuple[int, bytes],
     return rows
 
 
-def sizes(found: Parameters, *, roster: int, dimension: int) -> dict[str, tuple[int, int]]:
-    """Bytes (to the device, from the device) of each stage, without the announcement's own transport."""
+def sizes(
+    found: Parameters,
+    *,
+    roster: int,
+    dimension: int,
+    peers: int | None = None,
+    held: int | None = None,
+    unsigned: int | None = None,
+) -> dict[str, tuple[int, int]]:
+    """Bytes (to the device, from the device) of each stage, without the announcement's own transport.
+
+    For a device that was shown ``peers`` and holds shares of ``held``, of which ``unsigned`` survived and are not among
+    the signers that it is told of; the most that may be, unless given.
+    """
     bitmap = (found.devices + 7) // 8
+    peers = found.neighbours + found.extra if peers is None else peers
+    held = found.choosers if held is None else held
+    unsigned = found.choosers if unsigned is None else unsigned
     return {
         "advert": (92, _ADVERT.size),
         "reveal": (2 + (roster + 7) // 8, _REVEAL.size),
-        "shares": (2 + _PEER.size * (found.neighbours + found.extra), 2 + SEALED_BYTES * found.neighbours),
-        "input": (2 + bitmap + _FORWARDED.size * found.choosers, 2 + 4 * dimension + 32 + 64),
+        "shares": (2 + _PEER.size * peers, 2 + SEALED_BYTES * found.neighbours),
+        "input": (2 + bitmap + _FORWARDED.size * held, 2 + 4 * dimension + 32 + 64),
         "agree": (2 + bitmap, 2 + 64),
-        "unmask": (2 + bitmap + 64 * (found.quorum + found.choosers), 2 + _OPENED.size * found.choosers),
+        "unmask": (2 + bitmap + 64 * (found.quorum + unsigned), 2 + _OPENED.size * found.choosers),
     }
 
 
-def _filled(rows: Iterable[tuple[Any, ...]], devices: int) -> list[tuple[Any, ...]]:
-    """The rows before the empty ones. Raises ``WireError`` unless places ascend and empty rows are zeros."""
+def _rows(message: bytes, kind: int, head: int, size: int, most: int) -> bytes:
+    """What follows version, kind and ``head`` bytes: at most ``most`` rows of ``size``. Raises ``WireError``."""
+    count = max(0, len(message) - _HEAD_BYTES - head) // size if isinstance(message, bytes) else 0
+    rest = body(message, kind, head + size * count)
+    if count > most:
+        raise WireError(f"A message of kind {kind} has {count} rows, at most {most} may be: refuse it.")
+    return rest[head:]
+
+
+def _ascending(rows: Iterable[tuple[Any, ...]], devices: int) -> list[tuple[Any, ...]]:
+    """The rows. Raises ``WireError`` unless their positions ascend and are of the cohort."""
     rows = list(rows)
-    count = sum(row[0] != 0 for row in rows)
-    filled, empty = rows[:count], rows[count:]
-    if any(any(value) if isinstance(value, bytes) else value for row in empty for value in row):
-        raise WireError("A list has something in an empty place: refuse the message.")
-    places = [row[0] for row in filled]
-    if any(after <= before for before, after in pairwise(places)) or max(places, default=0) > devices:
+    places = [row[0] for row in rows]
+    if any(after <= before for before, after in pairwise(places)) or max(places, default=0) >= devices:
         raise WireError("A list is out of order, repeats a place or has one beyond the cohort: refuse the message.")
-    return filled
+    return rows

@@ -152,7 +152,7 @@ class ServerRound:
         extra = near - set(self._chosen[position])
         if len(extra) > self.found.extra or len(self._choosers[position]) > self.found.choosers:
             raise GraphError("More devices chose this one than a message holds: drop it.")
-        return encode_peers([self._record(at) for at in sorted(near)], self.found)
+        return encode_peers([self._record(at) for at in sorted(near)])
 
     def shares(self, index: int, message: bytes) -> None:
         """Take a device's sealed shares. Raises ``WireError``, ``ReplayError``."""
@@ -173,7 +173,7 @@ class ServerRound:
         self._at(_INPUTS)
         position = self._position(index, self._sealed)
         sealed = [(at, self._sealed[at][position]) for at in self._held_by(position)]
-        return encode_forwarded(self._sharers, sealed, self.found)
+        return encode_forwarded(self._sharers, sealed)
 
     def input(self, index: int, message: bytes) -> None:
         """Add a masked vector. Raises ``WireError``, ``ReplayError``, ``PeerKeyError``."""
@@ -211,13 +211,18 @@ class ServerRound:
         self._stage = _UNMASKING
 
     def signers(self, index: int) -> bytes:
-        """The quorum's signatures, and for one device those that came with the inputs of who chose it."""
+        """The signatures of a quorum, and those that came with the inputs of who chose this device and is not in it.
+
+        Those who chose it are in it as far as they signed, since a signature of H3 says which sharers they know of.
+        """
         self._at(_UNMASKING)
         position = self._position(index, self._commitments)
-        signers = sorted(self._signatures)[: self.found.quorum]
-        inputs = [self._input_signatures.get(at, bytes(SIGNATURE_BYTES)) for at in self._held_by(position)]
+        alive = [at for at in self._held_by(position) if at in self._commitments]
+        first = dict.fromkeys([*(at for at in alive if at in self._signatures), *sorted(self._signatures)])
+        signers = sorted(list(first)[: self.found.quorum])
+        inputs = [self._input_signatures[at] for at in alive if at not in signers]
         signatures = [self._signatures[at] for at in signers]
-        return encode_signers(self._closed.encode(signers), signatures, inputs, self.found)
+        return encode_signers(self._closed.encode(signers), signatures, inputs)
 
     def unmask(self, index: int, message: bytes) -> None:
         """Take one device's shares of others' secrets. Raises ``WireError``, ``ReplayError``."""

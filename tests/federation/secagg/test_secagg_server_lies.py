@@ -228,7 +228,7 @@ def peers(fleet: Fleet) -> list[PeerRecord]:
 
 
 def tell_peers(fleet: Fleet, records: Sequence[PeerRecord]) -> bytes:
-    return tell(fleet, "shares", encode_peers(records, fleet.server.found))
+    return tell(fleet, "shares", encode_peers(records))
 
 
 def resigned(fleet: Fleet, peer: PeerRecord, signer: SigningKey, h0: bytes | None = None) -> PeerRecord:
@@ -280,9 +280,7 @@ def test_keys_of_low_order_are_refused(fleet: Fleet) -> None:
     with refused(PeerKeyError):
         tell_peers(fleet, [*records[:at], bad, *records[at + 1 :]])
     bad = resigned(fleet, replace(records[at], mask_key=bytes(32)), fleet.keys[records[at].position])
-    device = fleet.before["shares", VICTIM].shares(
-        encode_peers([*records[:at], bad, *records[at + 1 :]], fleet.server.found)
-    )
+    device = fleet.before["shares", VICTIM].shares(encode_peers([*records[:at], bad, *records[at + 1 :]]))
     with refused(PeerKeyError):
         device.round.input(heard(fleet, "input"), np.zeros(4, dtype=np.uint32))
 
@@ -339,20 +337,16 @@ def test_sharers_without_this_device_or_too_few_are_refused(fleet: Fleet) -> Non
     few = encode_bitmap([VICTIM, *[at for at in everyone if at != VICTIM][: N - found.early - 2]], N)
     for lie in (without, few):
         with refused(SurvivorError):
-            tell(fleet, "input", encode_forwarded(lie, sealed, found))
-    assert tell(fleet, "input", encode_forwarded(bitmap, sealed, found))
+            tell(fleet, "input", encode_forwarded(lie, sealed))
+    assert tell(fleet, "input", encode_forwarded(bitmap, sealed))
 
 
 def test_a_neighbour_that_shared_but_whose_keys_were_withheld_is_refused(fleet: Fleet) -> None:
     records = peers(fleet)
     hidden = next(peer for peer in records if peer.position in fleet.server._chosen[VICTIM])
-    device = fleet.before["shares", VICTIM].shares(
-        encode_peers([peer for peer in records if peer is not hidden], fleet.server.found)
-    )
+    device = fleet.before["shares", VICTIM].shares(encode_peers([peer for peer in records if peer is not hidden]))
     _, sealed = shown(fleet)
-    message = encode_forwarded(
-        encode_bitmap(range(N), N), [row for row in sealed if row[0] != hidden.position], fleet.server.found
-    )
+    message = encode_forwarded(encode_bitmap(range(N), N), [row for row in sealed if row[0] != hidden.position])
     with refused(SurvivorError):
         device.round.input(message, np.zeros(4, dtype=np.uint32))
 
@@ -362,7 +356,7 @@ def test_a_share_of_a_stranger_is_refused(fleet: Fleet) -> None:
     choosers = {at for at, _ in sealed}
     stranger = next(at for at in range(N) if at not in choosers)
     with refused(GraphError):
-        tell(fleet, "input", encode_forwarded(bitmap, sorted([*sealed, (stranger, bytes(81))]), fleet.server.found))
+        tell(fleet, "input", encode_forwarded(bitmap, sorted([*sealed, (stranger, bytes(81))])))
 
 
 def test_too_few_neighbours_among_the_sharers_are_refused() -> None:
@@ -392,7 +386,7 @@ def test_masks_cancel_only_between_devices_that_were_shown_the_same_sharers(lie:
         bitmap, sealed = decode_forwarded(message, found)
         if index == VICTIM and lie:
             bitmap = encode_bitmap([at for at in range(N) if at != hidden], N)
-            message = encode_forwarded(bitmap, sealed, found)
+            message = encode_forwarded(bitmap, sealed)
         total = MaskedSum(4)
         total.add(decode_input(fleet.devices[index].input(message, vectors[index]).reply, 4)[0])
         secret = _Keys(seed_of(index), closed.h0).self_secret(closed.h1)
@@ -452,8 +446,9 @@ def tell_signers(fleet: Fleet, who: Sequence[int], signatures: Sequence[bytes]) 
 
 def told_signers(fleet: Fleet, who: Sequence[int], signatures: Sequence[bytes]) -> bytes:
     """The victim's message of this stage with these signatures of H3."""
-    *_, inputs = decode_signers(heard(fleet, "unmask"), fleet.server.found)
-    return encode_signers(encode_bitmap(who, N), signatures, inputs, fleet.server.found)
+    server = fleet.server
+    owing = [at for at in server._held_by(VICTIM) if at in server._commitments and at not in who]
+    return encode_signers(encode_bitmap(who, N), signatures, [server._input_signatures[at] for at in owing])
 
 
 def test_too_few_wrong_and_foreign_signatures_are_refused(fleet: Fleet) -> None:
@@ -503,11 +498,36 @@ def test_no_two_survivor_sets_reach_a_quorum_even_with_the_colluders() -> None:
         rest = {index: bytes(64) for index in range(N) if index not in texts and index in closed.decode(said)}
         filled = dict(sorted([*texts.items(), *rest.items()])[: found.quorum])
         for index in set(texts) - set(colluding):
-            held = [fleet.server._input_signatures[at] for at in fleet.server._held_by(index)]
-            texts_of = [filled[at] for at in sorted(filled)]
-            message = encode_signers(encode_bitmap(filled, N), texts_of, held, found)
+            owing = [at for at in fleet.server._held_by(index) if at in closed.decode(said) and at not in filled]
+            inputs = [fleet.server._input_signatures[at] for at in owing]
+            message = encode_signers(encode_bitmap(filled, N), [filled[at] for at in sorted(filled)], inputs)
             with refused(SurvivorError):
                 agreed[index].unmask(message)
+
+
+def test_b_is_opened_only_with_its_owner_s_word_for_the_sharers(fleet: Fleet) -> None:
+    """Who chose the device either is among the signers of H3, or its input's signature of H2 has to be there."""
+    server = fleet.server
+    who, _ = signers(fleet)
+    alive = [at for at in server._held_by(VICTIM) if at in server._commitments]
+    agreed = set(alive) & set(server._signatures)
+    assert len(agreed & set(who)) == min(len(agreed), server.found.quorum)  # As few signatures of H2 as can be.
+    right = agreement_text(server._closed.h3(server._sharers, server._survivors))
+    others = [at for at in server._closed.decode(server._survivors) if at not in alive]
+    few = sorted([*others, *alive][: server.found.quorum])
+    owing = [at for at in alive if at not in few]
+    assert owing
+    message = told_signers(fleet, few, [fleet.keys[at].sign(right) for at in few])
+    assert tell(fleet, "unmask", message)
+    head, inputs = message[: -64 * len(owing)], [server._input_signatures[at] for at in owing]
+    for bad in (
+        inputs[:-1],
+        [*inputs[:-1], bytes(64)],
+        [*inputs[:-1], fleet.keys[owing[-1]].sign(right)],
+        [*inputs, server._input_signatures[few[0]]],
+    ):
+        with refused(SurvivorError):
+            tell(fleet, "unmask", head + b"".join(bad))
 
 
 def test_a_second_unmasking_is_refused(fleet: Fleet) -> None:
@@ -545,7 +565,7 @@ def test_bits_beyond_the_end_of_a_bitmap_are_refused(fleet: Fleet, stage: str) -
         tell(fleet, stage, bytes(message))
 
 
-def test_lists_out_of_order_or_with_something_in_empty_places_are_refused(fleet: Fleet) -> None:
+def test_lists_out_of_order_too_long_or_cut_are_refused(fleet: Fleet) -> None:
     records = peers(fleet)
     with refused(WireError):
         tell_peers(fleet, [records[1], records[0], *records[2:]])
@@ -554,10 +574,15 @@ def test_lists_out_of_order_or_with_something_in_empty_places_are_refused(fleet:
     with refused(WireError):
         tell_peers(fleet, [*records[:-1], replace(records[-1], position=N)])
     bitmap, sealed = shown(fleet)
-    message = bytearray(encode_forwarded(bitmap, sealed[:-1], fleet.server.found))
-    message[-1] = 1
+    found = fleet.server.found
+    for message in (heard(fleet, "input")[:-1], heard(fleet, "input") + bytes(1)):
+        with refused(WireError):
+            tell(fleet, "input", message)
+    assert encode_forwarded(bitmap, sealed) == heard(fleet, "input")
     with refused(WireError):
-        tell(fleet, "input", bytes(message))
+        decode_forwarded(heard(fleet, "input"), replace(found, choosers=len(sealed) - 1))
+    with refused(WireError):
+        decode_peers(heard(fleet, "shares"), replace(found, extra=len(records) - 1 - found.neighbours))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -651,7 +676,7 @@ def test_b_of_a_device_that_was_told_other_sharers_is_not_opened() -> None:
     assert hidden
     apart = encode_bitmap([at for at in range(rows) if at not in hidden], rows)
     bitmap, sealed = decode_forwarded(server.forwarded(victim), found)
-    near = encode_forwarded(apart, [row for row in sealed if row[0] not in hidden], found)
+    near = encode_forwarded(apart, [row for row in sealed if row[0] not in hidden])
     masked = fleet.devices[victim].input(near, vectors[victim]).reply
     with refused(PeerKeyError):  # An honest server does not count what was masked with others.
         server.input(victim, masked)

@@ -164,18 +164,38 @@ def test_secrets_leave_the_state_when_they_are_used() -> None:
         assert fleet.devices[index]._state.held == b""
 
 
+def unsigned(fleet: Fleet, index: int) -> int:
+    """How many of those that chose a device survived and did not sign the survivors, or for want of places."""
+    server = fleet.server
+    alive = [at for at in server._held_by(index) if at in server._commitments]
+    return len(alive) - min(len(set(alive) & set(server._signatures)), server.found.quorum)
+
+
 def test_every_message_has_the_size_that_public_numbers_give() -> None:
     n, dimension = 16, 7
     quiet = Fleet(rows=19, terms=Terms(dimension=dimension), members=range(16))
     lossy = Fleet(
         rows=19, terms=Terms(dimension=dimension), members=range(16), gone={3: "shares", 4: "input", 5: "agree"}
     )
-    want = sizes(parameters(n, 0.3, 0.1), roster=19, dimension=dimension)
+    found = parameters(n, 0.3, 0.1)
+    most = sizes(found, roster=19, dimension=dimension)
     for fleet, vectors in ((quiet, vectors_of(19, dimension)), (lossy, np.zeros((19, dimension), dtype=np.uint32))):
         fleet.run(vectors)
-        assert {(stage, len(message), len(reply)) for (stage, _), (message, reply) in fleet.sent.items()} == {
-            (stage, *want[stage]) for stage in STAGES
-        }
+        for (stage, index), (message, reply) in fleet.sent.items():
+            peers = fleet.server._choosers[index] + [
+                at for at in fleet.server._chosen[index] if at in fleet.server._revealed
+            ]
+            want = sizes(
+                found,
+                roster=19,
+                dimension=dimension,
+                peers=len(set(peers)),
+                held=len(fleet.server._held_by(index)),
+                unsigned=unsigned(fleet, index) if stage == "unmask" else 0,
+            )
+            assert (len(message), len(reply)) == want[stage]
+            assert len(message) <= most[stage][0]
+            assert len(reply) == most[stage][1]  # What a device sends is as long whoever its neighbours are.
     assert (len(quiet.announcement.encode()), len(quiet.start(0))) == want["advert"]
 
 
