@@ -116,25 +116,12 @@ def build_view(
     Only memories kept for the purpose of personalization are read, and none where they are not ``readable``.
     """
     catalogue = model.catalogue
-    all_ids: list[int] = []
-    all_vectors = np.zeros((0, encoder.dimension), dtype=np.float32)
-    records: dict[int, Record] = {}
-    if readable:
-        all_ids, all_vectors = store.vectors(Where(purpose=PERSONALIZATION))
-        records = {stored.id: stored.record for stored in store.iter(purpose=PERSONALIZATION)}
-    position = {id: row for row, id in enumerate(all_ids)}
-    labelled = [id for id in all_ids if id in records and records[id].label is not None]
-    labelled.sort(key=lambda id: (records[id].time, id))  # Recency and the newest evidence go by time.
+    records, labelled, x = _read(store, encoder.dimension) if readable else _nothing(encoder.dimension)
     names = [catalogue.current(str(records[id].label)) for id in labelled]
     private = tuple(sorted({name for name in names if name not in catalogue}))
     labels = catalogue.names + private
     place = {name: index for index, name in enumerate(labels)}
-    table = model.flat.reshape(len(catalogue), model.dimension + 1)
-    new = [name for name in private if name not in known or known[name].shape != (model.dimension,)]
-    named = {**known, **dict(zip(new, encode_names(new, encoder, model.dimension), strict=True))} if new else known
-    class_vectors = np.stack([*table[:, :-1], *(named[name] for name in private)])
-    class_bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
-    x = np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
+    class_vectors, class_bias = _classes(model, private, known, encoder)
     y = np.array([place[name] for name in names], dtype=np.int64)
     inputs = model_inputs([records[id].text for id in labelled], x, model.dimension)
     own_logits = logits(inputs, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
@@ -151,13 +138,47 @@ def build_view(
         y=y,
         labels=labels,
         public=len(catalogue),
-        class_vectors=class_vectors.astype(np.float32),
-        class_bias=class_bias.astype(np.float32),
+        class_vectors=class_vectors,
+        class_bias=class_bias,
         memory=memory,
         evidence=judges,
         evidence_logits=raw,
         personalizer=Personalizer.fit(memory, judges, population=model.population, kappa=model.kappa),
     )
+
+
+def _nothing(dimension: int) -> tuple[dict[int, Record], list[int], Vectors]:
+    """What `_read` gives of a store that holds no memory."""
+    return {}, [], np.zeros((0, dimension), dtype=np.float32)
+
+
+def _read(store: EncryptedStore, dimension: int) -> tuple[dict[int, Record], list[int], Vectors]:
+    """All memories kept for personalization, the ids of the n labelled ones in the order of time, their vectors (n, d).
+
+    Recency and the newest evidence go by time.
+    """
+    all_ids, all_vectors = store.vectors(Where(purpose=PERSONALIZATION))
+    records = {stored.id: stored.record for stored in store.iter(purpose=PERSONALIZATION)}
+    position = {id: row for row, id in enumerate(all_ids)}
+    labelled = [id for id in all_ids if id in records and records[id].label is not None]
+    labelled.sort(key=lambda id: (records[id].time, id))
+    rows = all_vectors[[position[id] for id in labelled]] if labelled else np.zeros((0, dimension), dtype=np.float32)
+    return records, labelled, np.ascontiguousarray(rows)
+
+
+def _classes(
+    model: Checkpoint, private: Sequence[str], known: Mapping[str, Vectors], encoder: Encoder
+) -> tuple[Vectors, Vectors]:
+    """Class vectors (C, D) and biases (C,): the shared model's, then the encoded names of private labels, without bias.
+
+    Names that ``known`` has at this model's dimension are not encoded again.
+    """
+    table = model.flat.reshape(len(model.catalogue), model.dimension + 1)
+    new = [name for name in private if name not in known or known[name].shape != (model.dimension,)]
+    named = {**known, **dict(zip(new, encode_names(new, encoder, model.dimension), strict=True))} if new else known
+    vectors = np.stack([*table[:, :-1], *(named[name] for name in private)])
+    bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
+    return vectors.astype(np.float32), bias.astype(np.float32)
 
 
 def _judged_rows(

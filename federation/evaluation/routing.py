@@ -67,16 +67,10 @@ def evaluate_routing(
         out_of_scope=out_of_scope,
         progress=progress,
     )
-    blocks = []
-    for alpha in [None] if named else list(alphas or ALPHAS):
-        runs = []
-        for seed in range(seeds):
-            split = split_rows(rows, seed=seed, devices=devices, alpha=alpha)
-            name = f"{'' if alpha is None else f'α={alpha:g}, '}seed {seed}"
-            runs.append(plan.run(split, title=title, seed=seed, name=name))
-        blocks.append(_block(alpha, [outcome for outcome, _ in runs], baselines))
-        if baselines:
-            blocks[-1]["chosen"] = [chosen for _, chosen in runs]
+    blocks = [
+        plan.block(rows, title=title, seeds=seeds, devices=devices, alpha=alpha)
+        for alpha in ([None] if named else list(alphas or ALPHAS))
+    ]
     result = header(title, command, mode=settings.get("mode", OPEN)) | {"kind": "evaluation", "blocks": blocks}
     if len(blocks) == 1:
         result |= {name: blocks[0][name] for name in _AT_THE_TOP if name in blocks[0]}
@@ -93,6 +87,18 @@ class _Plan:
     unseen: float | None
     out_of_scope: float | None
     progress: Progress
+
+    def block(
+        self, rows: Sequence[Row], *, title: str, seeds: int, devices: int | None, alpha: float | None
+    ) -> dict[str, Any]:
+        """Return the figures of all splits with one α, or of users, pooled."""
+        runs = []
+        for seed in range(seeds):
+            split = split_rows(rows, seed=seed, devices=devices, alpha=alpha)
+            name = f"{'' if alpha is None else f'α={alpha:g}, '}seed {seed}"
+            runs.append(self.run(split, title=title, seed=seed, name=name))
+        block = _block(alpha, [outcome for outcome, _ in runs], self.baselines)
+        return block | ({"chosen": [chosen for _, chosen in runs]} if self.baselines else {})
 
     def run(self, split: Split, *, title: str, seed: int, name: str) -> tuple[Outcome, dict[str, Any]]:
         """Return the outcome on one split, published methods included, and the settings that these chose."""

@@ -46,6 +46,27 @@ def print_methods(results: Mapping[str, Any], console: "Console") -> None:
     fit = _fitting(console)
     for line in _heading(results):
         console.print(fit(line, "bold"))
+    console.print(_methods_table(results, fit))
+    if not is_evaluation(results) and not is_comparison(results):
+        console.print(fit(_counts(results) + "."))
+    for name, block in blocks(results):
+        if refused_sentence(block.get("rounds", [])):
+            where = f"{name}: " if name else ""
+            console.print(fit(f"{where}{refused_sentence(block['rounds'])}", "bold red"))
+    console.print(fit("* share of devices whose paired z against the global model lies below −1.64"))
+    for text in dict.fromkeys(accounted(block) for _, block in blocks(results)):
+        if text:
+            console.print(fit(f"Accounted: {text}."))
+    if cost_sentence(results):
+        console.print(fit(f"\n{cost_sentence(results)}", "bold"))
+    if is_evaluation(results):
+        for name, block in blocks(results):
+            _print_finer(name, block, console)
+            _print_scope(name, block, console)
+
+
+def _methods_table(results: Mapping[str, Any], fit: "Callable[..., Text]") -> "Table":
+    """Return the table of methods, a section for each block that has a name."""
     table = _table(fit, "Method", "Accuracy\n(95% interval)", "MRR", "Devices\nhurt *", "Sent per\ndevice")
     for name, block in blocks(results):
         if name:
@@ -66,23 +87,7 @@ def print_methods(results: Mapping[str, Any], console: "Console") -> None:
             )
         for what, (mean, low, high) in _differences(block):
             table.add_row(fit(what), fit(f"{points(mean)} ({points(low)}…{points(high)})"))
-    console.print(table)
-    if not is_evaluation(results) and not is_comparison(results):
-        console.print(fit(_counts(results) + "."))
-    for name, block in blocks(results):
-        if refused_sentence(block.get("rounds", [])):
-            where = f"{name}: " if name else ""
-            console.print(fit(f"{where}{refused_sentence(block['rounds'])}", "bold red"))
-    console.print(fit("* share of devices whose paired z against the global model lies below −1.64"))
-    for text in dict.fromkeys(accounted(block) for _, block in blocks(results)):
-        if text:
-            console.print(fit(f"Accounted: {text}."))
-    if cost_sentence(results):
-        console.print(fit(f"\n{cost_sentence(results)}", "bold"))
-    if is_evaluation(results):
-        for name, block in blocks(results):
-            _print_finer(name, block, console)
-            _print_scope(name, block, console)
+    return table
 
 
 def _fitting(console: "Console") -> "Callable[..., Text]":

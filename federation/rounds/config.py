@@ -89,6 +89,19 @@ class RunSettings:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        self._check_counts()
+        self._check_amounts()
+        if not isinstance(self.canary, str) or not self.canary:
+            raise ConfigError(
+                f"Expected canary={self.canary!r} to be {CATALOGUE_CANARIES!r}, {NO_CANARIES!r} or a file of rows."
+            )
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"Expected strategy={self.strategy!r} to be one of {', '.join(STRATEGIES)}.")
+        self._check_mode()
+        if self.min_replies > self.cohort:
+            raise ConfigError(f"Expected min-replies={self.min_replies} to be at most cohort={self.cohort}.")
+
+    def _check_counts(self) -> None:
         for name, least in (
             ("rounds", 1),
             ("cohort", 1),
@@ -105,6 +118,8 @@ class RunSettings:
             raise ConfigError(f"Expected local-steps={self.local_steps} to be at most {MOST_LOCAL_STEPS}.")
         if self.rescorer_steps > MOST_RESCORER_STEPS:
             raise ConfigError(f"Expected rescorer-steps={self.rescorer_steps} to be at most {MOST_RESCORER_STEPS}.")
+
+    def _check_amounts(self) -> None:
         for name in (
             "learning_rate",
             "server_learning_rate",
@@ -121,19 +136,10 @@ class RunSettings:
             raise ConfigError(f"Expected byzantine={self.byzantine!r} in [0, 0.5).")
         if not isinstance(self.gate_margin, int | float) or not 0 < self.gate_margin < 1:
             raise ConfigError(f"Expected gate-margin={self.gate_margin!r} in (0, 1).")
-        if not isinstance(self.canary, str) or not self.canary:
-            raise ConfigError(
-                f"Expected canary={self.canary!r} to be {CATALOGUE_CANARIES!r}, {NO_CANARIES!r} or a file of rows."
-            )
         for name in ("proximal_mu", "ridge"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise ConfigError(f"Expected {_hyphens(name)}={value!r} to be at least 0 and finite.")
-        if self.strategy not in STRATEGIES:
-            raise ConfigError(f"Expected strategy={self.strategy!r} to be one of {', '.join(STRATEGIES)}.")
-        self._check_mode()
-        if self.min_replies > self.cohort:
-            raise ConfigError(f"Expected min-replies={self.min_replies} to be at most cohort={self.cohort}.")
 
     def _check_mode(self) -> None:
         if self.mode not in MODES:
