@@ -46,7 +46,7 @@ from federation.privacy.update import clip, l2_norm
 from federation.rounds import client_app, private_rounds, strategy
 from federation.rounds.config import SUMMARY, RunSettings, default
 from federation.rounds.gate import refused_rounds
-from federation.rounds.noisy_rounds import first_terms, noise_std
+from federation.rounds.noisy_rounds import first_terms, likely_noise, noise_std
 from federation.rounds.public_inputs import encode_public, public_texts
 from federation.rounds.summary_model import plan_summary
 from federation.simulation.experiment import Experiment, run_experiment
@@ -134,11 +134,11 @@ def lying(attack: str, liars: int, clip_norm: float) -> Iterator[None]:
         length = 10.0 if "×10" in attack else clip_norm * (1 - 1e-6) / max(l2_norm(change), 1e-12)
         return (flat + length * change).astype(np.float32)
 
-    def masked(self: Any, terms: Any, held: Any, flat: Any) -> Any:
-        sent = update(self, terms, held, flat)
+    def masked(self: Any, terms: Any, held: Any, flat: Any, excess: bytes) -> Any:
+        sent = update(self, terms, held, flat, excess)
         if held.index >= liars or attack in ("flip", "targeted"):
             return sent
-        noise = terms.noise_of(held.found.devices)
+        noise = likely_noise(terms)  # Who hides in it supposes that nobody drops out.
         own = clip(update_of(self._device, terms, flat, rng=np.random.default_rng(0)), terms.clip_norm)
         vector = own.astype(np.float64) * (_length(attack, terms, noise) / max(l2_norm(own), 1e-12) / noise.step)
         return (sent.astype(np.int64) + np.rint(vector).astype(np.int64) & 0xFFFFFFFF).astype(np.uint32)
@@ -218,10 +218,11 @@ class Bench:
         settings, count = self.settings("private", SUMMARY), len(self.world.split)
         start = start_checkpoint(self.world.experiment(0, "").catalogue, self._encoder)
         public = encode_public(public_texts(), self._encoder, start)
-        asked = plan_summary(start, public, noise_std=noise_std(first_terms(settings, start, devices=count, run="0")))
+        rough = first_terms(settings, start, devices=count, run="0")
+        asked = plan_summary(start, public, noise_std=noise_std(likely_noise(rough), rough))
         terms = first_terms(settings, start, devices=count, run="0", asked=asked)
-        noise = terms.noise_of(count)
-        usual, hidden = noise_std(terms) * terms.dimension**0.5, _length("hidden", terms, noise) / 0.9 / count
+        noise = likely_noise(terms)
+        usual, hidden = noise_std(noise, terms) * terms.dimension**0.5, _length("hidden", terms, noise) / 0.9 / count
         return (
             f"private, ε = {self._epsilon:g}: on the mean of {count} updates the noise is {usual:.3g} long, at most "
             f"{longest_mean(noise, devices=count, denominator=float(count)):.3g} is used, so that one liar may hide "

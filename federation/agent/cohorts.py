@@ -9,6 +9,7 @@ holds"); so much noise as it needs must be there already.
 
 import math
 
+from federation.secagg.agreed import honest_in_sum
 from federation.secagg.errors import ParameterError
 from federation.secagg.parameters import parameters
 
@@ -31,3 +32,11 @@ def honest_share(floor: int, ceiling: int, *, dropout: float = DROPOUT, colludin
     if not shares and refused is not None:
         raise refused
     return math.floor(100 * min(shares)) / 100
+
+
+def honest_where_all_stay(cohort: int, *, dropout: float = DROPOUT, colluding: float = COLLUDING) -> int:
+    """The fewest honest devices in the sum of a cohort that nobody leaves; 0 where the secure sum has no graph."""
+    try:
+        return honest_in_sum(parameters(cohort, dropout, colluding), cohort)
+    except ParameterError:
+        return 0

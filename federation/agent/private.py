@@ -12,6 +12,7 @@ ledger, wire.
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,9 +25,10 @@ from federation.agent.limits import LEAST_COHORT
 from federation.agent.terms import NoisyTerms, asked_hash
 from federation.agent.update import check_lengths, update_of
 from federation.errors import PrivacyError, UpdateError
+from federation.privacy.excess import EXCESS_BYTES, piece_keys, rung_of, rungs
 from federation.privacy.mechanism import Residues, privatise
 from federation.privacy.sampling import drawn
-from federation.privacy.stream import SecureStream
+from federation.privacy.stream import KEY_BYTES, SecureStream
 from federation.privacy.update import Floats
 from federation.secagg import (
     Answer,
@@ -166,7 +168,8 @@ class PrivateAgent:
     def _input(self, message: bytes, flat: Floats) -> bytes:
         # Before the state is read: what comes after it must not have changed when it is noted.
         device, standing = self._device, self._device.account.standing()
-        state, terms, held = self._now()
+        now = self._now()
+        terms, held, excess = now.terms, now.round, self._stream.words(EXCESS_BYTES // 8).tobytes()
         announced = Announcement.decode(held.announcement).model_hash
         if asked_hash(terms.to_bytes(), flat) != announced:
             raise ModelError("The model is another than the round announced: refuse the round.")
@@ -177,19 +180,19 @@ class PrivateAgent:
         if held.stage == INPUT:  # What was masked may not leave again; fresh noise under its masks never may.
             raise ReplayError("This input left already and may not leave again.")
         self._require_left(terms)
-        answer = held.input(message, self._update(terms, held, flat))
+        answer = held.input(message, self._update(terms, held, flat, excess))
         its = entry(terms, flat, asked=asked, payload=answer.reply, rho=terms.rho)
-        kept = _packed(terms.to_bytes(), answer.round)
+        kept = _packed(terms.to_bytes(), answer.round, excess)
 
         def advance() -> None:
-            if device.stage.state != state:  # Two inputs under the same masks would uncover each other.
+            if device.stage.state != now.state:  # Two inputs under the same masks would uncover each other.
                 raise ChangedMeanwhileError("Another process went on with this round: it is that one's now.")
             device.stage.keep(kept)
 
         device.contribute(its, answer.reply, standing=standing, also=advance)
         return answer.reply
 
-    def _update(self, terms: NoisyTerms, held: DeviceRound, flat: Floats) -> Residues:
+    def _update(self, terms: NoisyTerms, held: DeviceRound, flat: Floats, excess: bytes) -> Residues:
         """This device's part, clipped, quantised and noised, uint32 (terms.dimension,)."""
         rng = np.random.default_rng([terms.seed, terms.server_round, held.index])
         update = update_of(self._device, terms, flat, rng=rng)
@@ -197,33 +200,38 @@ class PrivateAgent:
             # Some models make NaN of certain memories alone: who abstained then would tell of them. So nothing of it
             # leaves but zeros under the noise, charged as ever.
             update = np.zeros_like(update)
-        return privatise(update, terms.noise_of(held.found.devices), self._stream)
+        return privatise(update, terms.noise_of(held.found.devices), self._stream, excess=excess)
 
     def _unmask(self, message: bytes) -> bytes:
         with self._device.store.lock, self._device.store.transaction(witness=True):
-            *_, held = self._now()
-            reply = held.unmask(message).reply
+            now = self._now()
+            answer = now.round.unmask(message)
+            noise = now.terms.noise_of(answer.round.found.devices)
+            # A quorum signed the survivors, so nobody can tell another device of others: what is too much goes.
+            given = rung_of(noise, answer.round.honest_in_sum)
+            keys = piece_keys(now.excess, noise)
+            reply = answer.reply + b"".join(key if at < given else bytes(len(key)) for at, key in enumerate(keys))
             self._device.stage.erase()
         return reply
 
     def _step(self, work: Callable[[NoisyTerms, DeviceRound], Answer]) -> bytes:
         """Take one step of the round that is kept, and keep the next one before its answer is given."""
         with self._device.store.lock, self._device.store.transaction(witness=True):
-            _, terms, held = self._now()
-            self._device.require_allowed(terms.mode, terms.purpose)
-            answer = work(terms, held)
-            self._device.stage.keep(_packed(terms.to_bytes(), answer.round))
+            now = self._now()
+            self._device.require_allowed(now.terms.mode, now.terms.purpose)
+            answer = work(now.terms, now.round)
+            self._device.stage.keep(_packed(now.terms.to_bytes(), answer.round, now.excess))
         return answer.reply
 
-    def _now(self) -> tuple[bytes, NoisyTerms, DeviceRound]:
-        """The round that the device is in: its state as it is kept, and the terms and the round that it holds."""
+    def _now(self) -> "_Kept":
+        """The round that the device is in."""
         stage, publisher = self._device.stage, self._device.publisher
         state, signed = stage.state, stage.roster
         if state is None:
             raise UpdateError("This device is in no round.")
         if signed is None or publisher is None:
             raise UpdateError("This device trusts no publisher any more: the round is over for it.")
-        told, blob = _unpacked(state)
+        told, excess, blob = _unpacked(state)
         terms = NoisyTerms.from_bytes(told)
         held = DeviceRound.from_bytes(
             blob,
@@ -231,13 +239,13 @@ class PrivateAgent:
             policy=_policy(terms.dimension),
             identity=SigningKey(stage.identity()),
         )
-        return state, terms, held
+        return _Kept(state=state, terms=terms, excess=excess, round=held)
 
     def _held(self, announcement: bytes) -> DeviceRound | None:
         """The round that is kept, if it is at its first stage and of this announcement."""
         if self._device.stage.state is None:
             return None
-        *_, held = self._now()
+        held = self._now().round
         return held if held.stage == ADVERT and held.announcement == announcement else None
 
     def _guarded(self, work: Callable[[], bytes]) -> bytes:
@@ -252,6 +260,13 @@ class PrivateAgent:
             raise UpdateError(str(error)) from None
 
 
+def unmask_parts(answer: bytes, terms: NoisyTerms, *, cohort: int) -> tuple[bytes, tuple[bytes, ...]]:
+    """What a device answers at the stage unmask: the secure sum's message, and keys of pieces of noise, zeros kept."""
+    pieces = len(rungs(terms.noise_of(cohort)))
+    end = max(0, len(answer) - KEY_BYTES * pieces)
+    return answer[:end], tuple(answer[at : at + KEY_BYTES] for at in range(end, len(answer), KEY_BYTES))
+
+
 def require_participations_left(account: Account, terms: NoisyTerms) -> None:
     """Raise `BudgetError` where the device took part as often as the run's ε counts on."""
     given = sum(its.to == terms.run and not its.again for its in account.contributions())
@@ -264,12 +279,25 @@ def _policy(dimension: int) -> Policy:
     return Policy(terms=(Terms(dimension=dimension),), min_cohort=LEAST_COHORT)
 
 
-def _packed(terms: bytes, held: DeviceRound) -> bytes:
-    return _HEAD.pack(len(terms)) + terms + held.to_bytes()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """What a device keeps of its round: ``state`` holds the rest. ``excess`` is the secret of its pieces of noise."""
+
+    state: bytes
+    terms: NoisyTerms
+    excess: bytes
+    round: DeviceRound
+
+    def __repr__(self) -> str:
+        return "_Kept(***)"
 
 
-def _unpacked(state: bytes) -> tuple[bytes, bytes]:
-    """The terms and the round of what was kept."""
+def _packed(terms: bytes, held: DeviceRound, excess: bytes = bytes(EXCESS_BYTES)) -> bytes:
+    return _HEAD.pack(len(terms)) + terms + excess + held.to_bytes()
+
+
+def _unpacked(state: bytes) -> tuple[bytes, bytes, bytes]:
+    """The terms, the secret of the noise and the round of what was kept."""
     (size,) = _HEAD.unpack_from(state)
     end = _HEAD.size + size
-    return state[_HEAD.size : end], state[end:]
+    return state[_HEAD.size : end], state[end : end + EXCESS_BYTES], state[end + EXCESS_BYTES :]

@@ -18,6 +18,7 @@ from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.statistics import bells_epsilon, one_run_epsilon
 from federation.errors import UpdateError
 from federation.privacy import mechanism
+from federation.privacy.excess import EXCESS_BYTES, piece_keys, rung_of, without_excess
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
 
@@ -29,6 +30,7 @@ LONG = 40.0  # A long update's norm before the clip, in clip norms.
 _GUESSED = 0.1  # Of the canaries, at either end of the scores.
 _DOUBT = 0.01  # That the bound is wrong. A sound sum stays below the claim by far more than that.
 _MOST_MISSING = 0.07  # 6 standard errors of its measurement.
+_GIVERS, _NUMBERS = 16, 4096  # Devices and numbers of an update, where noise is given back.
 Floats = npt.NDArray[np.float64]
 
 
@@ -48,7 +50,7 @@ def audit(ground: Ground) -> list[Finding]:
     parameters = accounted_noise(CLAIM, delta=DELTA, devices=size, dimension=size)
     with ground.progress(AUDIT, 16) as tick:
         seen = _run(parameters, ground.rng, tick)
-    return [*_findings(seen, parameters), malformed(parameters)]
+    return [*_findings(seen, parameters), missing_after(), malformed(parameters)]
 
 
 def _run(parameters: NoiseParameters, rng: np.random.Generator, tick: Callable[[], None]) -> Seen:
@@ -101,6 +103,27 @@ def _findings(seen: Seen, parameters: NoiseParameters) -> list[Finding]:
             audit=AUDIT,
         ),
     ]
+
+
+def missing_after() -> Finding:
+    """Return the finding on noise that is given back: what stays must be what is accounted, whoever stayed."""
+    one = accounted_noise(CLAIM, delta=DELTA, devices=_GIVERS, dimension=_NUMBERS)
+    stream, nothing, worst = SecureStream(), np.zeros(_NUMBERS, dtype=np.float32), 0.0
+    secrets = [stream.words(EXCESS_BYTES // 8).tobytes() for _ in range(one.cohort)]
+    sent = [mechanism.privatise(nothing, one, stream, excess=secret) for secret in secrets]
+    for honest in range(_GIVERS, one.cohort + 1):  # So many are known to be in the sum.
+        rung = rung_of(one, honest)
+        total = np.array(sent[:honest]).sum(axis=0, dtype=np.uint32)
+        left = without_excess(total, (piece_keys(secret, one)[:rung] for secret in secrets[:honest]), one)
+        spread = float(left.view(np.int32).astype(np.float64).std())
+        worst = max(worst, 1 - spread / np.sqrt(one.central_variance))
+    return at_most(
+        "share of accounted noise that is given back",
+        worst,
+        _MOST_MISSING,
+        f"standard deviations, {_GIVERS} to {one.cohort} honest devices in the sum",
+        audit=AUDIT,
+    )
 
 
 def malformed(parameters: NoiseParameters) -> Finding:

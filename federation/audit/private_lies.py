@@ -23,10 +23,11 @@ from engine.owner.ratchet import Limits
 from federation.agent.agent import Agent
 from federation.agent.cohorts import honest_share
 from federation.agent.pool import DevicePool
+from federation.agent.private import unmask_parts
 from federation.agent.terms import TRAIN, NoisyTerms, asked_hash
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.world import World
-from federation.errors import FederationError
+from federation.errors import FederationError, UpdateError
 from federation.privacy.update import Floats
 from federation.secagg import Announcement, Roster, ServerRound, SigningKey, Terms, sign_roster
 from store import StoreError
@@ -206,6 +207,28 @@ def _about_noise_and_model(server: LyingServer) -> Iterator[tuple[str, Lie]]:
     yield "another model than announced", partial(server.victim.private.input, one.forwarded(0), flat=other)
 
 
+def _about_noise_that_is_needed(server: LyingServer) -> Iterator[tuple[str, Lie]]:
+    # As many dropped out as may: all noise is needed, and none is to be given back.
+    one = server.run_until_input()
+    there = list(enumerate(server.agents))[: one.found.survivors]
+    for index, agent in there:
+        one.input(index, agent.private.input(one.forwarded(index), flat=server.flat))
+    survivors = one.close_inputs()
+    for index, agent in there:
+        one.agreement(index, agent.private.agree(survivors))
+    one.close_agreements()
+    answers = [agent.private.unmask(one.signers(index)) for index, agent in there]
+    keys = [key for answer in answers for key in unmask_parts(answer, server.terms, cohort=DEVICES)[1]]
+    if not keys:
+        raise RuntimeError("A round gives no noise back, so that keeping it says nothing: repair it first.")
+
+    def given_back() -> None:
+        if not any(map(any, keys)):
+            raise UpdateError("All noise is needed.")
+
+    yield "noise given back where all of it is needed", given_back
+
+
 def _about_a_round_that_is_over(server: LyingServer) -> Iterator[tuple[str, Lie]]:
     one = server.run_until_input()
     for index, agent in enumerate(server.agents):
@@ -217,7 +240,8 @@ def _about_a_round_that_is_over(server: LyingServer) -> Iterator[tuple[str, Lie]
         one.agreement(index, agent.private.agree(survivors))
     one.close_agreements()
     for index, agent in enumerate(server.agents):
-        one.unmask(index, agent.private.unmask(one.signers(index)))
+        answer = agent.private.unmask(one.signers(index))
+        one.unmask(index, unmask_parts(answer, server.terms, cohort=DEVICES)[0])
     if one.sum() is None:
         raise RuntimeError("An honest round gives no sum, so that refusing lies says nothing: repair it first.")
     yield "a second unmasking", partial(server.victim.private.unmask, one.signers(0))
@@ -247,6 +271,7 @@ GROUPS: dict[str, Callable[[LyingServer], Iterator[tuple[str, Lie]]]] = {
     "roster": _about_the_roster,
     "an older round": _about_an_older_round,
     "noise and model": _about_noise_and_model,
+    "noise that is needed": _about_noise_that_is_needed,
     "a round that is over": _about_a_round_that_is_over,
     "the owner": _against_the_owner,
 }

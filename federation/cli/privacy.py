@@ -1,6 +1,7 @@
 """`tacit privacy`: the noise that a wanted ε needs, and what a run then guarantees. Needs no flwr."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,10 +55,11 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
 
     A device's whole update counts. "server" is whoever sees which devices take part in which rounds; "released" is
     whoever sees the models alone. The noise z is a standard deviation, in clip norms; "on the mean" is how long the
-    noise on a round's mean update is, over all numbers, in clip norms too. Only the noise of the fewest honest devices
-    that a lying server can unmask the sum of is counted on. Finding z may take half a minute, once.
+    noise on a round's mean update is where nobody drops out, over all numbers, in clip norms too. Only the noise of the
+    fewest honest devices that a lying server can unmask the sum of is counted on; what turns out too much once the
+    devices agreed on the survivors they give back. Finding z may take half a minute, once.
     """
-    from federation.agent.cohorts import honest_share
+    from federation.agent.cohorts import honest_share, honest_where_all_stay
     from federation.privacy.calibration import calibrate
     from federation.privacy.sampling import cohort_bounds
 
@@ -66,10 +68,12 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
     whose = against or ("released" if plan.mode == "central" else "server")
     floor, ceiling = cohort_bounds(plan.devices, plan.cohort)
     share = 1.0 if plan.mode == "central" else honest_share(floor, ceiling, dropout=dropout, colluding=colluding)
+    stay = honest_where_all_stay(plan.cohort, dropout=dropout, colluding=colluding)
     rows = []
     for wanted in epsilon:
         z = calibrate(plan, wanted, against=whose)
-        rows.append((wanted, *_guaranteed(plan, z, ceiling, share)))
+        given_by, parameters = _guaranteed(plan, z, ceiling, share)
+        rows.append((wanted, given_by, parameters, _where_all_stay(plan, parameters, stay)))
     if as_json:
         print_json(
             {
@@ -129,27 +133,40 @@ def _guaranteed(
     return guarantee(plan, z), parameters
 
 
+def _where_all_stay(plan: "PrivacyPlan", parameters: "NoiseParameters", honest: int) -> "NoiseParameters":
+    """The mechanism of a round of as many as are drawn on average, when they gave back what noise is too much."""
+    from federation.privacy.excess import on_rung, rung_of
+
+    likely = replace(parameters, cohort=plan.cohort)
+    return likely if plan.mode == "central" else on_rung(likely, rung_of(likely, honest))
+
+
 def _on_the_mean(plan: "PrivacyPlan", parameters: "NoiseParameters") -> float:
-    """The length of the noise on a round's mean update where nobody drops out, in clip norms."""
+    """The length of the noise on a round's mean update, in clip norms."""
     return parameters.noise_multiplier * math.sqrt(plan.dimension / parameters.honest_share) / plan.cohort
 
 
 def _as_json(
-    plan: "PrivacyPlan", wanted: float, given: "PrivacyGuarantee", parameters: "NoiseParameters"
+    plan: "PrivacyPlan",
+    wanted: float,
+    given: "PrivacyGuarantee",
+    parameters: "NoiseParameters",
+    here: "NoiseParameters",
 ) -> dict[str, Any]:
     wrap = parameters.wrap_probability()
     return {
         "epsilon": wanted,
         **given.to_json(),
         "scale": parameters.scale,
-        "noise_on_the_mean": round(_on_the_mean(plan, parameters), 6),
+        "honest_share_where_all_stay": here.honest_share,
+        "noise_on_the_mean": round(_on_the_mean(plan, here), 6),
         "wrap_log2": math.log2(wrap) if wrap else None,
         "text": given.text,
     }
 
 
 def _print(
-    rows: "list[tuple[float, PrivacyGuarantee, NoiseParameters]]",
+    rows: "list[tuple[float, PrivacyGuarantee, NoiseParameters, NoiseParameters]]",
     plan: "PrivacyPlan",
     whose: str,
     sizes: str,
@@ -158,11 +175,12 @@ def _print(
     from federation.cli.device_shared import print_table
     from federation.privacy.accounting import in_words
 
-    first = rows[0][1]
+    _, first, _, here = rows[0]
     click.echo(
         f"{plan.devices} devices, q = {plan.q:g}, rounds: {plan.rounds}, of one device at most {plan.participations}; "
         f"{sizes}.\n{plan.mode} mode, {first.mechanism} noise, accounted by {first.method}, δ = {plan.delta:g}, "
-        f"{plan.dimension} numbers; the noise of {share:.0%} of a round is counted on."
+        f"{plan.dimension} numbers; the noise of {share:.0%} of a round is counted on, of {here.honest_share:.0%} "
+        "where nobody drops out."
     )
     columns = (f"ε wanted ({whose})", "z", "ε server", "ε released", "on the mean")
     cells = [
@@ -171,8 +189,8 @@ def _print(
             f"{given.z:.3f}",
             "none" if math.isinf(given.eps_server) else in_words(given.eps_server),
             in_words(given.eps_released),
-            f"{_on_the_mean(plan, parameters):.2f}",
+            f"{_on_the_mean(plan, here):.2f}",
         )
-        for wanted, given, parameters in rows
+        for wanted, given, _, here in rows
     ]
     print_table(columns, cells, right=columns)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federation.errors import PrivacyError, UpdateError
+from federation.privacy.excess import noise_with_excess
 from federation.privacy.noise import share
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.quantise import round_unbiased
@@ -43,12 +44,15 @@ def quantise(delta: Floats, parameters: NoiseParameters, stream: SecureStream) -
     return round_unbiased(clipped * (parameters.scale / parameters.clip_norm), parameters.squared_bound, stream)
 
 
-def privatise(delta: Floats, parameters: NoiseParameters, stream: SecureStream) -> Residues:
+def privatise(delta: Floats, parameters: NoiseParameters, stream: SecureStream, *, excess: bytes = b"") -> Residues:
     """Return ``delta`` (d,) float32 as residues modulo 2³², uint32 (d,), with this device's share of the noise.
 
+    With a secret ``excess`` (32 bytes) the noise is in pieces that can be taken off again (`excess`); it is as much.
     Ready to be masked: without masks the noise of one device alone hides too little. Raises as `quantise`.
     """
     integers = quantise(delta, parameters, stream)
+    if excess:
+        return _residues(integers + noise_with_excess(parameters, excess, stream))
     return _residues(integers + share(parameters.noise, parameters.dimension, parameters.share_variance, stream))
 
 

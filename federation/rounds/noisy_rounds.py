@@ -24,7 +24,7 @@ import numpy as np
 from engine.model.checkpoint import Checkpoint
 from engine.model.summary import SummaryPlan
 from engine.owner.modes import CENTRAL, PRIVATE
-from federation.agent.cohorts import DROPOUT, honest_share
+from federation.agent.cohorts import DROPOUT, honest_share, honest_where_all_stay
 from federation.agent.limits import LEAST_COHORT
 from federation.agent.names import CENTRAL_MESSAGE, TERMS
 from federation.agent.terms import SUMMARY, TRAIN, NoisyTerms
@@ -33,7 +33,9 @@ from federation.errors import ConfigError, RefusedRoundError, RoundError, Update
 from federation.privacy.accounting import PrivacyGuarantee, PrivacyPlan, guarantee
 from federation.privacy.bound import check_mean
 from federation.privacy.calibration import RELEASED, SERVER, calibrate
+from federation.privacy.excess import on_rung, rung_of
 from federation.privacy.mechanism import central_mean
+from federation.privacy.parameters import NoiseParameters
 from federation.privacy.sampling import cohort_bounds, participation_limit
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats, l2_norm
@@ -45,6 +47,7 @@ from federation.rounds.summary_model import plan_summary, summary_model
 from federation.secagg import ParameterError, RosterError, unsigned_roster
 
 PRIVACY, RUN = "privacy", "run"  # Notes of a checkpoint: what holds for its model, and the run's name.
+_Means = Callable[[NoisyTerms, Floats], tuple[Floats, NoiseParameters]]  # A round's mean update, and its noise.
 
 
 def noisy_plan(settings: RunSettings, *, devices: int, dimension: int) -> PrivacyPlan:
@@ -151,8 +154,8 @@ def learn_with_noise(
         here = dataclasses.replace(terms, server_round=number, hold_back=settings.hold_back(number))
         current, moments = model.begun + number, strategy.moments()
         try:
-            mean = means(here, model.flat)
-            flat, std = _stepped(strategy, current, model.flat, mean, here)
+            mean, noise = means(here, model.flat)
+            flat, std = _stepped(strategy, current, model.flat, mean, noise_std(noise, here))
             flat = strategy.accepted(current, model.flat, flat, moments=moments, noise_std=std)
         except RefusedRoundError as error:
             flat = strategy.undone(current, model.flat, str(error), moments=moments)
@@ -162,19 +165,18 @@ def learn_with_noise(
     return model
 
 
-def _summarised(
-    means: Callable[[NoisyTerms, Floats], Floats], strategy: TacitStrategy, start: Checkpoint, rough: NoisyTerms
-) -> Checkpoint:
+def _summarised(means: _Means, strategy: TacitStrategy, start: Checkpoint, rough: NoisyTerms) -> Checkpoint:
     """One release: what is asked follows from the noise there will be, and the model from what is released.
 
     A release of nothing is the start, and that is what the gate compares with; where it refuses, the start stays.
     """
     settings, current = strategy.settings, start.round + 1
     public = public_inputs(settings.public, start)
-    asked = plan_summary(start, public, noise_std=noise_std(rough))
+    asked = plan_summary(start, public, noise_std=noise_std(likely_noise(rough), rough))
     terms = first_terms(settings, start, devices=rough.devices, run=rough.run, asked=asked)
     try:
-        learned = summary_model(start, asked, means(terms, pack_plan(asked)), noise_std=noise_std(terms))
+        mean, noise = means(terms, pack_plan(asked))
+        learned = summary_model(start, asked, mean, noise_std=noise_std(noise, terms))
         flat = strategy.accepted(current, start.flat, learned.flat, moments={})
     except RefusedRoundError as error:
         flat = strategy.undone(current, start.flat, str(error), moments={})
@@ -186,24 +188,28 @@ def _notes(terms: NoisyTerms) -> dict[str, str]:
     return {RUN: terms.run, PRIVACY: json.dumps(given.to_json(), sort_keys=True)}
 
 
-def _stepped(
-    strategy: TacitStrategy, current: int, flat: Floats, mean: Floats, terms: NoisyTerms
-) -> tuple[Floats, float]:
-    """The model after ``flat`` and a mean update, both (d,), and the standard deviation of the noise on its step."""
+def _stepped(strategy: TacitStrategy, current: int, flat: Floats, mean: Floats, std: float) -> tuple[Floats, float]:
+    """The model after ``flat`` and a mean update with noise of ``std`` a number, both (d,), and that on the step."""
     if strategy.settings.strategy not in ("fedavg", "fedprox"):
         after = strategy.apply(current, flat, mean)
         # Steps by moments bring each number to a size of its own: all of it may be noise.
         return after, l2_norm(after - flat) / math.sqrt(len(flat))
-    std = noise_std(terms)
     less = shrunk(mean, std)
     share = l2_norm(less) / (l2_norm(mean) or 1.0)
     return strategy.apply(current, flat, less), std * share
 
 
-def noise_std(terms: NoisyTerms) -> float:
-    """The standard deviation of the noise on a number of the mean update, evened out to a full cohort."""
+def noise_std(noise: NoiseParameters, terms: NoisyTerms) -> float:
+    """The standard deviation of ``noise`` on a number of a round's mean update, evened out to its full cohort."""
+    return noise.step * math.sqrt(noise.share_variance * noise.cohort) / (terms.q * terms.devices)
+
+
+def likely_noise(terms: NoisyTerms) -> NoiseParameters:
+    """The noise of a round of as many devices as are drawn on average, if none drops out."""
     noise = terms.noise_of(terms.cohort)
-    return noise.step * math.sqrt(noise.share_variance * terms.cohort) / (terms.q * terms.devices)
+    if terms.mode == CENTRAL:
+        return noise
+    return on_rung(noise, rung_of(noise, honest_where_all_stay(terms.cohort)))
 
 
 def shrunk(mean: Floats, std: float) -> Floats:
@@ -253,12 +259,12 @@ def _share_counted_on(devices: int, cohort: int) -> float:
     return honest_share(max(there, min(LEAST_COHORT, floor)), ceiling)
 
 
-def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> Callable[[NoisyTerms, Floats], Floats]:
+def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> _Means:
     stream = SecureStream()
     if settings.mode != CENTRAL:
         return PrivateRounds(grid, roster, deadline_s=settings.deadline_s, stream=stream).mean
 
-    def mean(terms: NoisyTerms, flat: Floats) -> Floats:
+    def mean(terms: NoisyTerms, flat: Floats) -> tuple[Floats, NoiseParameters]:
         told = ConfigRecord({"server-round": terms.server_round, TERMS: terms.to_bytes()})
         sent = [
             Message(
@@ -279,7 +285,7 @@ def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> Callable[
         noise, q_n = terms.noise_of(terms.cohort), terms.q * terms.devices
         found = central_mean(updates, noise, stream, denominator=q_n)
         check_mean(found, noise, devices=len(updates), denominator=q_n)
-        return found
+        return found, noise
 
     return mean
 

@@ -1,8 +1,9 @@
 """The server's side of private rounds: six exchanges by the message ``train.private``, a sum, and never one update.
 
 The server invites every node; devices draw themselves. What it gets to see are messages of a secure sum
-(`federation/secagg/PROTOCOL.md`) and, at the end, the sum of noised updates, to which it adds the noise of those that
-dropped out. A device that misses a stage has dropped out. The mean is the sum over the fixed q·N.
+(`federation/secagg/PROTOCOL.md`) and, at the end, the sum of noised updates, from which it takes the noise that devices
+gave back, and to which it adds the noise of those that dropped out. A device that misses a stage has dropped out. The
+mean is the sum over the fixed q·N.
 """
 
 # isort: off
@@ -17,11 +18,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from federation.agent.names import MESSAGE, PRIVATE_MESSAGE, ROSTER, STAGE, TERMS
-from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK
+from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK, unmask_parts
 from federation.agent.terms import NoisyTerms, asked_hash
 from federation.errors import PrivacyError, RoundError
 from federation.privacy.bound import check_mean
+from federation.privacy.excess import left_after, on_rung, rung_of, without_excess
 from federation.privacy.mechanism import decode, top_up
+from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats
 from federation.rounds.strategy import ARRAYS, CONFIG, as_arrays
@@ -44,8 +47,8 @@ class PrivateRounds:
         self._grid, self._roster, self._deadline_s, self._stream = grid, roster, deadline_s, stream
         self._number = 0  # Of the last round; each is above all that a device has seen.
 
-    def mean(self, terms: NoisyTerms, flat: Floats) -> Floats:
-        """Return the noised mean update, float32 (d,), of one round for the model ``flat`` (d,).
+    def mean(self, terms: NoisyTerms, flat: Floats) -> tuple[Floats, NoiseParameters]:
+        """Return the noised mean update, float32 (d,), of one round for the model ``flat`` (d,), and what noise it has.
 
         Raises `RoundError` where too few devices took part or stayed, and `RefusedRoundError` where the mean is longer
         than clipped updates and the noise explain (`bound`); the model is as before.
@@ -63,9 +66,13 @@ class PrivateRounds:
         one = _Round(self._grid, server, terms.server_round, self._deadline_s)
         try:
             one.invite(announcement.encode(), {TERMS: terms.to_bytes(), ROSTER: self._roster.signed})
-            one.run(flat)
-            noise = terms.noise_of(server.found.devices)
-            total = top_up(server.sum(), len(server.survivors), noise, self._stream)
+            one.run(flat, terms)
+            full = terms.noise_of(server.found.devices)
+            rung = rung_of(full, server.honest_in_sum)
+            given = [keys[:rung] for keys in one.keys.values()] if rung else []
+            total = without_excess(server.sum(), given, full)
+            total = top_up(total, len(server.survivors), on_rung(full, rung), self._stream)
+            noise = left_after(full, rung, whole=len(server.survivors) - len(given) if rung else 0)
             mean = decode(total, noise, denominator=terms.q * terms.devices)
         except (SecAggError, PrivacyError, RoundError) as error:
             raise RoundError(
@@ -73,7 +80,7 @@ class PrivateRounds:
                 "charged: continue with --resume, or with a new run where devices have given what they may."
             ) from None
         check_mean(mean, noise, devices=len(server.survivors), denominator=terms.q * terms.devices)
-        return mean
+        return mean, noise
 
 
 class _Round:
@@ -82,6 +89,8 @@ class _Round:
     def __init__(self, grid: Grid, server: ServerRound, server_round: int, deadline_s: float) -> None:
         self._grid, self._server, self._server_round, self._deadline_s = grid, server, server_round, deadline_s
         self._nodes: dict[int, int] = {}
+        self.keys: dict[int, tuple[bytes, ...]] = {}
+        """Of the noise that each device gave back: the keys of its pieces, by its line."""
 
     def invite(self, announcement: bytes, about: Mapping[str, bytes]) -> None:
         """Invite every node, and note who advertised as which device."""
@@ -90,7 +99,7 @@ class _Round:
             with contextlib.suppress(SecAggError):  # No advert: as good as an abstain.
                 self._nodes[self._server.advert(answer)] = node
 
-    def run(self, flat: Floats) -> None:
+    def run(self, flat: Floats, terms: NoisyTerms) -> None:
         """Take the round from its adverts to where its sum can be asked for. Raises `SecAggError`."""
         server = self._server
         try:
@@ -107,7 +116,13 @@ class _Round:
         there = self._collect(INPUT, self._each(shared, server.forwarded), server.input, flat=flat)
         agreed = self._collect(AGREE, self._all(there, server.close_inputs()), server.agreement)
         server.close_agreements()
-        self._collect(UNMASK, self._each(agreed, server.signers), server.unmask)
+
+        def unmask(index: int, answer: bytes) -> None:
+            message, keys = unmask_parts(answer, terms, cohort=server.found.devices)
+            server.unmask(index, message)
+            self.keys[index] = keys
+
+        self._collect(UNMASK, self._each(agreed, server.signers), unmask)
 
     def _all(self, indices: Iterable[int], message: bytes) -> dict[int, bytes]:
         return dict.fromkeys(indices, message)

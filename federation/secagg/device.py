@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from federation.secagg.agreed import honest_in_sum
 from federation.secagg.binding import (
     advert_text,
     agreement_text,
@@ -290,6 +291,13 @@ class DeviceRound(Secret):
         if self._state.stage < _REVEAL:
             raise ReplayError("The cohort is not known yet: answer it first.")
         return Parameters.decode(self._state.found)
+
+    @property
+    def honest_in_sum(self) -> int:
+        """The fewest honest devices in any sum, once the survivors were agreed on. Raises ``ReplayError`` before."""
+        if self._state.stage < _AGREE:
+            raise ReplayError("The survivors are not known yet: agree on them first.")
+        return honest_in_sum(self.found, len(self._cohort().decode(self._state.survivors)))
 
     @property
     def announcement(self) -> bytes:

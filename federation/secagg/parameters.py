@@ -19,7 +19,16 @@ from fractions import Fraction
 from math import comb
 
 from federation.secagg.errors import ParameterError
-from federation.secagg.tails import at_least, below, binomial_limit, greatest_threshold, least_threshold
+from federation.secagg.tails import (
+    FINE,
+    at_least,
+    below,
+    binomial_limit,
+    greatest_threshold,
+    least_threshold,
+    log2_down,
+    log2_up,
+)
 
 FAILURE_BITS = 20
 BREACH_BITS = 40
@@ -29,7 +38,6 @@ LEAST_DEVICES = 3
 # is split: 2^-41 for a device whose colluding neighbours reach the threshold, 2^-42 for sums of a few devices.
 _SHARES_BITS, _LIST_BITS, _DEVICE_BITS, _GROUP_BITS = 21, 22, 41, 42
 _ENCODED = struct.Struct("<10I2d")
-_FINE = 16  # Logarithms count in sixteenths of a bit.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,24 +187,15 @@ def _small_sums(n: int, bad: int, lost: int, k: int, t: int) -> tuple[int, float
 def _group_bits(n: int, bad: int, lost: int, k: int, t: int, first: int, last: int) -> int:
     """Bits, rounded down, of the chance that some group of ``first`` to ``last`` devices can be summed apart."""
     honest = n - bad
-    groups = _log2_up(comb(honest, min(last, honest // 2)))
+    groups = log2_up(comb(honest, min(last, honest // 2)))
     inside = last - 1 + bad
-    whole = _log2_down(comb(n - 1, k))
+    whole = log2_down(comb(n - 1, k))
     enough, _ = at_least(n - 1, inside, k, t)
-    by_threshold = first * (whole - _log2_up(enough)) - groups
-    dropped = _log2_up(comb(honest - first, min(lost, (honest - first) // 2))) + _log2_up(lost + 1)
+    by_threshold = first * (whole - log2_up(enough)) - groups
+    dropped = log2_up(comb(honest - first, min(lost, (honest - first) // 2))) + log2_up(lost + 1)
     closed = sum(comb(inside, x) * comb(lost, k - x) for x in range(max(t, k - lost), min(inside, k) + 1))
-    by_arcs = first * (whole - _log2_up(closed)) - groups - dropped if closed else 1 << 20
-    return max(by_threshold, by_arcs) // _FINE
-
-
-def _log2_up(value: int) -> int:
-    """An upper bound of 16 · log2(``value``), from whole numbers only."""
-    return int(value**_FINE).bit_length() if value else -(1 << 20)
-
-
-def _log2_down(value: int) -> int:
-    return int(value**_FINE).bit_length() - 1
+    by_arcs = first * (whole - log2_up(closed)) - groups - dropped if closed else 1 << 20
+    return max(by_threshold, by_arcs) // FINE
 
 
 def _share(devices: int, permille: int) -> int:

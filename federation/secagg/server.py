@@ -15,6 +15,7 @@ index is for the transport to know. What a malicious server could do instead is 
 
 from __future__ import annotations
 
+from federation.secagg.agreed import honest_in_sum
 from federation.secagg.binding import advert_text, agreement_text, commitment, input_text, round_hash, secret_commitment
 from federation.secagg.cohort import Cohort
 from federation.secagg.errors import (
@@ -243,6 +244,11 @@ class ServerRound:
         self._heard.add(position)
         for owner, share in given:
             self._opened.setdefault(owner, {})[position + 1] = share
+
+    @property
+    def honest_in_sum(self) -> int:
+        """The fewest honest devices that the devices know to be in the sum, once survivors are named."""
+        return honest_in_sum(self.found, len(self.survivors))
 
     def sum(self) -> Words:
         """The sum (d,) of the survivors' vectors modulo 2^32. Raises ``UnmaskError``; may be asked again later."""

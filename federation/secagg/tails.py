@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import comb
 
+FINE = 16  # Logarithms count in sixteenths of a bit.
+
 
 def hypergeometric_counts(population: int, marked: int, draws: int, *, downward: bool) -> Iterator[tuple[int, int]]:
     """Each possible number x of marked ones among ``draws``, and the number of draws that have x, in order of x."""
@@ -81,3 +83,13 @@ def binomial_limit(trials: int, numerator: int, denominator: int, *, times: int,
             return x
         count = count * (trials - x) * numerator // ((x + 1) * rest)
     return trials
+
+
+def log2_up(value: int, fine: int = FINE) -> int:
+    """An upper bound of ``fine`` · log2(``value``), from whole numbers only."""
+    return int(value**fine).bit_length() if value else -(1 << 20)
+
+
+def log2_down(value: int, fine: int = FINE) -> int:
+    """A lower bound of ``fine`` · log2(``value``) for a positive ``value``, from whole numbers only."""
+    return int(value**fine).bit_length() - 1

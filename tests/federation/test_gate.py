@@ -430,8 +430,8 @@ def boost(monkeypatch: pytest.MonkeyPatch, length: float, *, rounds: tuple[int, 
     """The first device adds a vector of this length to what it masks."""
     plain = PrivateAgent._update
 
-    def update(self: PrivateAgent, terms: Any, held: Any, flat: np.ndarray) -> np.ndarray:
-        sent = plain(self, terms, held, flat)
+    def update(self: PrivateAgent, terms: Any, held: Any, flat: np.ndarray, excess: bytes) -> np.ndarray:
+        sent = plain(self, terms, held, flat, excess)
         if held.index or terms.server_round not in rounds:
             return sent
         noise = terms.noise_of(held.found.devices)

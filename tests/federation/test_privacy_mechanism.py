@@ -18,10 +18,10 @@ from federation.privacy.mechanism import central_mean, decode, privatise, quanti
 from federation.privacy.noise import DISCRETE_GAUSSIAN, NOISES, SKELLAM
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.quantise import REDRAW_PROBABILITY, round_unbiased, scale_for, squared_norm_bound
-from federation.privacy.stream import SecureStream, _stream_of_key
+from federation.privacy.stream import SecureStream, stream_of_key
 
 ROOT = Path(federation.__file__).resolve().parents[1]
-STREAM = _stream_of_key(bytes(32))
+STREAM = stream_of_key(bytes(32))
 
 
 def settings_of(dimension: int = 8, **changed: object) -> NoiseParameters:
@@ -209,7 +209,7 @@ def test_a_sum_of_another_form_is_refused(total: np.ndarray) -> None:
 def test_masks_modulo_2_to_32_cancel_in_the_sum() -> None:
     parameters = settings_of(50, cohort=2, honest_share=1.0)
     update, mask = np.full(50, 0.1, dtype=np.float32), np.random.default_rng(1).integers(0, 2**32, 50, dtype=np.uint32)
-    sent = [privatise(update, parameters, _stream_of_key(bytes([n]) * 32)) for n in (1, 2)]
+    sent = [privatise(update, parameters, stream_of_key(bytes([n]) * 32)) for n in (1, 2)]
     assert ((sent[0] + mask) + (sent[1] - mask)).tolist() == (sent[0] + sent[1]).tolist()
 
 

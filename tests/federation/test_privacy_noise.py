@@ -13,7 +13,7 @@ import pytest
 
 from federation.errors import PrivacyError
 from federation.privacy.noise import DISCRETE_GAUSSIAN, NOISES, SKELLAM, share
-from federation.privacy.stream import SecureStream, _stream_of_key
+from federation.privacy.stream import SecureStream, stream_of_key
 from federation.privacy.table import MagnitudeTable, gaussian_table, skellam_table, skellam_tail, table_of
 
 KEY = bytes(range(32))
@@ -22,7 +22,7 @@ Pmf = Callable[[int], mpmath.mpf]
 
 @pytest.fixture
 def stream() -> SecureStream:
-    return _stream_of_key(KEY)
+    return stream_of_key(KEY)
 
 
 def skellam_pmf(variance: float) -> Pmf:
@@ -167,7 +167,7 @@ def test_stream_is_aes_256_in_counter_mode() -> None:
 
     block = Cipher(algorithms.AES256(KEY), modes.ECB()).encryptor()
     expected = b"".join(block.update(counter.to_bytes(16, "big")) for counter in range(3))
-    assert _stream_of_key(KEY).words(6).tobytes() == np.frombuffer(expected, dtype="<u8").astype(np.uint64).tobytes()
+    assert stream_of_key(KEY).words(6).tobytes() == np.frombuffer(expected, dtype="<u8").astype(np.uint64).tobytes()
 
 
 def test_streams_differ_and_never_repeat() -> None:

@@ -15,11 +15,11 @@ from federation.privacy.sampling import (
     participation_limit,
     sampling_rate,
 )
-from federation.privacy.stream import SecureStream, _stream_of_key
+from federation.privacy.stream import SecureStream, stream_of_key
 
 
 def test_coin_falls_as_often_as_q() -> None:
-    stream = _stream_of_key(bytes(32))
+    stream = stream_of_key(bytes(32))
     for q in (0.01, 0.3, 0.9):
         share = sum(drawn(q, stream) for _ in range(4000)) / 4000
         assert abs(share - q) < 5 * math.sqrt(q * (1 - q) / 4000)

@@ -264,12 +264,12 @@ def test_two_processes_send_one_input(village: Any, monkeypatch: pytest.MonkeyPa
     inputs: list[bytes] = []
     plain = PrivateAgent._update
 
-    def racing(self: PrivateAgent, terms: NoisyTerms, held: Any, flat: np.ndarray) -> Any:
+    def racing(self: PrivateAgent, terms: NoisyTerms, held: Any, flat: np.ndarray, excess: bytes) -> Any:
         if held.index == 0 and not inputs:
             inputs.append(b"")
             with village.fleet.open("device-0001") as other:  # Another process, quicker.
                 inputs.append(PrivateAgent(other).input(asked[0], flat=flat))
-        return plain(self, terms, held, flat)
+        return plain(self, terms, held, flat, excess)
 
     asked: list[bytes] = []
 
@@ -287,6 +287,29 @@ def test_two_processes_send_one_input(village: Any, monkeypatch: pytest.MonkeyPa
     assert len(set(inputs[1:])) == 1
     with village.fleet.open("device-0001") as device:
         assert len({its.sent for its in device.account.contributions()}) == 1
+
+
+@pytest.mark.parametrize(("gone", "given"), [(0, 2), (2, 0)])
+def test_noise_is_given_back_as_far_as_the_survivors_that_were_agreed_on_allow(
+    village: Any, monkeypatch: pytest.MonkeyPatch, gone: int, given: int
+) -> None:
+    answers: list[list[bytes]] = []
+
+    def noting(plain: Answer, agent: Any, asked: Asked) -> Any:
+        if asked.node_id - 2 < gone and asked.values["stage"] in (INPUT, AGREE, UNMASK):
+            raise UpdateError("gone")
+        reply = plain(agent, asked)
+        if asked.values["stage"] == UNMASK:
+            answers.append([reply[at - 32 : at] if at else reply[-32:] for at in (-96, -64, -32, 0)])
+        return reply
+
+    between(monkeypatch, noting)
+    village.run(**PLAN)
+    assert len(answers) == len(village.names) - gone
+    for keys in answers:  # 16 devices hold 13 honest ones, 0.81 of all: two of four pieces are too much.
+        assert [any(key) for key in keys] == [True] * given + [False] * (4 - given)
+    told = [key for keys in answers for key in keys[:given]]
+    assert len(set(told)) == len(told)
 
 
 def test_too_little_noise_for_what_a_sum_may_hold_is_refused_by_all(

@@ -17,7 +17,8 @@ from engine.model.training import TrainingPlan
 from engine.owner.ratchet import Limits
 from federation.agent.private import AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK
 from federation.errors import ConfigError, RoundError, UpdateError
-from federation.privacy import mechanism
+from federation.privacy import excess, mechanism
+from federation.privacy.parameters import NoiseParameters
 from federation.privacy.update import clip
 from federation.rounds import client_app
 from federation.rounds.noisy_rounds import noise_std, privacy_of, shrunk
@@ -31,7 +32,8 @@ PLAN = {"local_steps": 2, "learning_rate": 0.3, "clip_norm": 0.5, "ridge": 0.0, 
 @pytest.fixture
 def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a sum is without noise, to compare with: nothing else of the mechanism changes."""
-    monkeypatch.setattr(mechanism, "share", lambda _noise, count, _variance, _stream: np.zeros(count, dtype=np.int64))
+    for module in (mechanism, excess):
+        monkeypatch.setattr(module, "share", lambda _noise, count, *_: np.zeros(count, dtype=np.int64))
     monkeypatch.setattr("federation.rounds.noisy_rounds.shrunk", lambda mean, _std: mean)
 
 
@@ -112,7 +114,7 @@ def test_too_few_devices_are_an_error_and_the_run_goes_on_from_the_round_before(
     with monkeypatch.context() as patched:
         rounds = iter([{}, dict.fromkeys(range(3), SHARES)])
 
-        def failing(self: PrivateRounds, terms: Any, flat: np.ndarray) -> np.ndarray:
+        def failing(self: PrivateRounds, terms: Any, flat: np.ndarray) -> tuple[np.ndarray, NoiseParameters]:
             missing(patched, next(rounds))
             return mean(self, terms, flat)
 
@@ -141,26 +143,43 @@ def test_round_that_fails_after_updates_left_is_charged(village: Any, monkeypatc
     assert min(spent[7:]) > 0.0
 
 
-def test_noise_of_the_sum_is_what_is_accounted(village: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Any, np.ndarray]] = []
+@pytest.mark.parametrize(
+    ("gone", "stage", "share", "whole"),
+    [
+        (0, "", 0.75, 0),
+        # 13 survivors: 9 of them honest at least, too few for a rung above the 5 that are counted on.
+        pytest.param(3, INPUT, None, 0, marks=pytest.mark.slow),
+        # All survive, so the others give back, and the noise of two stays whole.
+        pytest.param(2, UNMASK, 0.75, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_noise_of_the_sum_is_what_is_accounted_for_those_who_stayed(
+    village: Any, monkeypatch: pytest.MonkeyPatch, gone: int, stage: str, share: float | None, whole: int
+) -> None:
+    seen: list[tuple[Any, np.ndarray, NoiseParameters]] = []
     plain = PrivateRounds.mean
 
-    def mean(self: PrivateRounds, terms: Any, flat: np.ndarray) -> np.ndarray:
-        seen.append((terms, plain(self, terms, flat)))
-        return seen[-1][1]
+    def mean(self: PrivateRounds, terms: Any, flat: np.ndarray) -> tuple[np.ndarray, NoiseParameters]:
+        seen.append((terms, *plain(self, terms, flat)))
+        return seen[-1][1:]
 
     monkeypatch.setattr(PrivateRounds, "mean", mean)
-    village.run(rounds=1, **(PLAN | {"epsilon": 1.0}))
-    ((terms, noised),) = seen
-    clean = np.mean(list(updates_of(village, village.fleet.start.flat).values()), axis=0)
-    noise, std = (noised - clean).astype(np.float64), noise_std(terms)
+    with monkeypatch.context() as patched:
+        missing(patched, dict.fromkeys(range(gone), stage))
+        village.run(rounds=1, **(PLAN | {"epsilon": 1.0}))
+    ((terms, noised, found),) = seen
+    updates = list(updates_of(village, village.fleet.start.flat).values())
+    clean = np.sum(updates[gone:] if stage == INPUT else updates, axis=0) / DEVICES
+    noise, std = (noised - clean).astype(np.float64), noise_std(found, terms)
     # Chi-square with d degrees of freedom: within 6 of its standard deviations.
     assert abs(float((noise**2).mean()) / std**2 - 1) < 6 * math.sqrt(2 / noise.size)
     assert abs(float(noise.mean())) < 6 * std / math.sqrt(noise.size)
-    # Devices that no server can tell apart hold z·C in it: h·m of m shares.
-    assert std * DEVICES == pytest.approx(
-        terms.noise_multiplier * terms.clip_norm / math.sqrt(terms.honest_share), rel=0.01
-    )
+    # Honest devices that no server can tell apart hold z·C in it, and never less; the others add theirs.
+    counted_on = terms.noise_multiplier * terms.clip_norm
+    least = terms.honest_share if share is None else share
+    variance = (DEVICES - whole) / least + whole / terms.honest_share
+    assert std * DEVICES == pytest.approx(counted_on * math.sqrt(variance / DEVICES), rel=0.01)
+    assert share is None or share > 2 * terms.honest_share
 
 
 def test_who_may_not_or_will_not_abstains_and_the_round_goes_on(village: Any) -> None:
@@ -205,7 +224,8 @@ def test_one_release_is_the_model_of_the_mean_of_summaries(
     village, asked, told = village_of(mode), [], []
     start, texts = village.fleet.start, [row.text for member in village.fleet.people for row in member.train]
     np.save(tmp_path / "public.npy", encode_inputs(texts[:40], village.fleet._encoder, start.dimension))
-    monkeypatch.setattr(mechanism, "share", lambda _noise, count, *_: np.zeros(count, dtype=np.int64))
+    for module in (mechanism, excess):
+        monkeypatch.setattr(module, "share", lambda _noise, count, *_: np.zeros(count, dtype=np.int64))
 
     def model(start: Any, plan: Any, mean: np.ndarray, *, noise_std: float) -> Any:
         asked.append(plan)

@@ -15,6 +15,7 @@ from engine.owner.account import Account
 from federation.agent import private
 from federation.audit import agent_lies, malicious_server, mask_keys, private_lies
 from federation.audit.finding import Finding, Ground
+from federation.privacy.excess import rungs
 from federation.rounds import client_app
 from federation.secagg import checks, device, masks, roster, unsigned_roster
 from federation.secagg.terms import History, Policy
@@ -57,6 +58,7 @@ def any_cohort(self: private.PrivateAgent, message: bytes) -> bytes:
 DEFECTS = [
     ("double unmasking", device, "check_agreement", nothing),
     ("double unmasking", device.DeviceRound, "_answer", out_of_turn),
+    ("double unmasking", device, "check_inputs", nothing),
     ("key swap", checks, "check_advert", nothing),
     ("small roster", Policy, "check", nothing),
     ("small roster", roster, "verify", nothing),
@@ -124,6 +126,7 @@ PRIVATE_DEFECTS = [
     ("roster", "a roster of the server's", private, "open_roster", lambda signed, **_: unsigned_roster(signed)),
     ("an older round", "a round that is not new", History, "after", any_round),
     ("noise and model", "less noise than is counted on", private.PrivateAgent, "_reveal", any_cohort),
+    ("noise that is needed", "noise given back", private, "rung_of", lambda noise, _: len(rungs(noise))),
     ("the owner", "no rounds allowed", Participant, "require_allowed", nothing),
     ("the owner", "a budget that is spent", Account, "require_left", nothing),
     ("the owner", "oftener than the run counts on", private, "require_participations_left", nothing),
