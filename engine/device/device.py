@@ -182,17 +182,24 @@ class Device(Chooses):
             return view.labels[int(view.global_log([text], x)[0, : view.public].argmax())]
 
     def evaluate(
-        self, rows: Sequence[tuple[str, str]], *, accepted: Sequence[Sequence[str]] | None = None
+        self,
+        rows: Sequence[tuple[str, str]],
+        *,
+        accepted: Sequence[Sequence[str]] | None = None,
+        untrained: Checkpoint | None = None,
     ) -> Evaluation:
         """Rank the true labels of (text, label) rows by the global and by the personal model.
 
         ``accepted`` are all labels that each row's user would take, best first; by default the row's own. The global
-        model ranks the public labels only; a label that it does not know has rank 0.
+        model ranks the public labels only; a label that it does not know has rank 0. With ``untrained``, a model that
+        nothing of this device has trained, as if the device had that one. Raises `EncoderMismatchError` for one of
+        another encoder.
         """
         texts = [text for text, _ in rows]
         x = self._encode(texts)
         with self._lock:
-            view, catalogue = self._viewed(), self.model.catalogue
+            view = self._viewed() if untrained is None else self._view_of_untrained(untrained)
+            catalogue = (untrained or self.model).catalogue
             place = {name: index for index, name in enumerate(view.labels)}
             global_log, rank = view.global_log(texts, x), view.personalizer.ranking
             personal_log = view.personalizer.predict(global_log, x)

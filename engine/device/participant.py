@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.device.backup import BackedUpKeeper
-from engine.device.evidence import held_back
+from engine.device.evidence import EvidenceRecord, held_back
 from engine.device.memory_view import MemoryView, build_view
 from engine.encoders.encoder import Encoder, Vectors
 from engine.errors import CatalogueError, ConsentError, ModelError, PublisherError
@@ -292,14 +292,19 @@ class Participant(BackedUpKeeper):
     def _viewed(self) -> MemoryView:
         return self._kept.once("view", lambda: self._view_of(self.model))
 
-    def _view_of(self, model: Checkpoint) -> MemoryView:
+    def _view_of_untrained(self, model: Checkpoint) -> MemoryView:
+        """The view on a model for which every memory is fresh; it is not kept."""
+        check_encoder(model, self._encoder)
+        return self._view_of(model, EvidenceRecord.from_bytes(None))
+
+    def _view_of(self, model: Checkpoint, evidence: EvidenceRecord | None = None) -> MemoryView:
         self._check_encoder_is_current()
         readable = self._consents.granted(PERSONALIZATION)
         view = build_view(
             self._store,
             self._encoder,
             model,
-            self._kept.evidence(),
+            self._kept.evidence() if evidence is None else evidence,
             readable=readable,
             known=self._private_vectors,
         )

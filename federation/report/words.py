@@ -20,6 +20,7 @@ METHODS = {
     "fedrep": "FedRep",
     "fedavg_finetuned": "FedAvg, fine-tuned",
     "ditto": "Ditto",
+    "no_rounds": "Personalized, no rounds",
     "cautious": "Personalized, cautious",
     "personal": "Personalized",
 }
@@ -38,7 +39,7 @@ GRADED = (
 )
 _JOINERS = "\u200c\u200d"  # Persian words and many emoji need them.
 _USES_ROUNDS = ("global", "cautious", "personal")
-_STAYS = ("most_frequent", "local")
+_STAYS = ("most_frequent", "local", "no_rounds")
 WHAT_LEFT = {
     OPEN: (
         "Each reply to the server held one float32 array of fixed length (the flattened global model plus the device's "
@@ -54,9 +55,10 @@ WHAT_LEFT = {
     PRIVATE: (
         "A device in a round sends the six messages of a secure sum, each of fixed size: keys with a promise, what "
         "keeps the promise, shares of its masks' secrets that only other devices can open, one masked array, a "
-        "signature on who is still there, and shares by which the sum is unmasked. Only the masked array depends on "
-        "what the device remembers: what it contributes, clipped, with its part of the noise, under masks that vanish "
-        "in the sum over many devices alone. No text, no label of the user's own, no accuracy, no number of memories."
+        "signature on who is still there, and shares by which the sum is unmasked, with keys of noise that turned out "
+        "too much. Only the masked array depends on what the device remembers: what it contributes, clipped, with its "
+        "part of the noise, under masks that vanish in the sum over many devices alone. No text, no label of the "
+        "user's own, no accuracy, no number of memories."
     ),
 }
 WHAT_CHOICES_LEFT = (

@@ -133,7 +133,7 @@ class Fleet:
             device = pool.agent(member.name).device
             self._load(device, model)
             if member.test:
-                measured.append(measure_device(device, member))
+                measured.append(measure_device(device, member, self.start))
             tick()
         return measured
 
@@ -192,11 +192,15 @@ def open_store(folder: Path, name: str) -> EncryptedStore:
     return EncryptedStore.open(folder / "devices" / name, key, secret=FileSecret(keys / f"{name}.secret"))
 
 
-def measure_device(device: Device, member: Member) -> Measured:
-    """Rank a member's test rows by the global and the personal model, by memory alone, and by frequency."""
+def measure_device(device: Device, member: Member, start: Checkpoint) -> Measured:
+    """Rank a member's test rows by the global and the personal model, by memory alone, and by frequency.
+
+    And by the personal model over ``start``, the one before the rounds: what a device has without any federation.
+    """
     rows, accepted = [(row.text, row.label) for row in member.test], [accepted_of(row) for row in member.test]
     evaluation = device.evaluate(rows, accepted=accepted)
     answers = {"global": evaluation.shared, "personal": evaluation.personal, "cautious": evaluation.cautious}
+    answers["no_rounds"] = device.evaluate(rows, accepted=accepted, untrained=start).personal
     plain = {"most_frequent": most_frequent_scores(member), "local": local_scores(device.encoder, member)}
     truth = [(row.label,) for row in member.test]
     return Measured(

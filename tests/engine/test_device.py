@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -188,6 +189,25 @@ def test_cautious_suggestions_keep_the_shared_answer_unless_another_is_three_tim
                 assert first == (best if free[best] > 3 * free[shared] else shared)
                 kept.add(first == best)
     assert kept == {True, False}
+
+
+def test_evaluate_by_a_model_from_before_training_is_as_if_the_device_had_never_trained(device: Device) -> None:
+    habits(device)
+    start, rows = device.model, [("something warm", "opera"), ("a pizza", "pizza"), ("ride", "taxi"), ("x", "unknown")]
+    before = device.evaluate(rows)
+    trained = device.train(
+        start.flat, plan=TrainingPlan(steps=5, learning_rate=1.0), hold_back=False, rng=np.random.default_rng(0)
+    )
+    moved = trained + np.random.default_rng(1).normal(scale=2.0, size=trained.shape).astype(np.float32)
+    device.load_model(dataclasses.replace(start, flat=moved, round=1))
+    after = device.evaluate(rows)
+    assert after != before
+    assert device.evaluate(rows, untrained=start) == before
+    # Nothing of it stays.
+    assert device.model.round == 1
+    assert device.evaluate(rows) == after
+    with pytest.raises(EncoderMismatchError):
+        device.evaluate(rows, untrained=dataclasses.replace(start, encoder="another"))
 
 
 def test_evaluate_gives_the_ranks_that_suggest_gives(device: Device) -> None:

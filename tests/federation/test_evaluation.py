@@ -36,7 +36,7 @@ def nameless(rows: list[Row]) -> list[Row]:
 def check_block(block: dict[str, Any], *, graded: bool = False) -> None:
     methods, gain = block["methods"], block["gain"]
     for name, one in methods.items():
-        says_how_sure = name in ("global", "personal", "cautious")
+        says_how_sure = name in ("global", "personal", "cautious", "no_rounds")
         assert set(one) == {
             "accuracy", "accuracy_at_5", "mrr", "interval", "hurt", "hurt_significant", "worst_tenth",
             *(("ece", "nll") if says_how_sure else ()), *(("accuracy_any", "ndcg_at_5") if graded else ()),

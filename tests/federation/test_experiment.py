@@ -90,7 +90,7 @@ def test_results_of_a_run_are_whole(run: Any, experiment: Experiment, tmp_path: 
     check_results(results)
     assert results["mode"] == "open: updates visible to the server"
     assert results["generated"] is False
-    assert set(results["methods"]) == {"global", "personal", "cautious", "most_frequent", "local"}
+    assert set(results["methods"]) == {"global", "personal", "cautious", "no_rounds", "most_frequent", "local"}
     assert results["users"] == 5
     assert results["rows"] == sum(len(member.test) for member in run.people)
     sent = sum(one["sent_bytes"] for one in run.history)

@@ -80,11 +80,13 @@ def test_all_methods_stand_beside_ours_on_the_same_rows(rows: Any, toy: Any) -> 
     made = rows(users=4, each=24)
     result, ours = evaluate(made, toy), evaluate(made, toy, baselines=())
     check_results(result)
-    assert set(result["methods"]) == {"global", "personal", "cautious", *BASELINES}
+    assert set(result["methods"]) == {"global", "personal", "cautious", "no_rounds", *BASELINES}
     for name, one in result["methods"].items():
-        assert set(one) == FIGURES | ({"ece", "nll"} if name in ("global", "personal", "cautious") else set())
+        assert set(one) == FIGURES | (
+            {"ece", "nll"} if name in ("global", "personal", "cautious", "no_rounds") else set()
+        )
     # What others do changes nothing of ours; the most frequent label is the same, whoever counts.
-    for name in ("global", "personal", "cautious", "most_frequent"):
+    for name in ("global", "personal", "cautious", "no_rounds", "most_frequent"):
         assert result["methods"][name] == ours["methods"][name]
     assert "versus_best_baseline" not in ours
     best = result["versus_best_baseline"]
@@ -122,7 +124,8 @@ def test_several_accepted_answers_are_counted_for_all_methods(rows: Any, toy: An
 
 def test_only_the_methods_that_were_asked_for_run(rows: Any, toy: Any) -> None:
     result = evaluate(rows(users=4, each=24), toy, baselines=("knn_per",))
-    assert set(result["methods"]) == {"global", "personal", "cautious", "most_frequent", "local", "knn_per"}
+    ours = {"global", "personal", "cautious", "no_rounds", "most_frequent", "local"}
+    assert set(result["methods"]) == ours | {"knn_per"}
     assert result["versus_best_baseline"]["name"] == "knn_per"
 
 
