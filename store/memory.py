@@ -98,9 +98,9 @@ class EncryptedStore(SearchedStore):
     ) -> EncryptedStore:
         """Open the store in ``folder``. A write waits at most ``busy_timeout_s`` for other processes.
 
-        ``cache_bytes`` bounds the memory for opened vectors. Raises ``StoreMissingError``, ``UnknownFormatError``,
-        ``WrongKeyError``, ``DeviceSecretError``, ``ForgottenEpoch``, ``RolledBackError``, ``TamperedError`` and
-        ``BusyError``.
+        ``cache_bytes`` bounds the memory for opened vectors, half of it that for opened records. Raises
+        ``StoreMissingError``, ``UnknownFormatError``, ``WrongKeyError``, ``DeviceSecretError``, ``ForgottenEpoch``,
+        ``RolledBackError``, ``TamperedError`` and ``BusyError``.
         """
         opening = files.Opening(
             unlock=unlock,
@@ -223,6 +223,7 @@ class EncryptedStore(SearchedStore):
         view = self._core.view
         hidden = {entry.id for entry in entries if entry.slot in view.manifest.superseded}
         self._rows.kill(entries)
+        self._search.opener.drop([entry.slot for entry in entries])
         rows = [(entry.id, entry.version + 1, record) for entry, record in zip(entries, records, strict=True)]
         self._rows.add(rows, matrix)
         if hidden:

@@ -185,7 +185,7 @@ class OpenStore(Secret):
         return self._database.version()
 
     def index_bytes(self) -> dict[str, int]:
-        """Bytes in memory: ``embedding`` index, cache of opened ``vectors``, ``lexical`` index, ``columns``."""
+        """Bytes in memory: ``embedding`` index, opened ``vectors`` and ``records``, ``lexical`` index, ``columns``."""
         return self._search.sizes()
 
     def verify(self) -> int:

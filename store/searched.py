@@ -9,6 +9,7 @@ from store.format.columns import Span, Where
 from store.format.vectors import Vectors, as_vector
 from store.open_store import OpenStore
 from store.search.candidates import Candidates
+from store.search.opened import Derive
 from store.search.readable import where_slots
 
 EVERYTHING = Where()
@@ -64,19 +65,21 @@ class SearchedStore(OpenStore):
         around: int = 2,
         where: Where = EVERYTHING,
         then: Sequence[Span] = (),
+        derive: Derive | None = None,
     ) -> Candidates:
         """The ``most`` best records by meaning and words together, and up to ``around`` neighbours of each a side.
 
         For a ranking of the caller's own; see :class:`Candidates`. With ``then`` (spans of Unix seconds) also the half
-        as many best of those records whose time is in one of the spans. Raises ``ValueError`` for ``most`` below 1 or
-        ``around`` outside 0 to 4.
+        as many best of those records whose time is in one of the spans. What ``derive`` makes of a record is kept in
+        memory beside the opened record, bounded, until that is forgotten, changed or closed: pass the same one or its equal
+        each time. Raises ``ValueError`` for ``most`` below 1 or ``around`` outside 0 to 4.
         """
         most = _checked_k(most)
         if not 0 <= around <= 4:
             raise ValueError(f"Expected around={around} from 0 to 4.")
         with self._core.snapshot() as view:
             query = as_vector(vector, view.head.dimension)
-            return self._search.candidates(query, text, most, around, where, then, self._core.clock())
+            return self._search.candidates(query, text, most, around, where, then, self._core.clock(), derive)
 
     # Inside
 

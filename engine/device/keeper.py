@@ -232,7 +232,7 @@ class MemoryKeeper:
             if purpose is not None:
                 self._consents.require(purpose)
             if by == "both":
-                among = find(self._store, query, k=k, where=where)
+                among = find(self._store, query, words=words, k=k, where=where)
                 return [
                     found(among.records[at].id, among.records[at].record, float(among.products[at]), because)
                     for at, because in recall(query, among, k, words=words)

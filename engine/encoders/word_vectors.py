@@ -13,13 +13,30 @@ import threading
 import unicodedata
 import weakref
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.encoders.encoder import Encoder, Vectors, innermost
 from engine.encoders.onnx_encoder import OnnxEncoder
 
 _LONGEST = 40
+
+
+class Pieces(NamedTuple):
+    """Of n words the pieces: rows of the table (p,), and where each word's begin among them and how many it has (n,).
+
+    A word with a piece that is not in the table has none.
+    """
+
+    places: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+    def of(self, which: npt.NDArray[np.integer]) -> "Pieces":
+        """Those of some of the words."""
+        return Pieces(self.places, self.starts[which], self.sizes[which])
 
 
 class WordVectors:
@@ -31,14 +48,14 @@ class WordVectors:
 
     def vectors(self, words: Sequence[str]) -> Vectors:
         """Unit vectors (n, d) of ``words``; 0 for a word that has a piece which is not in the table."""
-        rows, sizes = self._sums(words)
+        rows, sizes = self._sums(self.pieces(words))
         rows -= sizes[:, None] * self._centre
         length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
         rows /= np.where(length > 0, length, 1)
         return rows
 
-    def cosines(self, words: Sequence[str], others: Sequence[str]) -> Vectors:
-        """The cosines (q, n) of the vectors of ``words`` (q,) and ``others`` (n,), which are not made one by one."""
+    def cosines(self, words: Sequence[str], others: Pieces) -> Vectors:
+        """The cosines (q, n) of the vectors of ``words`` (q,) and ``others`` (n), which are not made one by one."""
         ours, (rows, sizes) = self.vectors(words), self._sums(others)
         centre = self._centre
         products = np.concatenate([ours, centre[None]]) @ rows.T
@@ -48,24 +65,32 @@ class WordVectors:
         cosines /= np.sqrt(np.where((squares > 0) & (sizes > 0), squares, np.inf))
         return cosines
 
-    def _sums(self, words: Sequence[str]) -> tuple[Vectors, Vectors]:
-        """The summed rows (n, d) of each word's pieces, and how many it has (n,): none if one is not in the table."""
-        get = self._places.get
-        of_size: dict[int, tuple[list[int], list[Sequence[int]]]] = {}  # Words, and pieces of each, by their number.
-        for at, word in enumerate(words):
-            whole = get(word)
-            pieces = self._pieces(word) if whole is None else (whole,)
-            alike = of_size.setdefault(len(pieces), ([], []))
-            alike[0].append(at)
-            alike[1].append(pieces)
-        result = np.zeros((len(words), self._table.shape[1]), dtype=np.float32)
-        sizes = np.zeros(len(words), dtype=np.float32)
-        for size, (places, parts) in of_size.items():
-            if size:
-                which = np.array(parts)
-                result[places] = self._table[which.T].sum(axis=0) if size > 1 else self._table[which[:, 0]]
-                sizes[places] = size
-        return result, sizes
+    def split(self, words: Sequence[str]) -> list[Sequence[int]]:
+        """The rows of the pieces of each word: none if one is not in the table."""
+        wholes = map(self._places.get, words)
+        return [self._pieces(word) if whole is None else (whole,) for word, whole in zip(words, wholes, strict=True)]
+
+    def pieces(self, words: Sequence[str]) -> Pieces:
+        """The same, joined."""
+        split = self.split(words)
+        sizes = np.array([len(its) for its in split], dtype=np.int64)
+        places = np.array([place for its in split for place in its], dtype=np.int32)
+        return Pieces(places, np.cumsum(sizes) - sizes, sizes)
+
+    def _sums(self, words: Pieces) -> tuple[Vectors, Vectors]:
+        """The summed rows (n, d) of each word's pieces, and how many it has (n,)."""
+        places, starts, sizes = words
+        if not len(places):
+            return np.zeros((len(sizes), self._table.shape[1]), dtype=np.float32), np.zeros(len(sizes), np.float32)
+        # Most words have one piece; the first of the others is put right below.
+        result: Vectors = self._table.take(places[np.minimum(starts, len(places) - 1)], axis=0).astype(
+            np.float32, copy=False
+        )
+        for size in np.unique(sizes[sizes != 1]).tolist():
+            at = np.flatnonzero(sizes == size)
+            which = places[starts[at] + np.arange(size)[:, None]]  # (size, words)
+            result[at] = self._table[which].sum(axis=0) if size else 0
+        return result, sizes.astype(np.float32)
 
     def _pieces(self, word: str) -> Sequence[int]:
         if len(word) > _LONGEST:

@@ -74,13 +74,8 @@ def days_in(text: str, today: date, *, asked: bool = False) -> list[DayRange]:
     What is ``asked`` about is mostly past: a day or month without a year that would lie ahead means the one before as
     well. Ranges outside the years 1 to 9999 are left out.
     """
-    had = _words_of(text)
     found: list[DayRange] = []
-    if _KEYS.isdisjoint(had):
-        return found
-    for rule in _RULES:
-        if rule.words.isdisjoint(had):
-            continue
+    for rule in _rules_for(_words_of(text)):
         matches = list(rule.pattern.finditer(text))
         for match in matches:
             try:
@@ -91,8 +86,15 @@ def days_in(text: str, today: date, *, asked: bool = False) -> list[DayRange]:
             except (ValueError, OverflowError):
                 continue
         # What one rule has read, no later rule reads again.
-        text = rule.pattern.sub(_blank, text) if matches else text
+        for match in matches:
+            text = text[: match.start()] + " " * len(match.group()) + text[match.end() :]
     return found
+
+
+def _rules_for(words: set[bytes]) -> list["_Rule"]:
+    """The rules that may fit a text with these words, in the order of :data:`_RULES`."""
+    numbers = sorted({number for word in words & _KEYS for number in _RULES_OF[word]})
+    return [_RULES[number] for number in numbers if not any(map(words.isdisjoint, _RULES[number].needs[1:]))]
 
 
 def _year_before(match: re.Match[str], first: date, last: date) -> list[DayRange]:
@@ -109,18 +111,19 @@ def _year_before(match: re.Match[str], first: date, last: date) -> list[DayRange
     return [DayRange(first=day, last=day, words=words)]
 
 
-def _blank(match: re.Match[str]) -> str:
-    return " " * len(match.group())
-
-
 def may_have_dates(text: str) -> bool:
     """Whether ``text`` has a word or a number that dates are told by: quick, and never wrong where it says no."""
     return not _KEYS.isdisjoint(_words_of(text))
 
 
-def _words_of(text: str) -> set[str]:
-    """The words of ``text`` in small letters, and "0" where it has a number that may be a year."""
-    return {word if word[0] not in "12" else "0" for word in _TOKEN.findall(text.lower())}
+def _words_of(text: str) -> set[bytes]:
+    """The words of ``text`` in small letters, "0" where it has a number that may be a year, "1" where it has a digit."""
+    words = set(text.lower().encode("utf-8", "replace").translate(_LETTERS).split())
+    if _DIGIT.search(text):
+        words.add(b"1")
+        if _YEAR_INSIDE.search(text):
+            words.add(b"0")
+    return words
 
 
 def _exact(match: re.Match[str], today: date) -> tuple[date, date]:
@@ -245,46 +248,55 @@ Resolve = Callable[[re.Match[str], date], tuple[date, date]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """A pattern, what it means, and words of which a text must have one for the pattern to be tried; "0" is a year."""
+    """A pattern, what it means, and sets of words, of each of which a text that it fits has one: see `_words_of`."""
 
     pattern: re.Pattern[str]
     resolve: Resolve
-    words: frozenset[str]
+    needs: tuple[frozenset[bytes], ...]
 
 
-def _rule(pattern: str, resolve: Resolve, words: Iterable[str], *, case: bool = False) -> _Rule:
+def _rule(pattern: str, resolve: Resolve, *needs: Iterable[str], case: bool = False) -> _Rule:
     # ASCII, or "ı" and "ſ" would match "i" and "s" and be in no table.
     flags = re.ASCII if case else re.ASCII | re.IGNORECASE
-    return _Rule(pattern=re.compile(pattern, flags), resolve=resolve, words=frozenset(words))
+    words = tuple(frozenset(word.encode() for word in its) for its in needs)
+    return _Rule(pattern=re.compile(pattern, flags), resolve=resolve, needs=words)
 
 
+_LETTERS = bytes(ord(chr(code).lower()) if code < 128 and chr(code).isalpha() else 32 for code in range(256))
+_DIGIT = re.compile("[0-9]")
+_YEAR_INSIDE = re.compile("(?:19|20)[0-9][0-9]")
+_A_YEAR, _A_DIGIT = ("0",), ("1",)
+_PLACED = ("in", "during", "since", "by", "until", "of", "early", "late", "mid")
+_WHICH_WORDS = ("last", "past", "previous", "this", "next", "coming")
 _UNITS = ("day", "days", "week", "weeks", "month", "months", "year", "years")
 _PERIODS = ("week", "weekend", "month", "year")
 _NAMES = (*_DAYS, *(day + "s" for day in _DAYS))
 _NEAR = ("yesterday", "night", "tomorrow", "today", "tonight", "morning", "afternoon", "evening")
 _RULES: tuple[_Rule, ...] = (
-    _rule(rf"\b{_DAY}\s+(?:of\s+)?{_MONTH},?\s+{_YEAR}\b", _exact, _MONTH_OF),
-    _rule(rf"\b{_MONTH}\s+(?:the\s+)?{_DAY},?\s+{_YEAR}\b", _exact, _MONTH_OF),
-    _rule(r"\b(?:19|20)\d\d-\d\d-\d\d\b", _iso, ["0"]),
-    _rule(rf"\b{_MONTH},?\s+(?:of\s+)?{_YEAR}\b", _month_of_year, _MONTH_OF),
-    _rule(rf"\b{_DAY}\s+(?:of\s+)?{_MONTH}", _day_of_month, _MONTH_OF),
-    _rule(rf"\b{_MONTH}\s+(?:the\s+)?{_DAY}\b", _day_of_month, _MONTH_OF),
-    _rule(rf"\b{_WHICH}\s+{_MONTH}", _nearest_month, _MONTH_OF),
-    _rule(rf"\b(?:in|during|since|by|until|of|early|late|mid)[\s-]+{_MONTH}", _nearest_month, _MONTH_OF),
+    _rule(rf"\b{_DAY}\s+(?:of\s+)?{_MONTH},?\s+{_YEAR}\b", _exact, _MONTH_OF, _A_YEAR),
+    _rule(rf"\b{_MONTH}\s+(?:the\s+)?{_DAY},?\s+{_YEAR}\b", _exact, _MONTH_OF, _A_YEAR),
+    _rule(r"\b(?:19|20)\d\d-\d\d-\d\d\b", _iso, _A_YEAR),
+    _rule(rf"\b{_MONTH},?\s+(?:of\s+)?{_YEAR}\b", _month_of_year, _MONTH_OF, _A_YEAR),
+    _rule(rf"\b{_DAY}\s+(?:of\s+)?{_MONTH}", _day_of_month, _MONTH_OF, _A_DIGIT),
+    _rule(rf"\b{_MONTH}\s+(?:the\s+)?{_DAY}\b", _day_of_month, _MONTH_OF, _A_DIGIT),
+    _rule(rf"\b{_WHICH}\s+{_MONTH}", _nearest_month, _MONTH_OF, _WHICH_WORDS),
+    _rule(rf"\b(?:{'|'.join(_PLACED)})[\s-]+{_MONTH}", _nearest_month, _MONTH_OF, _PLACED),
     # "may" and "march" alone are mostly verbs.
     _rule(rf"\b(?!may\b|march\b|mar\b|sun\b|sat\b)(?i:{_MONTH})(?<=\w{{4}})", _nearest_month, _MONTH_OF, case=True),
-    _rule(rf"\b(?:in|of|since|year|during|back in|summer|winter|spring|fall|autumn)\s+{_YEAR}\b", _whole_year, ["0"]),
-    _rule(rf"\b{_YEAR}\b", _whole_year, ["0"]),
-    _rule(r"\b(?:the\s+)?day\s+(?:before\s+yesterday|after\s+tomorrow)\b", _near_day, ["yesterday", "tomorrow"]),
+    _rule(rf"\b(?:in|of|since|year|during|back in|summer|winter|spring|fall|autumn)\s+{_YEAR}\b", _whole_year, _A_YEAR),
+    _rule(rf"\b{_YEAR}\b", _whole_year, _A_YEAR),
+    _rule(
+        r"\b(?:the\s+)?day\s+(?:before\s+yesterday|after\s+tomorrow)\b", _near_day, ["yesterday", "tomorrow"], ["day"]
+    ),
     _rule(
         r"\b(?:yesterday|last\s+night|tomorrow|today|tonight|this\s+(?:morning|afternoon|evening))\b", _near_day, _NEAR
     ),
-    _rule(rf"\b{_COUNT}\s+{_UNIT}\s+(?:ago|back|earlier)\b", _ago, _UNITS),
-    _rule(r"\b(?P<count>the\s+other)\s+(?P<unit>day)\b", _ago, ["day"]),
-    _rule(rf"\bin\s+{_COUNT}\s+{_UNIT}\b", _ahead, _UNITS),
-    _rule(rf"\b{_WHICH}\s+(?P<period>weekend|week|month|year)\b", _which_unit, _PERIODS),
-    _rule(rf"\b{_WHICH}\s+{_WEEKDAY}\b", _weekday, _NAMES),
+    _rule(rf"\b{_COUNT}\s+{_UNIT}\s+(?:ago|back|earlier)\b", _ago, _UNITS, ["ago", "back", "earlier"]),
+    _rule(r"\b(?P<count>the\s+other)\s+(?P<unit>day)\b", _ago, ["day"], ["other"]),
+    _rule(rf"\bin\s+{_COUNT}\s+{_UNIT}\b", _ahead, _UNITS, ["in"]),
+    _rule(rf"\b{_WHICH}\s+(?P<period>weekend|week|month|year)\b", _which_unit, _PERIODS, _WHICH_WORDS),
+    _rule(rf"\b{_WHICH}\s+{_WEEKDAY}\b", _weekday, _NAMES, _WHICH_WORDS),
     _rule(rf"\b{_WEEKDAY}\b", _weekday, _NAMES),
 )
-_KEYS = frozenset().union(*(rule.words for rule in _RULES))
-_TOKEN = re.compile(r"[a-z]+|(?:19|20)\d\d")
+_KEYS = frozenset().union(*(rule.needs[0] for rule in _RULES))
+_RULES_OF = {word: [number for number, rule in enumerate(_RULES) if word in rule.needs[0]] for word in _KEYS}

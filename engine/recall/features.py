@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.encoders.word_vectors import WordVectors
-from engine.recall.dates import DayRange, day_of, days_in, may_have_dates
+from engine.recall.dates import DayRange, day_of
 from engine.recall.query import Query
 from engine.recall.surroundings import Surroundings
+from engine.recall.traits import ReadBy, Traits
 from engine.recall.word_match import Match, match_words
 from store import Candidates
 from store.index.terms import words_of
@@ -54,16 +55,12 @@ FEATURES = (
 )
 _SOON_DAYS = 7.0
 _ROUNDING = 1e-5
-_END_CHARS = 200  # In which a question mark ends a text: looking for one takes their square.
 _NOBODY = frozenset({"user", "feedback"})  # Sources that say nothing of who spoke.
 _SIMILAR = 0.5  # From here on a similar word is shown as a reason.
-_SPEAKER = re.compile(r"\s*([^\W\d_][^:\n]{0,40}?)\s*:\s")
-_ASKS = re.compile(r"\?[^\w.!?]*(?:\[[^\]]*\]\s*)?$")
 _WHEN = re.compile(
     r"\b(?:when|what (?:day|date|month|year|time)|(?:which|what) \w+ (?:day|month|year)|how long)\b", re.I
 )
 _HOW_MANY = re.compile(r"\bhow (?:many|much|long|old|often|far)\b", re.I)
-_NUMBER = re.compile(r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|once|twice)\b", re.I)
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -123,20 +120,17 @@ class Features:
 def features_of(query: Query, candidates: Candidates, *, words: WordVectors | None) -> Features:
     """The features of at least one candidate for ``query``."""
     records = [stored.record for stored in candidates.records]
-    texts = [record.text for record in records]
+    traits = _traits(candidates, words)
     around = Surroundings.of(candidates)
-    speakers = _speakers(texts, [record.source for record in records])
-    match = match_words(query.text, texts, words)
+    speakers = _speakers([its.name for its in traits], [record.source for record in records])
+    match = match_words(query.text, [its.words for its in traits], words)
     named, names = _named(match.hashes, speakers)
     rarity = np.array([0.0 if term in names else candidates.rarity.get(term, 0.0) for term in match.hashes])
-    days = [day_of(record.time) for record in records]
-    none: list[DayRange] = []
-    told = [days_in(its, day) if query.ranges and day else none for its, day in zip(texts, days, strict=True)]
+    days, told = _days(traits) if query.ranges else ([None] * len(traits), [()] * len(traits))
     columns = _of_words(query, candidates, match, rarity, around)
     columns |= _of_sense(query.sense(candidates.rarity, names), candidates.vectors, around)
-    ends = [its[-_END_CHARS:] for its in texts]
-    asks = np.array(["?" in its and bool(_ASKS.search(its)) for its in ends])
-    columns |= _of_texts(query.text, texts, asks)
+    asks = np.array([its.asks for its in traits])
+    columns |= _of_texts(query.text, traits, asks)
     columns["answers"] = around.earlier(columns["soft"] * asks)
     columns["speaker"] = named.astype(np.float64)
     columns |= _of_dates(query.ranges, days, told)
@@ -146,11 +140,19 @@ def features_of(query: Query, candidates: Candidates, *, words: WordVectors | No
         match=match,
         weights=rarity,
         ranges=query.ranges,
-        told=tuple(map(tuple, told)),
+        told=tuple(told),
         speakers=speakers,
         named=named,
         before=around.before,
     )
+
+
+def _traits(candidates: Candidates, words: WordVectors | None) -> Sequence[Traits]:
+    """What the store kept with the candidates, where it was read with the same word vectors; else read now."""
+    kept: Sequence[Traits] = candidates.derived
+    if kept and kept[0].words.vectors is words:
+        return kept
+    return ReadBy(words)([stored.record for stored in candidates.records])
 
 
 def standard(values: Floats) -> Floats:
@@ -192,37 +194,44 @@ def _of_sense(
     }
 
 
-def _of_texts(question: str, texts: Sequence[str], asks: Bools) -> dict[str, Floats]:
-    none = np.zeros(len(texts))
+def _of_texts(question: str, traits: Sequence[Traits], asks: Bools) -> dict[str, Floats]:
+    none = np.zeros(len(traits))
     when, number = _WHEN.search(question), _HOW_MANY.search(question)
     return {
         "asks": asks.astype(np.float64),
-        "length": np.array([math.log((1 + len(its.split())) / 21) for its in texts]),
-        "tells_when": np.array([float(may_have_dates(its)) for its in texts]) if when else none,
-        "tells_number": np.array([float(bool(_NUMBER.search(its))) for its in texts]) if number else none,
+        "length": np.array([its.length for its in traits]),
+        "tells_when": np.array([float(its.tells_when()) for its in traits]) if when else none,
+        "tells_number": np.array([float(its.tells_number()) for its in traits]) if number else none,
     }
+
+
+def _days(traits: Sequence[Traits]) -> tuple[list[date | None], list[tuple[DayRange, ...]]]:
+    """The day of each, and the days that it tells of."""
+    days = [its.day() for its in traits]
+    return days, [its.told(day) for its, day in zip(traits, days, strict=True)]
 
 
 def _of_dates(
     ranges: Sequence[DayRange], days: Sequence[date | None], told: Sequence[Sequence[DayRange]]
 ) -> dict[str, Floats]:
     then, soon, tells = np.zeros((3, len(days)))
-    for at, (day, its) in enumerate(zip(days, told, strict=True)):
-        for asked in ranges:
-            if day is not None and asked.first <= day <= asked.last:
-                then[at] = 1.0
-            elif day is not None and day > asked.last:
-                soon[at] = max(soon[at], math.exp(-(day - asked.last).days / _SOON_DAYS))
-            tells[at] = max([tells[at], *(asked.overlap(one) for one in its)])
+    numbers = np.array([0 if day is None else day.toordinal() for day in days])  # The first day of all is 1.
+    for asked in ranges:
+        after = numbers - asked.last.toordinal()
+        then[(numbers >= asked.first.toordinal()) & (after <= 0)] = 1.0
+        which = np.flatnonzero(after > 0)
+        soon[which] = np.maximum(soon[which], [math.exp(-days / _SOON_DAYS) for days in after[which].tolist()])
+    for at, its in enumerate(told):
+        if its:
+            tells[at] = max(asked.overlap(one) for asked in ranges for one in its)
     return {"kept_then": then, "kept_soon_after": soon, "tells_of_then": tells}
 
 
-def _speakers(texts: Sequence[str], sources: Sequence[str]) -> tuple[str, ...]:
+def _speakers(names: Sequence[str], sources: Sequence[str]) -> tuple[str, ...]:
     """Who said each: what stands before its first colon, else its source; "" where neither names anybody.
 
     A single capitalised word names somebody, and so does what stands before the colons of several.
     """
-    names = [match[1] if (match := _SPEAKER.match(text)) else "" for text in texts]
     told = {name for name, number in Counter(names).items() if name and (number > 1 or _is_word(name))}
     return tuple(
         name if name in told else "" if source in _NOBODY else source

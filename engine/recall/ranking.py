@@ -16,8 +16,10 @@ from engine.encoders.word_vectors import WordVectors
 from engine.recall.because import Because
 from engine.recall.features import FEATURES, Features, features_of
 from engine.recall.query import Query
+from engine.recall.traits import ReadBy
 from engine.recall.weights import WEIGHTS
 from engine.recall.word_match import match_words
+from engine.recall.words import words_in
 from store import Candidates, EncryptedStore, Where
 
 Floats = npt.NDArray[np.float64]
@@ -28,10 +30,17 @@ FUSION = {"meaning": 0.5, "soft": 0.5}
 """Plain fusion of standardised scores, for comparison: no date, neighbour or speaker counts."""
 
 
-def find(store: EncryptedStore, query: Query, *, k: int = 0, where: Where = _ALL) -> Candidates:
-    """What may answer ``query``: more candidates than `recall` usually gives back, at least ``k`` if there are."""
-    most = max(_MOST, k)
-    return store.candidates(query.vector, query.text, most=most, around=_AROUND, where=where, then=query.spans())
+def find(
+    store: EncryptedStore, query: Query, *, words: WordVectors | None, k: int = 0, where: Where = _ALL
+) -> Candidates:
+    """What may answer ``query``: more candidates than `recall` usually gives back, at least ``k`` if there are.
+
+    With each the store keeps what a ranking by ``words`` reads of it.
+    """
+    most, then = max(_MOST, k), query.spans()
+    return store.candidates(
+        query.vector, query.text, most=most, around=_AROUND, where=where, then=then, derive=ReadBy(words)
+    )
 
 
 def rank(features: Features, weights: Mapping[str, float] = WEIGHTS) -> npt.NDArray[np.int64]:
@@ -61,7 +70,7 @@ def explain(features: Features, at: int) -> Because:
 
 def shared_words(text: str, memories: Sequence[str]) -> list[Because]:
     """The reasons of a search by meaning or by words alone: which words of ``text`` each of ``memories`` has."""
-    match = match_words(text, memories, None)
+    match = match_words(text, words_in(memories, None), None)
     return [
         Because(words=tuple(word for word, exact in zip(match.question, column, strict=True) if exact))
         for column in match.exact.T

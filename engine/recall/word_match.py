@@ -1,18 +1,19 @@
 """How much of each word of a question is in each of many texts: exactly, and softly by word vectors.
 
->>> match = match_words("walking the dog", ["a dog that walks", "the cat"], None)
+>>> from engine.recall.words import words_in
+>>> match = match_words("walking the dog", words_in(["a dog that walks", "the cat"], None), None)
 >>> match.question, match.exact.astype(int).tolist()
 (('walking', 'dog'), [[1, 0], [1, 0]])
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.encoders.word_vectors import WordVectors
+from engine.recall.words import Words, pieces_in, terms_in
 from store.index.terms import words_of
 
 Floats = npt.NDArray[np.float64]
@@ -31,13 +32,13 @@ class Match:
     exact: npt.NDArray[np.bool_]
     soft: Floats
     _likeness: npt.NDArray[np.float32]
-    _words: Sequence[bytes]
+    _texts: Sequence[Words]
     _ends: npt.NDArray[np.int64]
 
     def nearest(self, row: int, at: int) -> str:
         """The word of text ``at`` that is most like the question's word ``row``."""
         start = int(self._ends[at - 1]) if at else 0
-        return self._words[start + int(self._likeness[row, start : self._ends[at]].argmax())].decode()
+        return self._texts[at].spelled()[int(self._likeness[row, start : self._ends[at]].argmax())].decode()
 
     def side_by_side(self, weights: Floats) -> Floats:
         """The summed weights (n,) of the pairs of neighbouring question's words that each text has side by side.
@@ -57,7 +58,7 @@ class Match:
         return total
 
 
-def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None) -> Match:
+def match_words(question: str, texts: Sequence[Words], vectors: WordVectors | None) -> Match:
     """Match the words of ``question`` with those of ``texts``; without ``vectors`` only equal stems are alike."""
     asked, terms, _ = words_of([question])
     kept: dict[int, str] = {}
@@ -65,15 +66,12 @@ def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None
         if term:
             kept.setdefault(term, word.decode())
     wanted = np.array(list(kept), dtype=np.uint64)
-    words, hashes, sizes = words_of(texts, characters=True)
-    counts = hashes != 0  # Function words are left out.
-    ends = np.concatenate([[0], np.cumsum(counts)])[np.cumsum(sizes)]
-    words, hashes = list(compress(words, counts.tolist())), hashes[counts]
+    hashes, ends = terms_in(texts)
     unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     same = wanted[:, None] == unique[None, :]  # (q, u)
     alike = same.astype(np.float32)
     if vectors is not None and len(wanted) and len(unique):
-        cosines = vectors.cosines(list(kept.values()), [words[at].decode() for at in first.tolist()])
+        cosines = vectors.cosines(list(kept.values()), pieces_in(texts).of(first))
         alike = np.maximum(np.clip(cosines, 0, 0.99), alike)
     likeness = alike[:, inverse]  # (q, words)
     shape = (len(wanted), len(texts))
@@ -89,6 +87,6 @@ def match_words(question: str, texts: Sequence[str], vectors: WordVectors | None
         exact=exact,
         soft=soft,
         _likeness=likeness,
-        _words=words,
+        _texts=texts,
         _ends=ends,
     )

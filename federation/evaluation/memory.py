@@ -214,7 +214,7 @@ def _searched(
         id_of = {turn.id: id for turn, id in zip(conversation.memory, ids, strict=True)}
         for question in conversation.scored:
             query = Query.read(question.text, encoder, now=max(times))
-            features = features_of(query, find(store, query), words=words)
+            features = features_of(query, find(store, query, words=words), words=words)
             asked.append(_asked(store, question, query.vector, features, id_of))
             tick()
     return asked

@@ -105,10 +105,14 @@ class Where:
 
     def fits(self, entry: Entry) -> bool:
         """Whether the record is one of these."""
-        words = all(getattr(self, name) in (None, getattr(entry, name)) for name in _WORDS)
-        after = self.after is None or entry.time >= self.after
-        others = self.without is None or entry.purpose != self.without
-        return words and others and after and (self.before is None or entry.time < self.before)
+        return (
+            (self.after is None or entry.time >= self.after)
+            and (self.before is None or entry.time < self.before)
+            and self.scope in (None, entry.scope)
+            and self.purpose in (None, entry.purpose)
+            and self.source in (None, entry.source)
+            and (self.without is None or entry.purpose != self.without)
+        )
 
 
 def encode_entry(entry: Entry) -> bytes:

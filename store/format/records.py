@@ -23,7 +23,9 @@ from store.format.padding import pad, unpad
 
 MAX_TEXT_CHARS = 1_000_000
 MAX_WORD_CHARS = 1_000
+_USUAL = ("default", "personalization", "user")  # What most records have as scope, purpose and source.
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_READ = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,9 @@ class Record:
         _check_text("text", self.text, MAX_TEXT_CHARS)
         if self.label is not None:
             _check_text("label", self.label, MAX_WORD_CHARS)
-        for name in ("scope", "purpose", "source"):
-            value = getattr(self, name)
+        for name, value in (("scope", self.scope), ("purpose", self.purpose), ("source", self.source)):
+            if value in _USUAL:
+                continue
             _check_text(name, value, MAX_WORD_CHARS)
             if "\0" in value:
                 raise ValueError(f"Expected {name} without the character NUL.")
@@ -135,7 +138,10 @@ def encode_record(record: Record) -> bytes:
 def decode_record(padded: bytes) -> Record:
     """The record in ``padded``, the reverse of :func:`encode_record`. Raises ``TamperedError``."""
     try:
-        fields = json.loads(str(unpad(padded), "utf-8"))
+        text = str(unpad(padded), "utf-8")
+        fields, end = _READ(text)
+        if end != len(text):
+            raise ValueError
         return Record(**fields)
     except (ValueError, TypeError):
         raise TamperedError(

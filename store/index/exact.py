@@ -7,6 +7,8 @@ faster than several. A vector is taken out by moving the last one into its place
 >>> index.extend(np.array([7, 9]), np.array([[1, 0], [0, 1]], dtype=np.float32))
 >>> [part[:1].tolist() for part in index.search(np.array([0.5, 1], dtype=np.float32), 1)]
 [[9], [1.0]]
+>>> index.vectors(np.array([9])).tolist()
+[[0.0, 1.0]]
 """
 
 from __future__ import annotations
@@ -50,16 +52,26 @@ class ExactIndex:
             self._slots += slots.tolist()
             self._places.update((slot, start + at) for at, slot in enumerate(slots.tolist()))
 
-    def remove(self, slots: Iterable[int]) -> None:
-        """Take these rows out; unknown ones are passed over."""
+    def vectors(self, slots: Slots) -> Vectors:
+        """The vectors (n, d) of ``slots`` (n,), all of which must be here."""
+        places = np.array([self._places[slot] for slot in slots.tolist()], dtype=np.intp)
+        return self._table().take(places, axis=0)
+
+    def _table(self) -> Vectors:
+        """The vectors (len(self), d) as they lie in FAISS."""
         import faiss
 
+        table: Vectors = faiss.rev_swig_ptr(self._faiss.get_xb(), len(self) * self.dimension)
+        return table.reshape(-1, self.dimension)
+
+    def remove(self, slots: Iterable[int]) -> None:
+        """Take these rows out; unknown ones are passed over."""
         for slot in slots:
             place = self._places.pop(slot, None)
             if place is None:
                 continue
             last = len(self._slots) - 1
-            table = faiss.rev_swig_ptr(self._faiss.get_xb(), (last + 1) * self.dimension).reshape(-1, self.dimension)
+            table = self._table()
             if place != last:
                 table[place] = table[last]
                 self._slots[place] = self._slots[last]

@@ -112,40 +112,35 @@ class LexicalIndex:
             self._tail = _Tail(self._entries)
         return self._tail
 
-    def rarity(self, terms: Iterable[int]) -> dict[int, float]:
-        """The inverse document frequency of each of ``terms``, highest for one that no document has."""
-        rows, tail = self._folded(), self._single()
-        count, wanted = rows.count + len(tail.slots), sorted(terms)
-        found = {}
-        for term, (docs, _) in zip(wanted, rows.postings(np.array(wanted, dtype=np.uint64)), strict=True):
-            having = len(docs) + len(tail.postings(term)[0])
-            found[term] = float(np.log1p((count - having + 0.5) / (having + 0.5)))
-        return found
-
     def scored(self, terms: Mapping[int, int]) -> Scored:
         """The BM25 scores of all documents; ``terms`` is as from ``terms_of``, each counts as often as it occurs."""
         rows, tail = self._folded(), self._single()
         scores = np.zeros(len(rows.slots) + len(tail.slots), dtype=np.float64)
         folded, single = scores[: len(rows.slots)], scores[len(rows.slots) :]
         count, length = rows.count + len(tail.slots), rows.length + int(tail.lengths.sum())
-        wanted = sorted(terms)
+        wanted, rarity = sorted(terms), {}
         for term, (docs, tf) in zip(wanted, rows.postings(np.array(wanted, dtype=np.uint64)), strict=True):
             tail_docs, tail_tf = tail.postings(term)
             having = len(docs) + len(tail_docs)
+            rarity[term] = float(np.log1p((count - having + 0.5) / (having + 0.5)))
             if not having:
                 continue
-            weight = terms[term] * (K1 + 1) * np.log1p((count - having + 0.5) / (having + 0.5))
+            weight = terms[term] * (K1 + 1) * rarity[term]
             slope = K1 * B * count / length
             folded[docs] += weight * tf / (tf + (K1 * (1 - B) + slope * rows.lengths[docs]))
             single[tail_docs] += weight * tail_tf / (tail_tf + (K1 * (1 - B) + slope * tail.lengths[tail_docs]))
-        return Scored(rows, tail, scores)
+        return Scored(rows, tail, scores, rarity)
 
 
 class Scored:
-    """The scores of one query, valid until the index changes; exactly 0 where no term occurs."""
+    """The scores of one query, valid until the index changes; exactly 0 where no term occurs.
 
-    def __init__(self, rows: _Rows, tail: _Tail, scores: Floats) -> None:
+    ``rarity`` is the inverse document frequency of each of the query's terms, highest for one that no document has.
+    """
+
+    def __init__(self, rows: _Rows, tail: _Tail, scores: Floats, rarity: dict[int, float]) -> None:
         self._rows, self._tail, self._scores = rows, tail, scores  # (folded + tail,)
+        self.rarity = rarity
 
     def best(self, k: int, allowed: Callable[[Slots], Bools] | None = None) -> tuple[Slots, Floats]:
         """The ``k`` best slots (n,) that have any of the terms and their scores (n,), best first, ties by lower slot.

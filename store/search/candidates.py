@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +35,14 @@ Floats = npt.NDArray[np.float64]
 class Candidates:
     """The candidates of one search, in the order in which they were kept.
 
-    ``records`` (n); ``vectors`` (n, d); ``products`` (n,), the inner product of each vector with the query; ``words``
-    (n,), BM25; ``found`` (n,), whether a search found it or it is a neighbour only; ``before`` (n,), the index of the
-    record that was kept just before it in the same scope, or ``NONE``; ``rarity``, of each of the query's terms the
-    inverse document frequency.
+    ``records`` (n); ``derived`` (n), what the caller's function made of each, empty without one; ``vectors`` (n, d);
+    ``products`` (n,), the inner product of each vector with the query; ``words`` (n,), BM25; ``found`` (n,), whether a
+    search found it or it is a neighbour only; ``before`` (n,), the index of the record that was kept just before it in
+    the same scope, or ``NONE``; ``rarity``, of each of the query's terms the inverse document frequency.
     """
 
     records: tuple[StoredRecord, ...]
+    derived: tuple[Any, ...] = ()
     vectors: Vectors
     products: Floats
     words: Floats
@@ -89,24 +91,28 @@ def with_neighbours(core: Core, where: Where, now: float, found: Slots, around: 
 
 
 def _readable(core: Core, where: Where, now: float, slots: Slots) -> tuple[Slots, Slots]:
-    """Those of ``slots`` (n,) that ``where`` is about, and a number for the scope of each."""
-    view, numbers = core.view, (slots - 1) // SEGMENT_ROWS
-    hidden = view.manifest.superseded | view.manifest.pending
+    """Those of ``slots`` (n,), ascending, that ``where`` is about, and a number for the scope of each."""
+    view, everything = core.view, where.is_all()
     scopes: dict[str, int] = {}
-    found, kinds = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for number in np.unique(numbers).tolist():
+    found, kinds = [], []
+    folded, single = np.split(slots, [slots.searchsorted(view.head.tail_first)])
+    numbers, starts = np.unique((folded - 1) // SEGMENT_ROWS, return_index=True)
+    for number, part in zip(numbers.tolist(), np.split(folded, starts)[1:], strict=True):
         ref = view.manifest.segments.get(number)
         if ref is None:
             continue
         columns = core.columns(ref)
-        keep = columns.mask(where) & (columns.expires > now) & np.isin(columns.slots, slots)
+        at = np.minimum(columns.slots.searchsorted(part), len(columns) - 1)
+        keep = (columns.slots[at] == part) & (columns.expires[at] > now)
+        if not everything:
+            keep &= columns.mask(where)[at]
         named = np.array([scopes.setdefault(scope, len(scopes)) for scope in columns.words["scope"]], dtype=np.int64)
-        found.append(columns.slots[keep])
-        kinds.append(named[columns.codes("scope")[keep]])
-    tail = [view.tail[slot] for slot in slots.tolist() if slot in view.tail]
+        found.append(part[keep])
+        kinds.append(named[columns.codes("scope")[at[keep]]])
+    tail = [entry for slot in single.tolist() if (entry := view.tail.get(slot)) is not None]
     tail = [entry for entry in tail if where.fits(entry) and entry.expires > now]
     found.append(np.array([entry.slot for entry in tail], dtype=np.int64))
     kinds.append(np.array([scopes.setdefault(entry.scope, len(scopes)) for entry in tail], dtype=np.int64))
     known, scope = np.concatenate(found), np.concatenate(kinds)
-    keep = outside(known, hidden)
+    keep = outside(known, view.manifest.superseded) & outside(known, view.manifest.pending)
     return known[keep], scope[keep]

@@ -1,16 +1,44 @@
-"""A bounded cache of opened vectors, so that a warm search opens few rows. Counted as memory."""
+"""Bounded caches of opened vectors and of opened records, so that a warm search opens few rows. Counted as memory."""
 
 from __future__ import annotations
 
+import sys
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from store.format.records import Record, StoredRecord
 from store.format.vectors import Vectors
 
 Slots = npt.NDArray[np.int64]
 Fetch = Callable[[Sequence[int]], Vectors]
+FetchRecords = Callable[[Sequence[int]], Sequence[StoredRecord]]
+_LARGEST = 32  # What takes more than this part of a cache of records is not kept.
+_RECORD_BYTES = 600  # Of an opened record without the letters of its text and label.
+
+
+class Derived(Protocol):
+    """What a reader makes of a record, to be kept beside it; its bytes in memory never exceed ``size_bytes``."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory at most."""
+        ...
+
+
+Derive = Callable[[Sequence[Record]], Sequence[Derived]]
+"""What a reader makes of each of some records, whatever it is that it looks for."""
+
+
+class OpenedRecord(NamedTuple):
+    """A record as it was opened, and what its reader derived from it, if anything."""
+
+    stored: StoredRecord
+    derived: Any
+    size_bytes: int
 
 
 class OpenedVectors:
@@ -79,3 +107,65 @@ class OpenedVectors:
             slots = np.full(size, -1, dtype=np.int64)
             slots[: len(self._slots)] = self._slots
             self._table, self._slots = table, slots
+
+
+class OpenedRecords:
+    """Records by slot with what one reader derives from them, of at most ``size_bytes``; the oldest leaves first."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._most = size_bytes
+        self._kept: OrderedDict[int, OpenedRecord] = OrderedDict()
+        self._derive: Derive | None = None
+        self.size_bytes = 0
+
+    @property
+    def slots(self) -> Slots:
+        """The slots (n,) whose records are kept."""
+        return np.fromiter(self._kept, dtype=np.int64, count=len(self._kept))
+
+    def get(self, slots: Sequence[int], fetch: FetchRecords, derive: Derive | None) -> list[OpenedRecord]:
+        """The records in ``slots``, each with what ``derive`` makes of it; ``fetch`` opens those that are missing.
+
+        Another ``derive`` than before finds nothing kept.
+        """
+        if derive != self._derive:
+            self.clear()
+            self._derive = derive
+        missing = [slot for slot in slots if slot not in self._kept]
+        if not missing:
+            return [self._kept[slot] for slot in slots]
+        stored = fetch(missing)
+        derived = [None] * len(stored) if derive is None else derive([one.record for one in stored])
+        opened = dict(zip(missing, map(_sized, stored, derived), strict=True))
+        found = [opened.get(slot) or self._kept[slot] for slot in slots]
+        for slot, one in opened.items():
+            self._keep(slot, one)
+        return found
+
+    def drop(self, slots: Sequence[int]) -> None:
+        """Let go of these records and of what was derived from them."""
+        for slot in slots:
+            gone = self._kept.pop(slot, None)
+            if gone is not None:
+                self.size_bytes -= gone.size_bytes
+
+    def clear(self) -> None:
+        """Let go of all records."""
+        self._kept.clear()
+        self.size_bytes = 0
+
+    def _keep(self, slot: int, opened: OpenedRecord) -> None:
+        if opened.size_bytes > self._most // _LARGEST:
+            return
+        self._kept[slot] = opened
+        self.size_bytes += opened.size_bytes
+        while self.size_bytes > self._most:
+            _, oldest = self._kept.popitem(last=False)
+            self.size_bytes -= oldest.size_bytes
+
+
+def _sized(stored: StoredRecord, derived: Derived | None) -> OpenedRecord:
+    record = stored.record
+    letters = sum(map(sys.getsizeof, (record.text, record.label, record.scope, record.purpose, record.source)))
+    size_bytes = _RECORD_BYTES + letters + 36 * len(record.derived_from)
+    return OpenedRecord(stored, derived, size_bytes + (0 if derived is None else derived.size_bytes))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from store.format.columns import Columns, Where
+from store.format.columns import Where
 from store.format.head import SEGMENT_ROWS
 from store.format.ranges import outside
 from store.tables.core import Core
@@ -52,11 +52,10 @@ def current(core: Core, where: Where, now: float, *, history: bool = False) -> S
     """The slots (n,), ascending, of the records that ``where`` is about; past ones for ``history`` only."""
     view = core.view
     found = []
-    parts = [core.columns(ref) for ref in view.manifest.segments.values()]
-    if view.tail:
-        parts.append(Columns.of([view.tail[slot] for slot in sorted(view.tail)]))
-    for columns in parts:
+    for ref in view.manifest.segments.values():
+        columns = core.columns(ref)
         found.append(columns.slots[columns.mask(where) & (history | (columns.expires > now))])
-    slots = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+    tail = [entry.slot for entry in view.tail.values() if where.fits(entry) and (history or entry.expires > now)]
+    slots = np.concatenate([*found, np.array(sorted(tail), dtype=np.int64)])
     gone = view.manifest.pending if history else view.manifest.superseded | view.manifest.pending
     return slots[outside(slots, gone)]

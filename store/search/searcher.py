@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from store.format.columns import Entry, Span, Where
+from store.format.columns import Span, Where
 from store.format.head import SEGMENT_ROWS
 from store.format.ranges import outside
 from store.format.segment_table import SegmentRef, slots_of
@@ -22,12 +22,13 @@ from store.index.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
 from store.index.exact import ExactIndex
 from store.index.lexical import LexicalIndex, Scored
 from store.index.quantizer import Codes
-from store.index.terms import clear_cache, terms_of
+from store.index.terms import terms_of
 from store.keys.crypto import tampered
 from store.search.candidates import NOBODY, Candidates, with_neighbours
 from store.search.follower import Follower
 from store.search.fusion import fuse
-from store.search.opened import OpenedVectors
+from store.search.opened import Derive
+from store.search.opener import Opener
 from store.search.readable import current, ids_of, where_slots
 from store.tables.core import Core
 from store.tables.rows import Rows
@@ -46,7 +47,7 @@ class Searcher:
     """The in-memory side of searching one store. Call inside ``core.snapshot()`` or a transaction."""
 
     def __init__(self, core: Core, rows: Rows, cache_bytes: int) -> None:
-        self._core, self._rows, self._cache_bytes = core, rows, cache_bytes
+        self._core, self._rows, self.opener = core, rows, Opener(core, rows, cache_bytes)
         core.before_forget = self.forget_pending
         self._index: ExactIndex | CodeIndex | None = None
         self._followed = Follower()
@@ -54,10 +55,8 @@ class Searcher:
         self._lexical: LexicalIndex | None = None
         self._followed_words = Follower()
         self._hidden_words: set[int] = set()
-        self._opened: OpenedVectors | None = None
         self._dimension = 0
         self._rollbacks, self._learnt_inside = core.rollbacks, False
-        self._epoch, self._segments = core.view.head.epoch, core.view.manifest.segments
 
     def _distrust(self) -> None:
         """Drop what was learnt inside a transaction that was undone: slots it used may be used again."""
@@ -67,36 +66,19 @@ class Searcher:
             self._learnt_inside = False
         self._rollbacks = self._core.rollbacks
         self._learnt_inside = self._learnt_inside or self._core.database.depth > 0
-        view = self._core.view
-        if view.head.epoch != self._epoch:
-            # Something was forgotten, perhaps by another process.
-            clear_cache()
-            if self._opened is not None:
-                self._opened.drop(self._gone(self._opened.slots))
-            self._epoch, self._segments = view.head.epoch, view.manifest.segments
-
-    def _gone(self, slots: Slots) -> list[int]:
-        """Which of ``slots`` (n,), each of which held a record when its vector was opened, hold none any more.
-
-        A segment that is as it was when the epoch began has lost nothing but what is pending.
-        """
-        view = self._core.view
-        changed, fresh = view.manifest.segments.changes_since(self._segments)
-        doubtful = np.array([*changed, *(ref.number for ref in fresh)], dtype=np.int64)
-        doubted = slots[np.isin((slots - 1) // SEGMENT_ROWS, doubtful) | (slots >= view.head.tail_first)]
-        return [slot for slot in doubted.tolist() if not self._core.holds(slot)] + list(view.manifest.pending)
+        self.opener.follow()
 
     def drop(self) -> None:
         """Drop all that is in memory."""
-        self._index = self._lexical = self._opened = None
+        self._index = self._lexical = None
+        self.opener.clear()
 
     def forget_pending(self) -> None:
         """Drop what is kept in memory of all slots whose keys are about to be punctured, older versions included."""
         self._distrust()
         view = self._core.view
         slots = [*view.manifest.pending, *view.head.pending_slots()]
-        if self._opened is not None:
-            self._opened.drop(slots)
+        self.opener.drop(slots)
         if self._index is not None:
             self._index.remove(slots)  # What else follows from it, the next search brings about.
         if self._lexical is not None:
@@ -117,7 +99,8 @@ class Searcher:
         """Bytes in memory by part."""
         return {
             "embedding": 0 if self._index is None else self._index.size_bytes,
-            "vectors": 0 if self._opened is None else self._opened.size_bytes,
+            "vectors": 0 if self.opener.kept_vectors is None else self.opener.kept_vectors.size_bytes,
+            "records": self.opener.kept_records.size_bytes,
             "lexical": 0 if self._lexical is None else self._lexical.size_bytes,
             "columns": self._core.columns_bytes,
         }
@@ -177,23 +160,9 @@ class Searcher:
 
     def _vectors(self, slots: Slots) -> Vectors:
         self._distrust()
-        dimension = self._core.view.head.dimension
-        if self._opened is None or self._opened.dimension != dimension:
-            self._opened = OpenedVectors(dimension, self._cache_bytes)
-        return self._opened.get(slots.tolist(), lambda missing: self._rows.vectors(missing, self._marks(missing)))
-
-    def _marks(self, slots: Sequence[int]) -> list[bytes]:
-        view = self._core.view
-        marks = []
-        for slot in slots:
-            entry = view.tail.get(slot)
-            if entry is not None:
-                marks.append(entry.mark)
-                continue
-            columns = self._core.columns_of(slot)
-            at = columns.position(slot)
-            marks.append(b"" if at is None else columns.mark(at))
-        return marks
+        if isinstance(self._index, ExactIndex) and self._followed.is_at(self._core.view):
+            return self._index.vectors(slots)  # It holds them all.
+        return self.opener.vectors(slots)
 
     def embedding(self) -> ExactIndex | CodeIndex:
         """The embedding index at the present commit."""
@@ -207,7 +176,7 @@ class Searcher:
             quantizer = self._rows.segments.quantizer()
             index = ExactIndex(view.head.dimension) if wants_exact else CodeIndex(quantizer)
             self._followed, self._removed, self._dimension = Follower(), set(), view.head.dimension
-            self._opened = None
+            self.opener.kept_vectors = None
         # Put back only when it is whole: an error on the way leaves no index, and the next search starts over.
         self._index = None
         self._bring(index)
@@ -292,7 +261,7 @@ class Searcher:
             index.extend(slots, codes)
             return
         live = ~np.isin(slots, np.array(sorted(self._core.view.manifest.pending), dtype=np.int64))
-        marks = self._marks(slots[live].tolist())
+        marks = self.opener.marks(slots[live].tolist())
         index.extend(slots[live], self._rows.vectors(slots[live].tolist(), marks))
 
     # By words
@@ -313,60 +282,59 @@ class Searcher:
         weight: float,
     ) -> Hits:
         """The ``k`` best of both searches, fused; ``weight`` is the embedding's share."""
-        slots, scored = self._of_both(query, text, max(_FUSED, k), allowed, few)
+        scored = self.lexical().scored(terms_of(text))
+        slots = self._of_both(query, scored, max(_FUSED, k), allowed, few)
         if not len(slots):
             return []
         return fuse((slots, self.score(query, slots)), (slots, scored.of(slots)), k, weight)
 
     def _of_both(
-        self, query: Vectors, text: str, most: int, allowed: Callable[[Slots], Bools] | None, few: Slots | None
-    ) -> tuple[Slots, Scored]:
-        """The slots (n,), ascending, that are among the ``most`` best of either search, and all BM25 scores."""
+        self, query: Vectors, scored: Scored, most: int, allowed: Callable[[Slots], Bools] | None, few: Slots | None
+    ) -> Slots:
+        """The slots (n,), ascending, that are among the ``most`` best of either search."""
         dense = np.array([slot for slot, _ in self.by_vector(query, most, allowed, few)], dtype=np.int64)
-        scored = self.lexical().scored(terms_of(text))
         words, _ = scored.best(most, allowed)
-        return np.union1d(dense, words).astype(np.int64), scored
+        return np.union1d(dense, words).astype(np.int64)
 
     def candidates(
-        self, query: Vectors, text: str, most: int, around: int, where: Where, then: Sequence[Span], now: float
+        self,
+        query: Vectors,
+        text: str,
+        most: int,
+        around: int,
+        where: Where,
+        then: Sequence[Span],
+        now: float,
+        derive: Derive | None,
     ) -> Candidates:
         """The ``most`` best of both searches, fused, half as many of ``then``, and neighbours of each on both sides."""
         core = self._core
-        slots, scored = self._of_both(query, text, max(_FUSED, most), *where_slots(core, where, now))
+        scored = self.lexical().scored(terms_of(text))
+        slots = self._of_both(query, scored, max(_FUSED, most), *where_slots(core, where, now))
         if not len(slots):
             return NOBODY
         found = self._fused(query, slots, scored, most)
         if then:
             kept = np.unique(np.concatenate([current(core, where.during(*span), now) for span in then]))
-            some, _ = self._of_both(query, text, most, lambda slots: np.isin(slots, kept), kept)
+            some = self._of_both(query, scored, most, lambda slots: np.isin(slots, kept), kept)
             found = np.union1d(found, self._fused(query, some, scored, most // 2))
         slots, before = with_neighbours(core, where, now, found, around)
-        vectors = self._vectors(slots)
+        vectors, opened = self._vectors(slots), self.opener.records(slots, derive)
         return Candidates(
-            records=tuple(self._rows.records([self._brief(slot) for slot in slots.tolist()])),
+            records=tuple(one.stored for one in opened),
+            derived=() if derive is None else tuple(one.derived for one in opened),
             vectors=vectors,
             products=(vectors @ query).astype(np.float64),
             words=scored.of(slots),
             found=np.isin(slots, found),
             before=before,
-            rarity=self.lexical().rarity(terms_of(text)),
+            rarity=scored.rarity,
         )
 
     def _fused(self, query: Vectors, slots: Slots, scored: Scored, most: int) -> Slots:
         """The ``most`` best of ``slots`` (n,) by both scores."""
         best = fuse((slots, self.score(query, slots)), (slots, scored.of(slots)), most)
         return np.array([slot for slot, _ in best], dtype=np.int64)
-
-    def _brief(self, slot: int) -> Entry:
-        """As much of the entry in ``slot`` as it takes to open the record, made quickly."""
-        entry = self._core.view.tail.get(slot)
-        if entry is not None:
-            return entry
-        columns = self._core.columns_of(slot)
-        at = columns.position(slot)
-        if at is None:
-            raise tampered("segment")
-        return Entry(slot, columns.mark(at), columns.ids.item(at), columns.versions.item(at), 0.0)
 
     def lexical(self) -> LexicalIndex:
         """The lexical index at the present commit."""

@@ -24,6 +24,7 @@ from engine.recall.ranking import rank
 from engine.recall.surroundings import sessions_of
 from engine.recall.weights import WEIGHTS
 from engine.recall.word_match import match_words
+from engine.recall.words import words_in
 from store import DeviceKey, Record
 
 DAY = 86_400.0
@@ -249,7 +250,7 @@ def test_sessions_are_runs_without_a_gap_of_more_than_an_hour(rows: list[tuple[s
 def test_match_equals_a_plain_loop(question: str, texts: list[str]) -> None:
     from store.index.terms import terms_of
 
-    match = match_words(question, texts, None)
+    match = match_words(question, words_in(texts, None), None)
     assert set(match.hashes) == set(terms_of(question))
     for at, text in enumerate(texts):
         assert match.exact[:, at].tolist() == [term in terms_of(text) for term in match.hashes]

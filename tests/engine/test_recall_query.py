@@ -93,7 +93,7 @@ def test_an_encoder_that_tells_of_no_words_finds_by_meaning(device: Device) -> N
     texts = ["dog walks a lot", *(f"tea {n}" for n in range(6))]
     ids = device.remember_many([Memory(text=text, time=NOW - 9 * DAY * n) for n, text in enumerate(texts)])
     query = Query.read("walks of a dog", device.encoder, now=NOW)
-    its = features_of(query, find(device.store, query), words=None)
+    its = features_of(query, find(device.store, query, words=None), words=None)
     assert not its.matrix[:, [FEATURES.index("sense"), FEATURES.index("sense_window")]].any()
     plain = rank(its, {"meaning": WEIGHTS["meaning"]})
     assert its.candidates.records[plain[0]].id == ids[0]
@@ -123,7 +123,7 @@ def test_what_was_kept_on_the_day_asked_for_is_a_candidate_though_many_have_more
     device.remember_many([Memory(text=f"which food did I have {n}", time=NOW - n * DAY) for n in range(100)])
     asked = time.strftime("which food did I have on %B %-d, %Y?", time.localtime(day))
     for text, there in ((asked, True), ("which food did I have?", False)):
-        found = find(device.store, Query.read(text, device.encoder, now=NOW))
+        found = find(device.store, Query.read(text, device.encoder, now=NOW), words=None)
         assert (then in {stored.id for stored in found.records}) == there
 
 
@@ -135,4 +135,6 @@ def test_cosines_are_those_of_the_vectors(encoder: Any) -> None:
     assert words is not None
     some = ["canoe", "unbelievableness", "\u0000", "é", "tent", ""]
     ours, theirs = some[:3], some + ["camping"] * 2
-    np.testing.assert_allclose(words.cosines(ours, theirs), words.vectors(ours) @ words.vectors(theirs).T, atol=1e-5)
+    np.testing.assert_allclose(
+        words.cosines(ours, words.pieces(theirs)), words.vectors(ours) @ words.vectors(theirs).T, atol=1e-5
+    )

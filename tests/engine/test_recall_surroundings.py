@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.recall.surroundings import SESSION_GAP_S, Surroundings
 from engine.recall.word_match import match_words
+from engine.recall.words import words_in
 from store import Candidates, Record, StoredRecord
 from store.index.terms import words_of
 from store.search.candidates import NONE
@@ -81,7 +82,7 @@ WORDS = st.lists(st.sampled_from(["red", "canoe", "the", "lake", "of", "tent"]),
 @given(question=WORDS, texts=st.lists(WORDS, max_size=4))
 @settings(max_examples=100)
 def test_phrases_equal_a_plain_loop(question: str, texts: list[str]) -> None:
-    match = match_words(question, texts, None)
+    match = match_words(question, words_in(texts, None), None)
     weights = np.arange(1.0, 1 + len(match.question))
     found = match.side_by_side(weights)
     for at, text in enumerate(texts):

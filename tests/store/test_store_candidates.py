@@ -122,6 +122,6 @@ def test_rarity_is_highest_for_what_no_document_has() -> None:
     index = LexicalIndex()
     for slot, text in enumerate(["tea and milk", "tea", "tea, sugar"], start=1):
         index.put_entry(slot, entry_of(text))
-    rarity = index.rarity(terms_of("tea milk coffee"))
+    rarity = index.scored(terms_of("tea milk coffee")).rarity
     tea, milk, coffee = (rarity[next(iter(terms_of(word)))] for word in ("tea", "milk", "coffee"))
     assert 0 < tea < milk < coffee

@@ -188,6 +188,13 @@ def test_forget_of_history_alone_keeps_what_replaced_it(home: Home) -> None:
         assert memory.update(newer, Record(text="changed", time=0.0, supersedes=1)) == 2
 
 
+def fill_caches(memory: EncryptedStore, query: np.ndarray) -> None:
+    """Open every vector and the records of the best, as searches do that find too many for the index in memory."""
+    with memory._core.snapshot():
+        memory._search.opener.vectors(np.arange(1, 1_101))
+    memory.candidates(query, "", most=5)
+
+
 @pytest.mark.parametrize("number", [7, 1_090])
 def test_forget_reaches_words_codes_index_and_caches(home: Home, number: int) -> None:
     with home.create(1_100) as memory, home.open() as other:
@@ -195,17 +202,20 @@ def test_forget_reaches_words_codes_index_and_caches(home: Home, number: int) ->
         for opened in (memory, other):
             assert [id for id, _ in opened.search_text(f"{number}", 3)] == [number]
             assert number in {id for id, _ in opened.search(query, 1_100)}
-            opened.search(query, 1_100, where=Where(scope="default"))  # Fills the cache of opened vectors.
-            assert number in opened._search._opened._places  # type: ignore[union-attr]
+            fill_caches(opened, query)
+            assert number in opened._search.opener.kept_vectors._places  # type: ignore[union-attr]
+            assert number in opened._search.opener.kept_records.slots
         memory.forget(number)
-        assert number not in memory._search._opened._places  # type: ignore[union-attr]
+        assert number not in memory._search.opener.kept_vectors._places  # type: ignore[union-attr]
+        assert number not in memory._search.opener.kept_records.slots
         assert number not in memory._search._index._places  # type: ignore[union-attr]
         for opened in (memory, other):
             assert opened.search_text(f"{number}", 3) == []
             assert len(opened.search(query, 1_100)) == 1_099
             assert number not in {id for id, _ in opened.search_hybrid(query, f"{number}", 1_100)}
             assert number not in opened._search._index._places  # type: ignore[union-attr]
-            assert number not in opened._search._opened._places  # type: ignore[union-attr]
+            assert number not in opened._search.opener.kept_vectors._places  # type: ignore[union-attr]
+            assert number not in opened._search.opener.kept_records.slots
             with pytest.raises(RecordMissingError):
                 opened.vector(number)
 
@@ -215,7 +225,7 @@ def test_earlier_version_is_in_no_memory_once_it_is_forgotten_for_good(home: Hom
     with home.create(1_100) as memory:
         query, old = matrix(1_100)[6], []
         memory.search(query, 1_100)
-        memory.search(query, 1_100, where=Where(scope="default"))
+        fill_caches(memory, query)
         for id in (7, 1_099):  # One in a segment, one in the tail.
             old.append(memory.vector(id))
             memory.update(id, Record(text="other words", time=0.0), -memory.vector(id) - 3)
@@ -231,7 +241,7 @@ def test_earlier_version_is_in_no_memory_once_it_is_forgotten_for_good(home: Hom
             case "close to full":
                 for _ in range(300):
                     memory.update(3, Record(text="again", time=0.0))
-        index, opened = memory._search._index, memory._search._opened
+        index, opened = memory._search._index, memory._search.opener.kept_vectors
         assert index is not None
         assert opened is not None
         table = faiss.rev_swig_ptr(index._faiss.get_xb(), len(index) * old[0].size).reshape(len(index), -1)  # type: ignore[union-attr]

@@ -168,7 +168,7 @@ def test_opened_vectors_of_what_another_connection_forgot_are_dropped(
     with EncryptedStore.open(folder, key) as other:
         for _ in range(6):
             other.search(matrix[0], 5, where=WORK)
-            kept = set(other._search._opened.slots.tolist())  # type: ignore[union-attr]
+            kept = set(other._search.opener.kept_vectors.slots.tolist())  # type: ignore[union-attr]
             for _ in range(int(rng.integers(1, 4))):
                 ids = [stored.id for stored in memory.iter(history=True)]
                 match int(rng.integers(4)):
@@ -183,9 +183,9 @@ def test_opened_vectors_of_what_another_connection_forgot_are_dropped(
             memory.forget([int(id) for id in rng.choice([stored.id for stored in memory.iter()], 3)])
             assert other.search(matrix[0], 5, where=WORK) == memory.search(matrix[0], 5, where=WORK)
             live = set(current(other._core, Where(), -np.inf, history=True).tolist())
-            held = set(other._search._opened.slots.tolist())  # type: ignore[union-attr]
+            held = set(other._search.opener.kept_vectors.slots.tolist())  # type: ignore[union-attr]
             assert kept & live <= held <= live
-            assert held == other._search._opened._places.keys()  # type: ignore[union-attr]
+            assert held == other._search.opener.kept_vectors._places.keys()  # type: ignore[union-attr]
 
 
 def test_search_after_a_forget_opens_no_columns_but_those_of_its_hits(
@@ -196,14 +196,15 @@ def test_search_after_a_forget_opens_no_columns_but_those_of_its_hits(
     far = np.maximum(np.arange(2_500) - 999, 0) + np.arange(2_500) / 2_500  # The second segment is far away.
     memory.add_many(records, (1 - far)[:, None].astype(np.float32) * query)
     memory.search_hybrid(query, "7", 3)
+    memory.candidates(query, "7", most=3)
+    with memory._core.snapshot():
+        memory._search.opener.vectors(np.arange(1, 9))
     memory._core.drop_columns()
-    assert memory._search._opened is not None
-    kept = memory._search._opened.slots
-    assert len(kept) >= 3
     memory.forget(3)
+    assert set(memory._search.opener.kept_records.slots.tolist()) >= {7, 8}
     assert memory.search_hybrid(query, "7", 3)[0][0] == 8
     assert memory._core._columns.keys() == {0}
-    assert set(memory._search._opened.slots.tolist()) >= set(kept.tolist()) - {3}
+    assert set(memory._search.opener.kept_vectors.slots.tolist()) == {1, 2, 4, 5, 6, 7, 8}  # type: ignore[union-attr]
 
 
 def test_filtered_search_follows_another_connections_change_of_dimension(
