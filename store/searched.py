@@ -70,9 +70,10 @@ class SearchedStore(OpenStore):
         """The ``most`` best records by meaning and words together, and up to ``around`` neighbours of each a side.
 
         For a ranking of the caller's own; see :class:`Candidates`. With ``then`` (spans of Unix seconds) also the half
-        as many best of those records whose time is in one of the spans. What ``derive`` makes of a record is kept in
-        memory beside the opened record, bounded, until that is forgotten, changed or closed: pass the same one or its equal
-        each time. Raises ``ValueError`` for ``most`` below 1 or ``around`` outside 0 to 4.
+        as many best of those records whose time is in one of the spans. What ``derive`` makes of a record stays in
+        memory with the opened record, within the same bound, until the record is forgotten or changed or the store is
+        closed, or ``derive`` is not equal to the one before. Raises ``ValueError`` for ``most`` below 1 or ``around``
+        outside 0 to 4.
         """
         most = _checked_k(most)
         if not 0 <= around <= 4:

@@ -81,11 +81,10 @@ class WordVectors:
         """The summed rows (n, d) of each word's pieces, and how many it has (n,)."""
         places, starts, sizes = words
         if not len(places):
-            return np.zeros((len(sizes), self._table.shape[1]), dtype=np.float32), np.zeros(len(sizes), np.float32)
-        # Most words have one piece; the first of the others is put right below.
-        result: Vectors = self._table.take(places[np.minimum(starts, len(places) - 1)], axis=0).astype(
-            np.float32, copy=False
-        )
+            return np.zeros((len(sizes), self._table.shape[1]), dtype=np.float32), sizes.astype(np.float32)
+        # Most words have one piece; the others are put right below.
+        firsts = places[np.minimum(starts, len(places) - 1)]
+        result: Vectors = self._table.take(firsts, axis=0).astype(np.float32, copy=False)
         for size in np.unique(sizes[sizes != 1]).tolist():
             at = np.flatnonzero(sizes == size)
             which = places[starts[at] + np.arange(size)[:, None]]  # (size, words)

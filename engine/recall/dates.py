@@ -13,7 +13,8 @@ those of its ISO dates. The expressions are those of TIMEX3's kinds DATE and rel
 """
 
 import re
-from collections.abc import Callable, Iterable
+import string
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -75,20 +76,31 @@ def days_in(text: str, today: date, *, asked: bool = False) -> list[DayRange]:
     well. Ranges outside the years 1 to 9999 are left out.
     """
     found: list[DayRange] = []
-    for rule in _rules_for(_words_of(text)):
-        matches = list(rule.pattern.finditer(text))
+    rules = _rules_for(_words_of(text))
+    small = text.translate(_SMALL) if rules else text  # Patterns that look for either case take twice as long.
+    for rule in rules:
+        matches = list(rule.pattern.finditer(text if rule.case else small))
         for match in matches:
+            words = text[match.start() : match.end()].strip()
             try:
                 first, last = rule.resolve(match, today)
-                found.append(DayRange(first=first, last=last, words=match.group().strip()))
+                found.append(DayRange(first=first, last=last, words=words))
                 if asked and rule.resolve in (_day_of_month, _nearest_month) and first > today:
-                    found += _year_before(match, first, last)
+                    found += _year_before(match, first, last, words)
             except (ValueError, OverflowError):
                 continue
-        # What one rule has read, no later rule reads again.
-        for match in matches:
-            text = text[: match.start()] + " " * len(match.group()) + text[match.end() :]
+        if matches:  # What one rule has read, no later rule reads again.
+            text, small = _blanked(text, matches), _blanked(small, matches)
     return found
+
+
+def _blanked(text: str, matches: Sequence[re.Match[str]]) -> str:
+    """``text`` with spaces in place of what matched."""
+    parts, end = [], 0
+    for match in matches:
+        parts += [text[end : match.start()], " " * len(match.group())]
+        end = match.end()
+    return "".join([*parts, text[end:]])
 
 
 def _rules_for(words: set[bytes]) -> list["_Rule"]:
@@ -97,11 +109,10 @@ def _rules_for(words: set[bytes]) -> list["_Rule"]:
     return [_RULES[number] for number in numbers if not any(map(words.isdisjoint, _RULES[number].needs[1:]))]
 
 
-def _year_before(match: re.Match[str], first: date, last: date) -> list[DayRange]:
+def _year_before(match: re.Match[str], first: date, last: date, words: str) -> list[DayRange]:
     """A day or a month a year earlier; none for the 29th of February, and where the text says "next"."""
     if (match.groupdict().get("which") or "").lower() in ("next", "coming"):
         return []
-    words = match.group().strip()
     if first != last:
         first, last = _whole_month(first.year * 12 + first.month - 13)
         return [DayRange(first=first, last=last, words=words)]
@@ -117,7 +128,7 @@ def may_have_dates(text: str) -> bool:
 
 
 def _words_of(text: str) -> set[bytes]:
-    """The words of ``text`` in small letters, "0" where it has a number that may be a year, "1" where it has a digit."""
+    """The words of ``text`` in small letters, "0" if it has a number that may be a year, "1" if it has a digit."""
     words = set(text.lower().encode("utf-8", "replace").translate(_LETTERS).split())
     if _DIGIT.search(text):
         words.add(b"1")
@@ -248,20 +259,24 @@ Resolve = Callable[[re.Match[str], date], tuple[date, date]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """A pattern, what it means, and sets of words, of each of which a text that it fits has one: see `_words_of`."""
+    """A pattern, what it means, and sets of words, of each of which a text that it fits has one: see `_words_of`.
+
+    The pattern is for a text in small letters but where its ``case`` matters.
+    """
 
     pattern: re.Pattern[str]
     resolve: Resolve
     needs: tuple[frozenset[bytes], ...]
+    case: bool
 
 
 def _rule(pattern: str, resolve: Resolve, *needs: Iterable[str], case: bool = False) -> _Rule:
     # ASCII, or "ı" and "ſ" would match "i" and "s" and be in no table.
-    flags = re.ASCII if case else re.ASCII | re.IGNORECASE
     words = tuple(frozenset(word.encode() for word in its) for its in needs)
-    return _Rule(pattern=re.compile(pattern, flags), resolve=resolve, needs=words)
+    return _Rule(pattern=re.compile(pattern, re.ASCII), resolve=resolve, needs=words, case=case)
 
 
+_SMALL = {ord(letter): letter.lower() for letter in string.ascii_uppercase}
 _LETTERS = bytes(ord(chr(code).lower()) if code < 128 and chr(code).isalpha() else 32 for code in range(256))
 _DIGIT = re.compile("[0-9]")
 _YEAR_INSIDE = re.compile("(?:19|20)[0-9][0-9]")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.recall import dates
 from engine.recall.dates import DayRange, day_of, days_in, may_have_dates
 
 TODAY = date(2024, 5, 15)  # A Wednesday.
@@ -114,6 +115,30 @@ def test_overlap_is_symmetric_and_between_zero_and_one(start: date, sizes: tuple
 def test_any_text_gives_ranges_and_the_quick_look_misses_none(text: str, today: date) -> None:
     if days_in(text, today):
         assert may_have_dates(text)
+
+
+DATED = (
+    "last next this coming may March sept. june 5 5th 12 2023 2024-05-06 in during since of early day days other the"
+)
+DATED += (
+    " a few weeks month year years ago yesterday before after tomorrow tonight night MONDAY fridays weekend \u0130 x -"
+)
+
+
+@given(
+    words=st.lists(st.sampled_from(DATED.split()), max_size=8),
+    between=st.sampled_from([" ", "  ", "-", "\n"]),
+    today=st.dates(date(2000, 1, 1), date(2030, 1, 1)),
+    asked=st.booleans(),
+)
+@settings(max_examples=300)
+def test_rules_that_are_passed_over_would_have_found_nothing(
+    words: list[str], between: str, today: date, asked: bool
+) -> None:
+    quick = days_in(between.join(words), today, asked=asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dates, "_rules_for", lambda words: list(dates._RULES))
+        assert quick == days_in(between.join(words), today, asked=asked)
 
 
 @pytest.mark.parametrize("time", [1e300, -1e300, float("nan"), float("inf")])
