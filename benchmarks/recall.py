@@ -38,7 +38,7 @@ from store.search.searcher import DEFAULT_CACHE_BYTES
 BOUND_MS = 10.0
 DIMENSION = 384
 TOGETHER = 3
-PARTS = ("fused", "candidates", "ranking", "both")
+PARTS = ("fused", "candidates", "ranking")
 Figures = dict[str, dict[str, float]]
 
 

@@ -75,11 +75,10 @@ class Searcher:
 
     def forget_pending(self) -> None:
         """Drop what is kept in memory of all slots whose keys are about to be punctured, older versions included."""
-        self._distrust()
+        self._distrust()  # Which lets go of opened rows.
         view = self._core.view
-        slots = [*view.manifest.pending, *view.head.pending_slots()]
-        self.opener.drop(slots)
         if self._index is not None:
+            slots = [*view.manifest.pending, *view.head.pending_slots()]
             self._index.remove(slots)  # What else follows from it, the next search brings about.
         if self._lexical is not None:
             self.lexical()
