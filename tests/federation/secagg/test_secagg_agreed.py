@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from federation.secagg import ParameterError, SurvivorError, parameters
-from federation.secagg.agreed import _bits, _left_out, honest_in_sum
+from federation.secagg.agreed import _bits, _left_out, _ranges, honest_in_sum
 
 SIZES = (10, 11, 13, 16, 24, 50, 100, 300, 1000)
 
@@ -58,6 +58,45 @@ def test_bits_are_those_of_the_exact_chance_and_never_more(n: int, k: int) -> No
                 assert told <= max(0.0, wanted)
                 # A ratio of terms and rounding to whole bits cost little.
                 assert told >= wanted - 3
+
+
+def test_bits_are_never_more_than_those_of_the_exact_chance_on_any_graph() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(1500):
+        n = int(rng.integers(3, 40))
+        honest, k, gone = (
+            n - int(rng.integers(0, n // 4 + 1)),
+            int(rng.integers(1, n)),
+            int(rng.integers(0, n // 2 + 1)),
+        )
+        first = int(rng.integers(1, honest))
+        last = int(rng.integers(first, honest))
+        exact = max(chance(n, honest, k, gone, size) for size in range(first, last + 1))
+        told = _bits(n, honest, k, gone, first, last)
+        assert exact == 0 or told == 0 or exact <= Fraction(1, 2**told)
+
+
+@pytest.mark.parametrize("largest", [0, 1, 5, 8, 9, 31, 300])
+def test_every_size_is_counted_once(largest: int) -> None:
+    counted = [size for first, last in _ranges(largest) for size in range(first, last + 1)]
+    assert counted == [*range(1, largest + 1)]
+
+
+@pytest.mark.parametrize("devices", [10, 13, 17, 24, 37, 60, 100])
+def test_sums_that_lack_more_than_is_said_are_as_rare_as_is_promised_whatever_a_server_does(devices: int) -> None:
+    """The oracle: exact chances, one number of those gone at a time, as the proof in PROTOCOL.md adds them up."""
+    found = parameters(devices, 0.3, 0.1)
+    honest, allowed = devices - found.colluding, Fraction(1, 2**43)
+    spent = Fraction(0)
+    for gone in range(found.lost + 1):
+        told, largest = honest_in_sum(found, devices - gone), honest - gone - found.smallest_sum
+        lacking = [chance(devices, honest, found.neighbours, gone, size) for size in range(1, largest + 1)]
+        left_out = honest - gone - told
+        spent += sum(lacking[left_out:], Fraction(0))
+        # Nor is much given away: 4 bits more than are asked for, for all that is rounded up, and it is too likely.
+        if left_out:
+            assert 16 * (found.lost + 1) * 2 * sum(lacking[left_out - 1 :], Fraction(0)) > allowed
+    assert spent <= allowed
 
 
 @pytest.mark.parametrize(("n", "k"), [(24, 16), (60, 28)])
