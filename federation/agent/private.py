@@ -40,6 +40,7 @@ from federation.secagg import (
     Roster,
     SecAggError,
     SigningKey,
+    StateError,
     Terms,
     open_roster,
 )
@@ -242,10 +243,17 @@ class PrivateAgent:
         return _Kept(state=state, terms=terms, excess=excess, round=held)
 
     def _held(self, announcement: bytes) -> DeviceRound | None:
-        """The round that is kept, if it is at its first stage and of this announcement."""
+        """The round that is kept, if it is at its first stage and of this announcement.
+
+        One that cannot be read, of an older release or another publisher's roster, is as good as none: the next
+        replaces it, and would never come where it were an error.
+        """
         if self._device.stage.state is None:
             return None
-        held = self._now().round
+        try:
+            held = self._now().round
+        except (SecAggError, UpdateError):
+            return None
         return held if held.stage == ADVERT and held.announcement == announcement else None
 
     def _guarded(self, work: Callable[[], bytes]) -> bytes:
@@ -297,7 +305,9 @@ def _packed(terms: bytes, held: DeviceRound, excess: bytes = bytes(EXCESS_BYTES)
 
 
 def _unpacked(state: bytes) -> tuple[bytes, bytes, bytes]:
-    """The terms, the secret of the noise and the round of what was kept."""
+    """The terms, the secret of the noise and the round of what was kept. Raises `StateError` for too few bytes."""
+    if len(state) < _HEAD.size:
+        raise StateError("The stored state of a round is damaged: abandon the round.")
     (size,) = _HEAD.unpack_from(state)
     end = _HEAD.size + size
     return state[_HEAD.size : end], state[end : end + EXCESS_BYTES], state[end + EXCESS_BYTES :]

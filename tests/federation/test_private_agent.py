@@ -13,7 +13,7 @@ import pytest
 
 from engine.device.device import Device
 from federation.agent.asked import Asked
-from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK, PrivateAgent
+from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK, PrivateAgent, _unpacked
 from federation.agent.terms import NoisyTerms
 from federation.errors import RoundError, UpdateError
 from federation.rounds import client_app
@@ -287,6 +287,35 @@ def test_two_processes_send_one_input(village: Any, monkeypatch: pytest.MonkeyPa
     assert len(set(inputs[1:])) == 1
     with village.fleet.open("device-0001") as device:
         assert len({its.sent for its in device.account.contributions()}) == 1
+
+
+def test_a_round_that_was_kept_by_another_release_or_is_damaged_is_given_up_for_the_next(
+    village: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bytes] = []
+
+    def stopping(plain: Answer, agent: Any, asked: Asked) -> Any:
+        plain(agent, asked)
+        kept.append(agent.device.stage.state)
+        raise UpdateError("gone")
+
+    with monkeypatch.context() as patched, pytest.raises(RoundError):
+        between(patched, stopping)
+        village.run(**PLAN)
+    told, _, blob = _unpacked(kept[0])
+    older = len(told).to_bytes(4, "little") + told + blob  # As it was kept before noise was in pieces.
+    states = {2: older, 3: kept[1][:50], 4: b"", 5: bytes(80)}
+
+    def damaged(plain: Answer, agent: Any, asked: Asked) -> Any:
+        if asked.values["stage"] == ADVERT and asked.node_id in states:
+            agent.device.stage.keep(states[asked.node_id])
+        return plain(agent, asked)
+
+    between(monkeypatch, damaged)
+    village.run(**PLAN)
+    for node in (*states, 6):
+        with village.fleet.open(village.names[node - 2]) as device:
+            assert len(device.account.contributions()) == 1
 
 
 @pytest.mark.parametrize(("gone", "given"), [(0, 2), (2, 0)])

@@ -82,7 +82,21 @@ def test_every_size_is_counted_once(largest: int) -> None:
     assert counted == [*range(1, largest + 1)]
 
 
-@pytest.mark.parametrize("devices", [10, 13, 17, 24, 37, 60, 100])
+@pytest.mark.parametrize(("n", "k", "gone", "largest"), [(20, 3, 0, 10), (16, 5, 4, 8), (20, 6, 2, 9), (20, 1, 0, 9)])
+def test_chances_of_all_sizes_are_added_up(n: int, k: int, gone: int, largest: int) -> None:
+    chances = [chance(n, n, k, gone, size) for size in range(1, largest + 1)]
+    for bits in range(1, 40):
+        left_out = _left_out(n, 0, k, gone, largest, bits)
+        assert sum(chances[left_out:], Fraction(0)) <= Fraction(1, 2**bits)
+
+
+@pytest.mark.parametrize("k", [11, 13, 15, 18])
+def test_a_tail_near_its_mean_is_more_than_its_largest_term(k: int) -> None:
+    for gone in range(10):
+        assert min(1, chance(40, 40, k, gone, 1)) <= Fraction(1, 2 ** _bits(40, 40, k, gone, 1, 1))
+
+
+@pytest.mark.parametrize("devices", [10, 11, *range(13, 60, 2), 100])
 def test_sums_that_lack_more_than_is_said_are_as_rare_as_is_promised_whatever_a_server_does(devices: int) -> None:
     """The oracle: exact chances, one number of those gone at a time, as the proof in PROTOCOL.md adds them up."""
     found = parameters(devices, 0.3, 0.1)
@@ -92,7 +106,9 @@ def test_sums_that_lack_more_than_is_said_are_as_rare_as_is_promised_whatever_a_
         told, largest = honest_in_sum(found, devices - gone), honest - gone - found.smallest_sum
         lacking = [chance(devices, honest, found.neighbours, gone, size) for size in range(1, largest + 1)]
         left_out = honest - gone - told
-        spent += sum(lacking[left_out:], Fraction(0))
+        here = sum(lacking[left_out:], Fraction(0))
+        assert here * (found.lost + 1) <= allowed  # Each number of those gone has its part.
+        spent += here
         # Nor is much given away: 4 bits more than are asked for, for all that is rounded up, and it is too likely.
         if left_out:
             assert 16 * (found.lost + 1) * 2 * sum(lacking[left_out - 1 :], Fraction(0)) > allowed

@@ -7,7 +7,7 @@ import pytest
 from secagg_fleet import Fleet
 
 from federation.secagg import SurvivorError, Terms
-from federation.secagg import cohort as cohorts
+from federation.secagg.graph import arcs as plain
 from federation.secagg.masks import MaskedSum, self_mask_key
 from federation.secagg.messages import decode_input
 
@@ -16,7 +16,6 @@ N, D, VECTORS = 16, 4, np.random.default_rng(5).integers(0, 2**32, (16, 4), dtyp
 
 def choose(monkeypatch: pytest.MonkeyPatch, out: set[int], by: set[int]) -> None:
     """Let nobody choose a device in ``out`` but these and those of ``by``, who choose all of them."""
-    plain = cohorts.arcs
 
     def arcs(cohort_hash: bytes, *, position: int, devices: int, neighbours: int, **given: bytes) -> tuple[int, ...]:
         chosen = set(plain(cohort_hash, position=position, devices=devices, neighbours=neighbours, **given))
@@ -26,7 +25,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, out: set[int], by: set[int]) -> None
         rest = [at for at in (*sorted(chosen), *range(devices)) if at not in out and at != position]
         return tuple(sorted(list(dict.fromkeys([*first, *rest]))[:neighbours]))
 
-    monkeypatch.setattr(cohorts, "arcs", arcs)
+    monkeypatch.setattr("federation.secagg.cohort.arcs", arcs)
 
 
 def hidden(fleet: Fleet, out: set[int], shown: set[int]) -> None:
