@@ -7,6 +7,8 @@ holds"); so much noise as it needs must be there already.
 0.29
 """
 
+import contextlib
+import functools
 import math
 
 from federation.secagg.agreed import honest_in_sum
@@ -15,6 +17,7 @@ from federation.secagg.parameters import parameters
 
 DROPOUT, COLLUDING = 0.3, 0.1
 _SIZES = 60  # Of cohorts that are tried, at most.
+_EACH = 200  # Up to here each is, since a rounded-up tenth is more of a small one than of the next.
 
 
 def honest_share(floor: int, ceiling: int, *, dropout: float = DROPOUT, colluding: float = COLLUDING) -> float:
@@ -24,7 +27,7 @@ def honest_share(floor: int, ceiling: int, *, dropout: float = DROPOUT, colludin
     it has none for any.
     """
     shares, refused = [], None
-    for size in sorted({floor + (ceiling - floor) * step // _SIZES for step in range(_SIZES + 1)}):
+    for size in _sizes(floor, ceiling):
         try:
             shares.append(parameters(size, dropout, colluding).smallest_sum / size)
         except ParameterError as error:
@@ -34,9 +37,19 @@ def honest_share(floor: int, ceiling: int, *, dropout: float = DROPOUT, colludin
     return math.floor(100 * min(shares)) / 100
 
 
-def honest_where_all_stay(cohort: int, *, dropout: float = DROPOUT, colluding: float = COLLUDING) -> int:
-    """The fewest honest devices in the sum of a cohort that nobody leaves; 0 where the secure sum has no graph."""
-    try:
-        return honest_in_sum(parameters(cohort, dropout, colluding), cohort)
-    except ParameterError:
-        return 0
+@functools.lru_cache(maxsize=16)
+def steady_share(floor: int, ceiling: int, *, dropout: float = DROPOUT, colluding: float = COLLUDING) -> float:
+    """Return the least share of a cohort in the sum where nobody left it, in hundredths, from floor to ceiling.
+
+    So large a share all sizes reach, so that noise shared between it does not tell how many were drawn. 0 where the
+    secure sum has a graph for none.
+    """
+    shares = []
+    for size in sorted({*_sizes(floor, ceiling), *range(floor, min(ceiling, _EACH) + 1)}):
+        with contextlib.suppress(ParameterError):
+            shares.append(honest_in_sum(parameters(size, dropout, colluding), size) / size)
+    return math.floor(100 * min(shares, default=0.0)) / 100
+
+
+def _sizes(floor: int, ceiling: int) -> list[int]:
+    return sorted({floor + (ceiling - floor) * step // _SIZES for step in range(_SIZES + 1)})

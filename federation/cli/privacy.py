@@ -59,7 +59,7 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
     fewest honest devices that a lying server can unmask the sum of is counted on; what turns out too much once the
     devices agreed on the survivors they give back. Finding z may take half a minute, once.
     """
-    from federation.agent.cohorts import honest_share, honest_where_all_stay
+    from federation.agent.cohorts import honest_share, steady_share
     from federation.privacy.calibration import calibrate
     from federation.privacy.sampling import cohort_bounds
 
@@ -68,12 +68,12 @@ def command(epsilon: tuple[float, ...], against: str | None, as_json: bool, **gi
     whose = against or ("released" if plan.mode == "central" else "server")
     floor, ceiling = cohort_bounds(plan.devices, plan.cohort)
     share = 1.0 if plan.mode == "central" else honest_share(floor, ceiling, dropout=dropout, colluding=colluding)
-    stay = honest_where_all_stay(plan.cohort, dropout=dropout, colluding=colluding)
+    steady = steady_share(floor, ceiling, dropout=dropout, colluding=colluding)
     rows = []
     for wanted in epsilon:
         z = calibrate(plan, wanted, against=whose)
         given_by, parameters = _guaranteed(plan, z, ceiling, share)
-        rows.append((wanted, given_by, parameters, _where_all_stay(plan, parameters, stay)))
+        rows.append((wanted, given_by, parameters, _where_all_stay(plan, parameters, steady)))
     if as_json:
         print_json(
             {
@@ -133,12 +133,12 @@ def _guaranteed(
     return guarantee(plan, z), parameters
 
 
-def _where_all_stay(plan: "PrivacyPlan", parameters: "NoiseParameters", honest: int) -> "NoiseParameters":
+def _where_all_stay(plan: "PrivacyPlan", parameters: "NoiseParameters", steady: float) -> "NoiseParameters":
     """The mechanism of a round of as many as are drawn on average, when they gave back what noise is too much."""
     from federation.privacy.excess import on_rung, rung_of
 
     likely = replace(parameters, cohort=plan.cohort)
-    return likely if plan.mode == "central" else on_rung(likely, rung_of(likely, honest))
+    return likely if plan.mode == "central" else on_rung(likely, rung_of(likely, steady * plan.cohort))
 
 
 def _on_the_mean(plan: "PrivacyPlan", parameters: "NoiseParameters") -> float:

@@ -48,7 +48,7 @@ def rungs(parameters: NoiseParameters) -> tuple[float, ...]:
     return tuple(found)
 
 
-def rung_of(parameters: NoiseParameters, honest: int) -> int:
+def rung_of(parameters: NoiseParameters, honest: float) -> int:
     """How many pieces are too much where any sum holds ``honest`` devices or more."""
     return sum(rung * parameters.cohort <= honest for rung in rungs(parameters))
 
@@ -87,6 +87,8 @@ def excess_of(keys: Sequence[bytes], parameters: NoiseParameters) -> Integers:
 
 def left_after(parameters: NoiseParameters, rung: int, *, whole: int) -> NoiseParameters:
     """The mechanism whose noise is in a full sum, evened out, of which ``whole`` devices kept all their pieces."""
+    if rung == 0:
+        return parameters
     here = on_rung(parameters, rung)
     variance = here.share_variance * (parameters.cohort - whole) + parameters.share_variance * whole
     return dataclasses.replace(parameters, honest_share=parameters.central_variance / variance)

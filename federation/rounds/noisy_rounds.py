@@ -24,7 +24,7 @@ import numpy as np
 from engine.model.checkpoint import Checkpoint
 from engine.model.summary import SummaryPlan
 from engine.owner.modes import CENTRAL, PRIVATE
-from federation.agent.cohorts import DROPOUT, honest_share, honest_where_all_stay
+from federation.agent.cohorts import DROPOUT, honest_share, steady_share
 from federation.agent.limits import LEAST_COHORT
 from federation.agent.names import CENTRAL_MESSAGE, TERMS
 from federation.agent.terms import SUMMARY, TRAIN, NoisyTerms
@@ -205,11 +205,12 @@ def noise_std(noise: NoiseParameters, terms: NoisyTerms) -> float:
 
 
 def likely_noise(terms: NoisyTerms) -> NoiseParameters:
-    """The noise of a round of as many devices as are drawn on average, if none drops out."""
+    """The noise of a round of as many devices as are drawn on average, if few or none drop out."""
     noise = terms.noise_of(terms.cohort)
     if terms.mode == CENTRAL:
         return noise
-    return on_rung(noise, rung_of(noise, honest_where_all_stay(terms.cohort)))
+    steady = steady_share(*cohort_bounds(terms.devices, terms.cohort))
+    return on_rung(noise, rung_of(noise, steady * terms.cohort))
 
 
 def shrunk(mean: Floats, std: float) -> Floats:

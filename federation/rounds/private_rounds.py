@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from federation.agent.cohorts import steady_share
 from federation.agent.names import MESSAGE, PRIVATE_MESSAGE, ROSTER, STAGE, TERMS
 from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK, unmask_parts
 from federation.agent.terms import NoisyTerms, asked_hash
@@ -25,6 +26,7 @@ from federation.privacy.bound import check_mean
 from federation.privacy.excess import left_after, on_rung, rung_of, without_excess
 from federation.privacy.mechanism import decode, top_up
 from federation.privacy.parameters import NoiseParameters
+from federation.privacy.sampling import cohort_bounds
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats
 from federation.rounds.strategy import ARRAYS, CONFIG, as_arrays
@@ -68,11 +70,11 @@ class PrivateRounds:
             one.invite(announcement.encode(), {TERMS: terms.to_bytes(), ROSTER: self._roster.signed})
             one.run(flat, terms)
             full = terms.noise_of(server.found.devices)
-            rung = rung_of(full, server.honest_in_sum)
+            rung = taken_off(full, server.honest_in_sum, devices=terms.devices, cohort=terms.cohort)
             given = [keys[:rung] for keys in one.keys.values()] if rung else []
             total = without_excess(server.sum(), given, full)
             total = top_up(total, len(server.survivors), on_rung(full, rung), self._stream)
-            noise = left_after(full, rung, whole=len(server.survivors) - len(given) if rung else 0)
+            noise = left_after(full, rung, whole=len(server.survivors) - len(given))
             mean = decode(total, noise, denominator=terms.q * terms.devices)
         except (SecAggError, PrivacyError, RoundError) as error:
             raise RoundError(
@@ -81,6 +83,16 @@ class PrivateRounds:
             ) from None
         check_mean(mean, noise, devices=len(server.survivors), denominator=terms.q * terms.devices)
         return mean, noise
+
+
+def taken_off(full: NoiseParameters, honest: int, *, devices: int, cohort: int) -> int:
+    """How many pieces of noise are taken off where any sum holds ``honest`` devices.
+
+    No more than any size that the cohort may have could spare if nobody left it: else how much noise is released would
+    tell how many were drawn, which amplification by sampling counts on being hidden.
+    """
+    steady = steady_share(*cohort_bounds(devices, cohort))
+    return rung_of(full, min(honest, steady * full.cohort))
 
 
 class _Round:

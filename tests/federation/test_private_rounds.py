@@ -15,15 +15,20 @@ from engine.model.checkpoint import Checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.training import TrainingPlan
 from engine.owner.ratchet import Limits
+from federation.agent.cohorts import steady_share
 from federation.agent.private import AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK
 from federation.errors import ConfigError, RoundError, UpdateError
 from federation.privacy import excess, mechanism
+from federation.privacy.excess import rung_of
 from federation.privacy.parameters import NoiseParameters
+from federation.privacy.sampling import cohort_bounds
 from federation.privacy.update import clip
 from federation.rounds import client_app
 from federation.rounds.noisy_rounds import noise_std, privacy_of, shrunk
-from federation.rounds.private_rounds import PrivateRounds
+from federation.rounds.private_rounds import PrivateRounds, taken_off
 from federation.rounds.summary_model import summary_model
+from federation.secagg.agreed import honest_in_sum
+from federation.secagg.parameters import parameters
 
 DEVICES = 16  # of a village
 PLAN = {"local_steps": 2, "learning_rate": 0.3, "clip_norm": 0.5, "ridge": 0.0, "epsilon": 6.0}
@@ -180,6 +185,37 @@ def test_noise_of_the_sum_is_what_is_accounted_for_those_who_stayed(
     variance = (DEVICES - whole) / least + whole / terms.honest_share
     assert std * DEVICES == pytest.approx(counted_on * math.sqrt(variance / DEVICES), rel=0.01)
     assert share is None or share > 2 * terms.honest_share
+
+
+def test_noise_that_is_taken_off_does_not_tell_how_many_were_drawn() -> None:
+    """Amplification by sampling: with one device more or less, and nobody gone, as much noise is in the sum."""
+    floor, ceiling = cohort_bounds(1000, 100)
+    steady, taken, could = steady_share(floor, ceiling), set(), set()
+    for size in range(floor, ceiling + 1):
+        full = NoiseParameters(dimension=50, clip_norm=1.0, noise_multiplier=2.0, cohort=size, honest_share=0.45)
+        honest = honest_in_sum(parameters(size, 0.3, 0.1), size)
+        taken.add(taken_off(full, honest, devices=1000, cohort=100))
+        could.add(rung_of(full, honest))
+        assert rung_of(full, steady * size) <= rung_of(full, honest)
+    assert taken == {3}
+    assert could == {3, 4}  # A round of 60 could spare more than one of 61: a tenth is rounded up.
+
+
+def test_the_server_takes_off_no_more_than_any_size_of_a_cohort_could_spare(
+    village: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[NoiseParameters] = []
+    plain = PrivateRounds.mean
+
+    def mean(self: PrivateRounds, terms: Any, flat: np.ndarray) -> tuple[np.ndarray, NoiseParameters]:
+        given, noise = plain(self, terms, flat)
+        found.append(noise)
+        return given, noise
+
+    monkeypatch.setattr(PrivateRounds, "mean", mean)
+    monkeypatch.setattr("federation.rounds.private_rounds.steady_share", lambda *_: 0.7)
+    village.run(rounds=1, **PLAN)
+    assert [noise.honest_share for noise in found] == [pytest.approx(0.65)]
 
 
 def test_who_may_not_or_will_not_abstains_and_the_round_goes_on(village: Any) -> None:
