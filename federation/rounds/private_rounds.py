@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 # isort: on
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from federation.agent.cohorts import steady_share
@@ -24,7 +24,7 @@ from federation.agent.terms import NoisyTerms, asked_hash
 from federation.errors import PrivacyError, RoundError
 from federation.privacy.bound import check_mean
 from federation.privacy.excess import left_after, on_rung, rung_of, without_excess
-from federation.privacy.mechanism import decode, top_up
+from federation.privacy.mechanism import Residues, decode, top_up
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.sampling import cohort_bounds
 from federation.privacy.stream import SecureStream
@@ -71,17 +71,17 @@ class PrivateRounds:
             one.run(flat, terms)
             full = terms.noise_of(server.found.devices)
             rung = taken_off(full, server.honest_in_sum, devices=terms.devices, cohort=terms.cohort)
-            given = [keys[:rung] for keys in one.keys.values()] if rung else []
-            total = without_excess(server.sum(), given, full)
-            total = top_up(total, len(server.survivors), on_rung(full, rung), self._stream)
-            noise = left_after(full, rung, whole=len(server.survivors) - len(given))
+            survivors = len(server.survivors)
+            total, noise = evened_out(
+                server.sum(), one.keys.values(), full, rung, survivors=survivors, stream=self._stream
+            )
             mean = decode(total, noise, denominator=terms.q * terms.devices)
         except (SecAggError, PrivacyError, RoundError) as error:
             raise RoundError(
                 f"Round {terms.server_round} failed: {error} The model of the round before is kept, and what left is "
                 "charged: continue with --resume, or with a new run where devices have given what they may."
             ) from None
-        check_mean(mean, noise, devices=len(server.survivors), denominator=terms.q * terms.devices)
+        check_mean(mean, noise, devices=survivors, denominator=terms.q * terms.devices)
         return mean, noise
 
 
@@ -93,6 +93,24 @@ def taken_off(full: NoiseParameters, honest: int, *, devices: int, cohort: int) 
     """
     steady = steady_share(*cohort_bounds(devices, cohort))
     return rung_of(full, min(honest, steady * full.cohort))
+
+
+def evened_out(
+    total: Residues,
+    keys: Collection[Sequence[bytes]],
+    full: NoiseParameters,
+    rung: int,
+    *,
+    survivors: int,
+    stream: SecureStream,
+) -> tuple[Residues, NoiseParameters]:
+    """Return a sum ``total`` (d,) without ``rung`` pieces of who gave ``keys``, and with the noise of those gone.
+
+    And how much noise is in it then. Raises as `top_up`.
+    """
+    given = [its[:rung] for its in keys] if rung else []
+    left = top_up(without_excess(total, given, full), survivors, on_rung(full, rung), stream)
+    return left, left_after(full, rung, whole=survivors - len(given))
 
 
 class _Round:

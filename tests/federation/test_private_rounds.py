@@ -22,10 +22,11 @@ from federation.privacy import excess, mechanism
 from federation.privacy.excess import rung_of
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.sampling import cohort_bounds
+from federation.privacy.stream import SecureStream
 from federation.privacy.update import clip
 from federation.rounds import client_app
 from federation.rounds.noisy_rounds import noise_std, privacy_of, shrunk
-from federation.rounds.private_rounds import PrivateRounds, taken_off
+from federation.rounds.private_rounds import PrivateRounds, evened_out, taken_off
 from federation.rounds.summary_model import summary_model
 from federation.secagg.agreed import honest_in_sum
 from federation.secagg.parameters import parameters
@@ -201,6 +202,22 @@ def test_noise_that_is_taken_off_does_not_tell_how_many_were_drawn() -> None:
     assert could == {3, 4}  # A round of 60 could spare more than one of 61: a tenth is rounded up.
 
 
+def test_noise_of_those_gone_and_of_those_who_gave_none_back_is_reckoned_with() -> None:
+    full = NoiseParameters(dimension=20_000, clip_norm=1.0, noise_multiplier=1.0, cohort=20, honest_share=0.3)
+    secrets = [bytes([number]) * 32 for number in range(18)]  # Two are gone.
+    nothing = np.zeros(full.dimension, dtype=np.float32)
+    sent = [mechanism.privatise(nothing, full, SecureStream(), excess=secret) for secret in secrets]
+    keys = [excess.piece_keys(secret, full) for secret in secrets[3:]]  # Three gave none.
+    for rung in range(5):
+        total = np.sum(sent, axis=0, dtype=np.uint32)
+        left, noise = evened_out(total, keys, full, rung, survivors=18, stream=SecureStream())
+        spread = float((left.view(np.int32).astype(np.float64) ** 2).mean())
+        # A variance that is estimated from so many numbers has a standard error of 1%.
+        assert spread == pytest.approx(noise.share_variance * 20, rel=0.06)
+        there = [full.share_variance] * 3 + [excess.on_rung(full, rung).share_variance] * 17
+        assert noise.share_variance * 20 == pytest.approx(sum(there))
+
+
 def test_the_server_takes_off_no_more_than_any_size_of_a_cohort_could_spare(
     village: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,8 +231,11 @@ def test_the_server_takes_off_no_more_than_any_size_of_a_cohort_could_spare(
 
     monkeypatch.setattr(PrivateRounds, "mean", mean)
     monkeypatch.setattr("federation.rounds.private_rounds.steady_share", lambda *_: 0.7)
+    checked: list[NoiseParameters] = []
+    monkeypatch.setattr("federation.rounds.private_rounds.check_mean", lambda _, noise, **__: checked.append(noise))
     village.run(rounds=1, **PLAN)
     assert [noise.honest_share for noise in found] == [pytest.approx(0.65)]
+    assert checked == found  # What a mean may be long by is the noise that is left.
 
 
 def test_who_may_not_or_will_not_abstains_and_the_round_goes_on(village: Any) -> None:
