@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from engine.model.training import TrainingPlan
 from engine.owner.ratchet import Limits
 from federation.agent.cohorts import steady_share
 from federation.agent.private import AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK
+from federation.agent.terms import NoisyTerms
 from federation.errors import ConfigError, RoundError, UpdateError
 from federation.privacy import excess, mechanism
 from federation.privacy.excess import rung_of
@@ -25,7 +27,7 @@ from federation.privacy.sampling import cohort_bounds
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import clip
 from federation.rounds import client_app
-from federation.rounds.noisy_rounds import noise_std, privacy_of, shrunk
+from federation.rounds.noisy_rounds import likely_noise, noise_std, privacy_of, shrunk
 from federation.rounds.private_rounds import PrivateRounds, evened_out, taken_off
 from federation.rounds.summary_model import summary_model
 from federation.secagg.agreed import honest_in_sum
@@ -33,6 +35,15 @@ from federation.secagg.parameters import parameters
 
 DEVICES = 16  # of a village
 PLAN = {"local_steps": 2, "learning_rate": 0.3, "clip_norm": 0.5, "ridge": 0.0, "epsilon": 6.0}
+
+
+TERMS: dict[str, Any] = {
+    **{"run": "ab", "mode": "private", "server_round": 1, "rounds": 4, "participations": 4, "devices": 1000},
+    **{"cohort": 100, "dimension": 10, "catalogue": "cd", "task": "train", "directions": 0, "scatter": 0},
+    **{"with_spelling": False, "hold_back": True, "local_steps": 5, "learning_rate": 0.3, "proximal_mu": 0.0},
+    **{"seed": 0, "clip_norm": 1.0, "noise": "discrete Gaussian", "noise_multiplier": 4.0, "honest_share": 0.45},
+    "delta": 1e-5,
+}
 
 
 @pytest.fixture
@@ -277,7 +288,7 @@ def test_settings_that_make_no_private_run_are_refused(village: Any, given: dict
 def test_one_release_is_the_model_of_the_mean_of_summaries(
     village_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
 ) -> None:
-    village, asked, told = village_of(mode), [], []
+    village, asked, told, stds, rounds = village_of(mode), [], [], [], []
     start, texts = village.fleet.start, [row.text for member in village.fleet.people for row in member.train]
     np.save(tmp_path / "public.npy", encode_inputs(texts[:40], village.fleet._encoder, start.dimension))
     for module in (mechanism, excess):
@@ -286,8 +297,16 @@ def test_one_release_is_the_model_of_the_mean_of_summaries(
     def model(start: Any, plan: Any, mean: np.ndarray, *, noise_std: float) -> Any:
         asked.append(plan)
         told.append(mean)
+        stds.append(noise_std)
         return summary_model(start, plan, mean, noise_std=0.0)
 
+    def mean(self: PrivateRounds, terms: Any, flat: np.ndarray) -> tuple[np.ndarray, NoiseParameters]:
+        rounds.append((terms, *plain(self, terms, flat)))
+        return rounds[-1][1:]
+
+    plain = PrivateRounds.mean
+    monkeypatch.setattr(PrivateRounds, "mean", mean)
+    monkeypatch.setattr("federation.rounds.private_rounds.steady_share", lambda *_: 0.7)  # More noise than is likely.
     monkeypatch.setattr("federation.rounds.noisy_rounds.summary_model", model)
     learned = village.run(strategy="summary", epsilon=3.0, public=str(tmp_path / "public.npy"))
     with village.pool() as pool:
@@ -296,6 +315,15 @@ def test_one_release_is_the_model_of_the_mean_of_summaries(
     np.testing.assert_array_equal(learned.flat, summary_model(start, asked[0], told[0], noise_std=0.0).flat)
     assert learned.round == 1
     assert privacy_of(learned).eps_released <= 3.0
+    assert stds == [noise_std(noise, terms) for terms, _, noise in rounds] or mode == "central"
+
+
+def test_likely_noise_is_that_of_a_round_that_nobody_leaves_whatever_its_size() -> None:
+    terms = NoisyTerms.from_bytes(NoisyTerms(**TERMS).to_bytes())
+    assert likely_noise(terms).honest_share == 0.83
+    assert likely_noise(dataclasses.replace(terms, devices=100)).honest_share == 0.89  # All are drawn.
+    central = dataclasses.replace(terms, mode="central", honest_share=1.0)
+    assert likely_noise(central) == central.noise_of(100)
 
 
 def test_central_mode_adds_the_noise_on_the_server(village_of: Callable[..., Any]) -> None:
