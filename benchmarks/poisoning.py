@@ -34,6 +34,7 @@ import numpy as np
 
 from engine.encoders.encoder import CachedEncoder, load_encoder
 from engine.model.checkpoint import start_checkpoint
+from federation.agent import answers
 from federation.agent.names import TRAIN_MESSAGE
 from federation.agent.private import PrivateAgent
 from federation.agent.update import update_of
@@ -43,7 +44,7 @@ from federation.errors import RoundError
 from federation.population import generate
 from federation.privacy.bound import longest_mean
 from federation.privacy.update import clip, l2_norm
-from federation.rounds import client_app, private_rounds, strategy
+from federation.rounds import private_rounds, strategy
 from federation.rounds.config import SUMMARY, RunSettings, default
 from federation.rounds.gate import refused_rounds
 from federation.rounds.noisy_rounds import first_terms, likely_noise, noise_std
@@ -123,7 +124,7 @@ def liars_of(devices: int, share: float) -> int:
 @contextlib.contextmanager
 def lying(attack: str, liars: int, clip_norm: float) -> Iterator[None]:
     """The first ``liars`` devices send what the attack says."""
-    plain, update = client_app.answer, PrivateAgent._update
+    plain, update = answers.answer, PrivateAgent._update
 
     def answer(agent: Any, asked: Any) -> Any:
         reply = plain(agent, asked)
@@ -143,7 +144,7 @@ def lying(attack: str, liars: int, clip_norm: float) -> Iterator[None]:
         vector = own.astype(np.float64) * (_length(attack, terms, noise) / max(l2_norm(own), 1e-12) / noise.step)
         return (sent.astype(np.int64) + np.rint(vector).astype(np.int64) & 0xFFFFFFFF).astype(np.uint32)
 
-    with mock.patch.object(client_app, "answer", answer), mock.patch.object(PrivateAgent, "_update", masked):
+    with mock.patch.object(answers, "answer", answer), mock.patch.object(PrivateAgent, "_update", masked):
         yield
 
 

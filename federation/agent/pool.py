@@ -9,11 +9,14 @@ import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from engine.device.device import Device
-from engine.encoders.encoder import Encoder
-from federation.agent.agent import Agent
 from federation.errors import UpdateError
+
+if TYPE_CHECKING:
+    from engine.device.device import Device
+    from engine.encoders.encoder import Encoder
+    from federation.agent.agent import Agent
 
 NodeConfig = Mapping[str, bool | int | float | str]
 # An open store takes three file descriptors (the database, its journal, the journal's index); one to spare.
@@ -40,13 +43,15 @@ class DevicePool:
     server of the simulation then has too. Close the pool, or use it in a ``with`` statement.
     """
 
-    def __init__(self, opener: Callable[[str], Device], *, encoder: Encoder | None = None) -> None:
+    def __init__(self, opener: "Callable[[str], Device]", *, encoder: "Encoder | None" = None) -> None:
         self._opener, self._most_open, self.encoder = opener, most_open(), encoder
         self._open: OrderedDict[str, Agent] = OrderedDict()
         self._lock = threading.Lock()
 
-    def agent(self, name: str) -> Agent:
+    def agent(self, name: str) -> "Agent":
         """Return the agent of the device with this name."""
+        from federation.agent.agent import Agent  # Not at the top: a node's process finds a socket here, no device.
+
         with self._lock:
             agent = self._open.pop(name, None) or Agent(self._opener(name))
             self._open[name] = agent
@@ -84,7 +89,7 @@ def serving(pool: DevicePool) -> Iterator[None]:
         _pool = None
 
 
-def simulated(node_config: NodeConfig) -> Agent | None:
+def simulated(node_config: NodeConfig) -> "Agent | None":
     """Return the agent of this node in the simulation that runs in this process; ``None`` where none does."""
     return None if _pool is None else _pool.agent(str(node_config["device"]))
 

@@ -14,12 +14,15 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from federation.agent.agent import Agent
-from federation.agent.asked import Answer, Asked, answer
+from federation.agent.asked import Answer, Asked
 from federation.errors import UpdateError
+
+if TYPE_CHECKING:
+    from federation.agent.agent import Agent
 
 MOST_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">Q")
@@ -49,7 +52,7 @@ def ask(path: str, asked: Asked) -> Answer:
 
 
 def serve(
-    agent: Agent,
+    agent: "Agent",
     path: Path,
     *,
     stop: Callable[[], bool] = lambda: False,
@@ -103,8 +106,10 @@ def _make_way(path: Path) -> None:
     raise UpdateError(f"Another agent listens at {path} already.")
 
 
-def _answer_one(agent: Agent, there: socket.socket, told: Callable[[str], None]) -> None:
+def _answer_one(agent: "Agent", there: socket.socket, told: Callable[[str], None]) -> None:
     """Take one question and answer it; whoever asks hears nothing of what went wrong."""
+    from federation.agent.answers import answer  # Not at the top: a node's process asks alone and loads no store.
+
     there.settimeout(_TALK_S)
     started = time.monotonic()
     try:

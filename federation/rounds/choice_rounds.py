@@ -26,7 +26,8 @@ from engine.personal.rescorer import Floats
 from federation.agent.names import CHOICE_MESSAGE, FACTORS, ITEMS, STEP, WEIGHTS
 from federation.errors import CheckpointError
 from federation.rounds.config import RunSettings
-from federation.rounds.strategy import TacitStrategy, as_arrays
+from federation.rounds.records import as_arrays
+from federation.rounds.strategy import TacitStrategy
 
 CHOICE_FILE = "choice.safetensors"
 _GRAM, _TARGETS = "gram", "targets"

@@ -1,6 +1,8 @@
 """The Flower ClientApp: a relay between the server's message and the device's agent. It opens no store.
 
 A reply holds one float32 array and the constant weight 1; whatever else would leave is replaced by an error code.
+Flower starts a process for each message, so what a relay has no use for is imported where a simulation, or a kind of
+message, needs it.
 """
 
 # isort: off
@@ -11,14 +13,12 @@ from flwr.clientapp import ClientApp
 # isort: on
 from collections.abc import Callable
 
-from engine.personal.shrinkage import ANSWER_LENGTH
 from federation.agent import pool
-from federation.agent.asked import Asked, answer, choice_request, terms_of
+from federation.agent.asked import Answer, Asked
 from federation.agent.names import ARRAY, CENTRAL_MESSAGE, CHOICE_MESSAGE, MESSAGE, PRIVATE_MESSAGE, RESCORER_MESSAGE
 from federation.agent.relay import ask
 from federation.errors import UpdateError
-from federation.rounds.private_rounds import answer_of
-from federation.rounds.strategy import ARRAYS, CONFIG, METRICS, WEIGHT, as_arrays, reply_array
+from federation.rounds.records import ARRAYS, CONFIG, METRICS, WEIGHT, answer_of, as_arrays, reply_array
 
 # One code for every failure: why a device does not take part is its owner's matter.
 ABSTAIN = 100
@@ -87,12 +87,19 @@ def query(message: Message, context: Context) -> Message:
 
 def _relayed(message: Message, context: Context) -> Message:
     """Ask the agent: that of the simulation in this process, or the one at the socket that the node's owner named."""
-    asked = _asked(message, run=f"Flower run {context.run_id}", node_id=context.node_id)
-    agent = pool.simulated(context.node_config)
-    came = answer(agent, asked) if agent is not None else ask(pool.socket_of(context.node_config), asked)
+    came = _answered(_asked(message, run=f"Flower run {context.run_id}", node_id=context.node_id), context)
     if isinstance(came, bytes):
         return Message(RecordDict({CONFIG: ConfigRecord({MESSAGE: came})}), reply_to=message)
     return Message(RecordDict({ARRAYS: as_arrays(came), METRICS: MetricRecord({WEIGHT: 1.0})}), reply_to=message)
+
+
+def _answered(asked: Asked, context: Context) -> Answer:
+    agent = pool.simulated(context.node_config)
+    if agent is None:
+        return ask(pool.socket_of(context.node_config), asked)
+    from federation.agent.answers import answer
+
+    return answer(agent, asked)
 
 
 def _asked(message: Message, *, run: str, node_id: int) -> Asked:
@@ -114,10 +121,16 @@ def _reply_length(message: Message) -> int:
     """How many numbers may leave in answer to ``message``: of a model, of the statistics, or of sums about choices."""
     kind = message.metadata.message_type
     if kind == CHOICE_MESSAGE:
+        from federation.agent.answers import choice_request
+
         return choice_request(_asked(message, run="", node_id=0)).length
     if kind == RESCORER_MESSAGE:
+        from engine.personal.shrinkage import ANSWER_LENGTH
+
         return ANSWER_LENGTH
     if kind == CENTRAL_MESSAGE:
+        from federation.agent.answers import terms_of
+
         return terms_of(_asked(message, run="", node_id=0)).dimension
     shape = message.content.array_records[ARRAYS][ARRAY].shape
     if len(shape) != 1:

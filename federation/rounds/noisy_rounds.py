@@ -42,7 +42,8 @@ from federation.privacy.update import Floats, l2_norm
 from federation.rounds.config import RunSettings
 from federation.rounds.private_rounds import PrivateRounds, SignedRoster
 from federation.rounds.public_inputs import public_inputs
-from federation.rounds.strategy import ARRAYS, CONFIG, TacitStrategy, as_arrays, reply_array
+from federation.rounds.records import ARRAYS, CONFIG, as_arrays, reply_array
+from federation.rounds.strategy import TacitStrategy
 from federation.rounds.summary_model import plan_summary, summary_model
 from federation.secagg import ParameterError, RosterError, unsigned_roster
 

@@ -29,7 +29,7 @@ from federation.privacy.parameters import NoiseParameters
 from federation.privacy.sampling import cohort_bounds
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats
-from federation.rounds.strategy import ARRAYS, CONFIG, as_arrays
+from federation.rounds.records import ARRAYS, CONFIG, answer_of, as_arrays
 from federation.secagg import Announcement, ParameterError, Roster, SecAggError, ServerRound, Terms
 
 
@@ -194,12 +194,3 @@ class _Round:
         replies = self._grid.send_and_receive(sent, timeout=self._deadline_s)
         answers = [(reply.metadata.src_node_id, answer_of(reply)) for reply in replies]
         return sorted((node, answer) for node, answer in answers if answer is not None and node in asked)
-
-
-def answer_of(reply: Message) -> bytes | None:
-    """What a device answered; ``None`` where it abstained, or sent anything but one message."""
-    if reply.has_error() or set(reply.content) != {CONFIG}:
-        return None
-    record = reply.content.config_records.get(CONFIG)
-    answer = None if record is None or set(record) != {MESSAGE} else record[MESSAGE]
-    return answer if isinstance(answer, bytes) else None

@@ -23,7 +23,8 @@ from engine.personal.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, newton_s
 from engine.personal.shrinkage import ANSWER_LENGTH, chosen
 from federation.agent.names import CATALOGUE, RESCORER_MESSAGE, WEIGHTS
 from federation.rounds.config import RunSettings
-from federation.rounds.strategy import TacitStrategy, as_arrays
+from federation.rounds.records import as_arrays
+from federation.rounds.strategy import TacitStrategy
 
 
 def learn_population_weights(

@@ -31,8 +31,9 @@ from federation.rounds.choice_rounds import CHOICE_FILE, check_start, learn_choi
 from federation.rounds.config import MODE_NOTICES, RunSettings
 from federation.rounds.gate import check_same_canaries, make_gate, refused_rounds
 from federation.rounds.noisy_rounds import learn_with_noise, load_roster
+from federation.rounds.records import as_arrays
 from federation.rounds.rescorer_rounds import learn_population_weights
-from federation.rounds.strategy import TacitStrategy, as_arrays, make_strategy
+from federation.rounds.strategy import TacitStrategy, make_strategy
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 

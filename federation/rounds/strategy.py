@@ -11,12 +11,11 @@ the run began with, since a few rows a label do not say more. Sources: McMahan e
 
 # isort: off
 import federation.rounds.flower_env  # noqa: F401 - before Flower
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, FedTrimmedAvg, FedYogi, Krum
 
 # isort: on
-import functools
 import logging
 import random
 from collections.abc import Iterable, Mapping
@@ -29,37 +28,14 @@ from engine.model.anchor import ANCHOR, anchor_of
 from engine.model.checkpoint import Checkpoint
 from federation.agent.names import ARRAY
 from federation.errors import CheckpointError, RoundError, UpdateError
-from federation.privacy.update import Floats, check_reply, l2_norm
+from federation.privacy.update import Floats, l2_norm
 from federation.rounds.config import RunSettings
 from federation.rounds.gate import CANARIES, Gate, refused_note
+from federation.rounds.records import ARRAYS, CONFIG, METRICS, WEIGHT, as_arrays, reply_array
 
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
-WEIGHT = "weight"  # What Flower averages by: 1.
 _MOMENTS = ("m_t", "v_t")
-_STYPE = "numpy.ndarray"
 _HALF_ULP = 2.0**-24  # Of a float32, as a share of it.
 _log = logging.getLogger("tacit.federation")
-
-
-def reply_array(content: RecordDict, *, length: int) -> Floats:
-    """Return the update of a reply; raise `UpdateError` if the reply holds anything else or is malformed."""
-    arrays, metrics = content.array_records, content.metric_records
-    if set(content) != {ARRAYS, METRICS} or set(arrays) != {ARRAYS} or set(metrics) != {METRICS}:
-        raise UpdateError(f"Expected a reply of {ARRAYS!r} and {METRICS!r} alone.")
-    if set(arrays[ARRAYS]) != {ARRAY} or dict(metrics[METRICS]) != {WEIGHT: 1.0}:
-        raise UpdateError("Expected one array and the constant weight 1 in a reply.")
-    array, head = arrays[ARRAYS][ARRAY], _encoded_head(length)
-    # The one encoding that a device sends: nothing hides beside the numbers, and a hostile header is never parsed.
-    described = (array.stype, array.dtype, tuple(array.shape)) == (_STYPE, "float32", (length,))
-    if not described or len(array.data) != len(head) + 4 * length or not array.data.startswith(head):
-        raise UpdateError(f"Expected a reply of {length} float32 numbers and nothing else.")
-    return check_reply(np.frombuffer(array.data, dtype=np.float32, offset=len(head)), length)
-
-
-@functools.lru_cache(maxsize=8)
-def _encoded_head(length: int) -> bytes:
-    """Return what stands before the numbers in Flower's encoding of a flat model."""
-    return as_arrays(np.zeros(length, dtype=np.float32))[ARRAY].data[: -4 * length or None]
 
 
 class _Ridge(FedAvg):
@@ -340,8 +316,3 @@ def make_strategy(settings: RunSettings) -> TacitStrategy:
         strategy = TacitKrum(**common, num_malicious_nodes=int(settings.byzantine * settings.cohort))
     strategy.settings, strategy.first_round = settings, 1
     return strategy
-
-
-def as_arrays(flat: Floats) -> ArrayRecord:
-    """Return the record that carries a flat model (d,)."""
-    return ArrayRecord({ARRAY: Array(np.ascontiguousarray(flat, dtype=np.float32))})

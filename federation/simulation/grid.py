@@ -28,7 +28,7 @@ from federation.privacy.update import Floats
 from federation.rounds import client_app, server_app
 from federation.rounds.config import RunSettings
 from federation.rounds.gate import encoding_by
-from federation.rounds.strategy import ARRAYS, CONFIG
+from federation.rounds.records import ARRAYS, CONFIG
 
 _RUN_ID, _SERVER_NODE, _TASK = 1, 1, 1
 _FIRST_DEVICE_NODE = 2

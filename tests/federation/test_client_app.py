@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from federation.agent import pool as agents
 from federation.agent.pool import DevicePool
 from federation.errors import UpdateError
 from federation.rounds import client_app
-from federation.rounds.strategy import reply_array
+from federation.rounds.records import reply_array
 from federation.simulation.grid import InProcessGrid
 
 LENGTH = 5
@@ -276,3 +277,40 @@ def test_a_message_for_metrics_or_queries_gets_the_one_abstain(town: Any, kind: 
         (reply,) = grid.send_and_receive([Message(content, 2, kind)])
     assert reply.has_error()
     assert (reply.error.code, reply.error.reason) == (client_app.ABSTAIN, None)
+
+
+RELAYED = """
+import socket, struct, sys, threading
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from federation.rounds import client_app
+
+here = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+here.bind(sys.argv[1])
+here.listen()
+
+def agent():
+    there, _ = here.accept()
+    with there, there.makefile("rb") as asked:
+        asked.read(*struct.unpack(">Q", asked.read(8)))
+        there.sendall(struct.pack(">Q", 4) + b"\\x02yes")
+
+threading.Thread(target=agent).start()
+TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 2
+content = RecordDict({"config": ConfigRecord({"server-round": 1, "stage": "agree", "message": b"?"})})
+message = Message(content, 2, "train.private")
+message.metadata.__dict__["_message_id"] = "message-1"
+told = Context(run_id=1, node_id=2, node_config={"agent": sys.argv[1]}, state=RecordDict(), run_config={})
+print(client_app.app(message, told).content["config"]["message"].decode())
+print(*sorted({name.split(".")[0] for name in sys.modules} & {"store", "engine", "torch", "faiss", "onnxruntime"}))
+print(*sorted({"federation.agent.agent", "federation.secagg", "federation.rounds.strategy"} & set(sys.modules)))
+"""
+
+
+def test_a_nodes_process_relays_without_loading_anything_of_a_device(tmp_path: Any, root: Any, program: str) -> None:
+    """Flower starts one for each message of each device, and runs in it what the server ships."""
+    done = subprocess.run(
+        [program, "-c", RELAYED, str(tmp_path / "s")],
+        capture_output=True, text=True, check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["yes", "", ""]

@@ -21,6 +21,7 @@ from engine.model.checkpoint import Checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.model import Model
 from engine.owner.ratchet import Limits
+from federation.agent import answers
 from federation.agent.private import PrivateAgent
 from federation.data.splits import Split
 from federation.errors import CheckpointError, ConfigError, DataError, RefusedRoundError
@@ -29,7 +30,6 @@ from federation.privacy.mechanism import central_mean, decode, privatise
 from federation.privacy.noise import DISCRETE_GAUSSIAN, NOISES, SKELLAM
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
-from federation.rounds import client_app
 from federation.rounds.config import SUMMARY, RunSettings
 from federation.rounds.gate import Canaries, Gate, catalogue_texts, encoding_by, file_texts, make_gate, refused_rounds
 from federation.simulation.experiment import Experiment, run_experiment
@@ -289,7 +289,7 @@ def test_honest_rounds_pass(town: Any, strategy: str) -> None:
 
 def lies(monkeypatch: pytest.MonkeyPatch, lie: Callable[[int, np.ndarray, np.ndarray], np.ndarray]) -> None:
     """Replies become what ``lie`` makes of a node's number (from 0), the model it got, and its reply."""
-    plain = client_app.answer
+    plain = answers.answer
 
     def answer(agent: Any, asked: Any) -> Any:
         reply = plain(agent, asked)
@@ -297,7 +297,7 @@ def lies(monkeypatch: pytest.MonkeyPatch, lie: Callable[[int, np.ndarray, np.nda
             return reply
         return lie(asked.node_id - 2, asked.arrays["model"], reply).astype(np.float32)
 
-    monkeypatch.setattr(client_app, "answer", answer)
+    monkeypatch.setattr(answers, "answer", answer)
 
 
 def test_reply_longer_than_the_clip_is_left_out_and_told(

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from engine.device.device import Device
+from federation.agent import answers
 from federation.agent.asked import Asked
 from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK, PrivateAgent, _unpacked
 from federation.agent.terms import NoisyTerms
 from federation.errors import RoundError, UpdateError
-from federation.rounds import client_app
 from federation.secagg import Roster, SigningKey, sign_roster
 from federation.secagg.terms import Announcement
 
@@ -26,8 +26,8 @@ Answer = Callable[[Any, Asked], Any]
 
 def between(monkeypatch: pytest.MonkeyPatch, change: Callable[[Answer, Any, Asked], Any]) -> None:
     """Let ``change`` stand between node and agent: it gets the way to the agent, the agent and what was asked."""
-    plain = client_app.answer
-    monkeypatch.setattr(client_app, "answer", lambda agent, asked: change(plain, agent, asked))
+    plain = answers.answer
+    monkeypatch.setattr(answers, "answer", lambda agent, asked: change(plain, agent, asked))
 
 
 def first(asked: Asked, stage: str) -> bool:

@@ -16,6 +16,7 @@ from engine.model.checkpoint import Checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.training import TrainingPlan
 from engine.owner.ratchet import Limits
+from federation.agent import answers
 from federation.agent.cohorts import steady_share
 from federation.agent.private import AGREE, INPUT, REVEAL, SHARES, STAGES, UNMASK
 from federation.agent.terms import NoisyTerms
@@ -26,7 +27,6 @@ from federation.privacy.parameters import NoiseParameters
 from federation.privacy.sampling import cohort_bounds
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import clip
-from federation.rounds import client_app
 from federation.rounds.noisy_rounds import likely_noise, noise_std, privacy_of, shrunk
 from federation.rounds.private_rounds import PrivateRounds, evened_out, taken_off
 from federation.rounds.summary_model import summary_model
@@ -68,7 +68,7 @@ def updates_of(village: Any, flat: np.ndarray) -> dict[str, np.ndarray]:
 
 def missing(monkeypatch: pytest.MonkeyPatch, gone: dict[int, str]) -> None:
     """Devices, by their number from 0, vanish at a stage and stay away."""
-    plain = client_app.answer
+    plain = answers.answer
 
     def answer(agent: Any, asked: Any) -> Any:
         number = asked.node_id - 2  # Of the first device's node.
@@ -76,7 +76,7 @@ def missing(monkeypatch: pytest.MonkeyPatch, gone: dict[int, str]) -> None:
             raise UpdateError("gone")
         return plain(agent, asked)
 
-    monkeypatch.setattr(client_app, "answer", answer)
+    monkeypatch.setattr(answers, "answer", answer)
 
 
 def test_private_rounds_give_a_model_and_what_holds_for_its_devices(village: Any) -> None:
@@ -343,7 +343,7 @@ def test_in_central_mode_a_device_that_did_not_draw_itself_is_not_asked_until_it
     village_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     village, tossed = village_of("central"), []
-    plain = client_app.answer
+    plain = answers.answer
 
     def asking(agent: Any, asked: Any) -> Any:
         if asked.node_id == 2:
@@ -353,7 +353,7 @@ def test_in_central_mode_a_device_that_did_not_draw_itself_is_not_asked_until_it
         return plain(agent, asked)
 
     monkeypatch.setattr("federation.agent.agent.drawn", lambda q, _stream: tossed.append(q) or len(tossed) > 1)
-    monkeypatch.setattr(client_app, "answer", asking)
+    monkeypatch.setattr(answers, "answer", asking)
     village.run(rounds=1, **PLAN)
     assert len(tossed) == DEVICES
 

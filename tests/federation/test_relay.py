@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.agent.agent import Agent
-from federation.agent.asked import Asked, answer
+from federation.agent.answers import answer
+from federation.agent.asked import Asked
 from federation.agent.relay import ask, serve
 from federation.errors import UpdateError
 
