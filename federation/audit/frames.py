@@ -30,12 +30,16 @@ Sent = Counter[tuple[str, str, int]]  # Device, hash and size of what left it.
 
 @dataclass(kw_only=True)
 class Frames:
-    """Messages as the other side decodes them, and their bytes; log lines, and why the run failed, if it did."""
+    """Messages as the other side decodes them, and their bytes; log lines, and why the run failed, if it did.
+
+    ``devices`` are the devices' names by their nodes' numbers, ``noted`` what their ledgers say.
+    """
 
     world: World
     messages: list[Message] = field(default_factory=list)
     frames: list[bytes] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    devices: dict[int, str] = field(default_factory=dict)
     failed: str = ""
     noted: Sent = field(default_factory=Counter)
 
@@ -50,23 +54,20 @@ class Frames:
         sizes: dict[tuple[str, str], int] = {}
         for reply, asked in self._pairs():
             found |= {problem_of(asked), problem_of(reply, asked)}
-            if (
-                asked.metadata.message_type == PRIVATE_MESSAGE
-                and not reply.has_error()
-                and not problem_of(reply, asked)
-            ):
-                size = len(_answer(reply))
-                if sizes.setdefault((stage_of(asked), asked.metadata.group_id), size) != size:
-                    found.add(f"answers of several sizes to {stage_of(asked)}")
+            if not reply.has_error() and not problem_of(reply, asked):
+                kind, size = asked.metadata.message_type, len(_content(reply, asked))
+                what = stage_of(asked) if kind == PRIVATE_MESSAGE else kind
+                if sizes.setdefault((what, asked.metadata.group_id), size) != size:
+                    found.add(f"answers of several sizes to {what}")
         return sorted(problem for problem in found if problem)
 
     def sent(self) -> Sent:
         """What each device sent that its ledger has to have: its update, in clear or masked."""
         sent: Sent = Counter()
         for reply, asked in self._pairs():
-            payload = _payload(reply, asked)
+            payload = b"" if reply.has_error() or not _is_update(asked) else _content(reply, asked)
             if payload:
-                name = self.world.names[reply.metadata.src_node_id - _FIRST_NODE]
+                name = self.devices[reply.metadata.src_node_id]
                 sent[name, hashlib.sha256(payload).hexdigest(), len(payload)] += 1
         return sent
 
@@ -74,7 +75,7 @@ class Frames:
         """How many of the masked inputs do not look like noise that fills all of 2³², and how many there were."""
         bare = inputs = 0
         for reply, asked in self._pairs():
-            if asked.metadata.message_type == PRIVATE_MESSAGE and stage_of(asked) == INPUT and not reply.has_error():
+            if asked.metadata.message_type == PRIVATE_MESSAGE and _is_update(asked) and not reply.has_error():
                 inputs += 1
                 bare += not _fills_all(_answer(reply))
         return bare, inputs
@@ -90,8 +91,11 @@ class Frames:
 
 
 def run_watched(world: World, strategy: str, *, rounds: int, rescorer_steps: int) -> Frames:
-    """Run rounds of ``strategy`` over all devices of ``world`` in its mode, and return what was seen of them."""
-    seen = Frames(world=world)
+    """Run rounds of ``strategy`` over all devices of ``world`` in its mode, and return what was seen of them.
+
+    Where the world chooses, the rounds are about choices.
+    """
+    seen = Frames(world=world, devices=dict(enumerate(world.names, start=_FIRST_NODE)))
     there = [*world.healthy, *world.failing]
     with _logged(seen.log), DevicePool(world.open) as pool:
         noisy = world.mode != OPEN
@@ -102,6 +106,7 @@ def run_watched(world: World, strategy: str, *, rounds: int, rescorer_steps: int
             cohort=len(there) if noisy else len(world.names),
             min_replies=0 if noisy else len(world.healthy),
             rescorer_steps=0 if noisy else rescorer_steps,
+            choice=str(world.folder / "films.safetensors") if world.chooses else "",
             roster=str(world.sign_roster(pool.agent(name).device for name in there)) if noisy else "",
             public=str(world.folder / "public.npy") if strategy == SUMMARY else "",
             model=str(world.folder / "start.safetensors"),
@@ -122,12 +127,15 @@ def _answer(reply: Message) -> bytes:
     return answer if isinstance(answer, bytes) else b""
 
 
-def _payload(reply: Message, asked: Message) -> bytes:
-    """The bytes of a device's update in a reply; none where it holds no update."""
-    if reply.has_error():
-        return b""
+def _is_update(asked: Message) -> bool:
+    """Whether the answer to ``asked`` is a device's update, in clear or masked, and no other step of a sum."""
+    return asked.metadata.message_type != PRIVATE_MESSAGE or stage_of(asked) == INPUT
+
+
+def _content(reply: Message, asked: Message) -> bytes:
+    """The bytes of a device's answer: its message of a secure sum, or its numbers."""
     if asked.metadata.message_type == PRIVATE_MESSAGE:
-        return _answer(reply) if stage_of(asked) == INPUT else b""
+        return _answer(reply)
     return b"".join(
         array.numpy().astype("<f4").tobytes()
         for record in reply.content.array_records.values()

@@ -10,9 +10,11 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from engine.owner.modes import OPEN, PRIVATE
+from engine.owner.modes import CENTRAL, OPEN, PRIVATE
+from federation.agent.terms import SUMMARY
 from federation.audit.deployment import run_deployed
 from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.forms import Forms
@@ -22,26 +24,57 @@ from federation.audit.world import World
 from federation.rounds.config import default
 
 AUDIT = "the wire"
-# Healthy devices in a quick and in a full run, by mode and strategy. Of a private round's cohort up to three tenths may
-# drop out after shares: the failing ones do.
-LANES = {(OPEN, "fedavg"): (3, 8), (PRIVATE, default("strategy", PRIVATE)): (13, 16), (PRIVATE, "fedavg"): (0, 13)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """Rounds of one kind, and how many healthy devices take part in them in a ``quick`` and in a ``full`` run."""
+
+    mode: str
+    strategy: str = "fedavg"
+    chooses: bool = False
+    quick: int = 0
+    full: int
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return f"{self.mode}-{'choice' if self.chooses else self.strategy}"
+
+
+# Of a private round's cohort up to three tenths may drop out after shares: the failing ones do.
+LANES = (
+    Lane(mode=OPEN, quick=3, full=8),
+    Lane(mode=OPEN, chooses=True, quick=3, full=8),
+    Lane(mode=CENTRAL, quick=3, full=8),
+    Lane(mode=CENTRAL, strategy=SUMMARY, full=8),
+    Lane(mode=PRIVATE, strategy=default("strategy", PRIVATE), quick=13, full=16),
+    Lane(mode=PRIVATE, full=13),
+)
 
 
 def audit(ground: Ground) -> list[Finding]:
-    """Return the findings on the wire of rounds in this process."""
+    """Return the findings on the wire of rounds in this process, and in a full run of those on SuperNodes."""
+    chosen = [lane for lane in LANES if ground.sized(lane.quick, lane.full)]
     with (
         tempfile.TemporaryDirectory(prefix="tacit-audit-") as folder,
-        ground.progress(AUDIT, ground.sized(3, 5)) as tick,
+        ground.progress(AUDIT, len(chosen) + ground.sized(1, 2)) as tick,
     ):
         lanes = []
-        for (mode, strategy), healthy in LANES.items():
-            if not ground.sized(*healthy):
-                continue
-            world = World(folder=Path(folder) / f"{mode}-{strategy}", encoder=ground.encoder, rng=ground.rng, mode=mode)
-            world.add(ground.sized(*healthy))
+        for lane in chosen:
+            world = World(
+                folder=Path(folder) / lane.name,
+                encoder=ground.encoder,
+                rng=ground.rng,
+                mode=lane.mode,
+                chooses=lane.chooses,
+            )
+            world.add(ground.sized(lane.quick, lane.full))
             world.add(1, kind="lost")
             world.add(1, kind="failing")
-            lanes.append(run_watched(world, strategy, rounds=ground.sized(1, 3), rescorer_steps=ground.sized(1, 3)))
+            lanes.append(
+                run_watched(world, lane.strategy, rounds=ground.sized(1, 3), rescorer_steps=ground.sized(1, 3))
+            )
             tick()
         found = list(_findings(lanes))
         tick()
@@ -81,7 +114,7 @@ def _over_supernodes(folder: Path, ground: Ground) -> list[Finding]:
 
 def _findings(lanes: list[Frames]) -> Iterator[Finding]:
     failed = [lane.failed for lane in lanes if lane.failed]
-    yield at_most("runs that failed", len(failed), 0, _told(f"of {len(lanes)}, open and private", failed), audit=AUDIT)
+    yield at_most("runs that failed", len(failed), 0, _told(f"of {len(lanes)}", failed), audit=AUDIT)
     leaked: set[str] = set()
     for lane in lanes:
         forms = Forms(lane.world.secrets, lane.world.vectors())

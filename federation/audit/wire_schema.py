@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 from flwr.app import Array, Message
 
-from federation.agent.names import PRIVATE_MESSAGE, RESCORER_MESSAGE
+from federation.agent.names import CENTRAL_MESSAGE, CHOICE_MESSAGE, PRIVATE_MESSAGE, RESCORER_MESSAGE, TRAIN_MESSAGE
 from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK
+from federation.agent.terms import NoisyTerms
+from federation.errors import UpdateError
 from federation.rounds.client_app import ABSTAIN
 
-_HEX = "hex"
+_HEX, _TERMS = "hex", "terms"
 Terms = Mapping[str, object]
 _TRAIN: Terms = {
     "server-round": int,
@@ -24,16 +26,37 @@ _TRAIN: Terms = {
     "seed": int,
 }
 _RESCORER: Terms = {"server-round": int, "catalogue": _HEX, "mode": str, "clip-norm": float}
+_CHOICE: Terms = {
+    "server-round": int,
+    "mode": str,
+    "clip-norm": float,
+    "factors": int,
+    "items": _HEX,
+    "step": int,
+}
 _STAGE: Terms = {"server-round": int, "stage": str, "message": bytes}
-REQUESTS: Mapping[str, Terms] = {"train": _TRAIN, RESCORER_MESSAGE: _RESCORER}
-OPTIONAL: Terms = {"proximal-mu": float}
+REQUESTS: Mapping[str, Terms] = {
+    TRAIN_MESSAGE: _TRAIN,
+    RESCORER_MESSAGE: _RESCORER,
+    CHOICE_MESSAGE: _CHOICE,
+    CENTRAL_MESSAGE: {"server-round": int, "terms": _TERMS},
+}
+_PROXIMAL: Terms = {"proximal-mu": float}
+OPTIONAL: Mapping[str, Terms] = {
+    TRAIN_MESSAGE: _PROXIMAL,
+    RESCORER_MESSAGE: _PROXIMAL,
+    CHOICE_MESSAGE: _PROXIMAL,
+    CENTRAL_MESSAGE: {},
+}
 ARRAYS: Mapping[str, Mapping[str, str]] = {
-    "train": {"model": "float32"},
+    TRAIN_MESSAGE: {"model": "float32"},
     RESCORER_MESSAGE: {"model": "float32", "weights": "float64"},
+    CHOICE_MESSAGE: {"model": "float32", "weights": "float64"},
+    CENTRAL_MESSAGE: {"model": "float32"},
 }
 # A private round's six messages: what each has beside stage and message, and whether the model comes with it.
 STAGES: Mapping[str, tuple[Terms, Mapping[str, str]]] = {
-    ADVERT: ({"terms": bytes, "roster": bytes}, {}),
+    ADVERT: ({"terms": _TERMS, "roster": bytes}, {}),
     REVEAL: ({}, {}),
     SHARES: ({}, {}),
     INPUT: ({}, {"model": "float32"}),
@@ -62,7 +85,7 @@ def _problem_of_request(message: Message) -> str | None:
     config = content.config_records.get("config")
     if config is None or (kind not in REQUESTS and kind != PRIVATE_MESSAGE):
         return f"a message of the kind {kind!r}"
-    wanted, arrays, optional = REQUESTS.get(kind, {}), ARRAYS.get(kind, {}), OPTIONAL
+    wanted, arrays, optional = REQUESTS.get(kind, {}), ARRAYS.get(kind, {}), OPTIONAL.get(kind, {})
     if kind == PRIVATE_MESSAGE:
         if config.get("stage") not in STAGES:
             return "a stage that no round has"
@@ -102,4 +125,15 @@ def _problem_of_reply(message: Message, *, private: bool) -> str | None:
 def _is(value: object, kind: object) -> bool:
     if kind == _HEX:
         return isinstance(value, str) and len(value) == 32 and not set(value) - set("0123456789abcdef")
+    if kind == _TERMS:
+        return isinstance(value, bytes) and _is_terms(value)
     return type(value) is kind
+
+
+def _is_terms(value: bytes) -> bool:
+    """Whether these are terms of a round in their one form, which has room for nothing else."""
+    try:
+        NoisyTerms.from_bytes(value)
+    except UpdateError:
+        return False
+    return True

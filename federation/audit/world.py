@@ -4,12 +4,15 @@ Each secret is a word that stands nowhere else. They lie in memories' texts, pri
 purposes, in folders' and files' names, and in the texts of exceptions.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from engine.choices.history import Context, context_text
+from engine.choices.model import Basis, ChoiceModel
 from engine.device.device import Device, Memory
 from engine.encoders.encoder import Encoder, Vectors
 from engine.model.catalogue import Catalogue
@@ -18,12 +21,15 @@ from engine.model.inputs import encode_inputs
 from engine.model.summary import SummaryPlan
 from engine.model.training import TrainingPlan
 from engine.owner.modes import OPEN
+from engine.personal.rescorer import Floats
 from federation.secagg import Roster, SigningKey, sign_roster
 from store import DeviceKey, FileSecret
 
 SERVICES = ("taxi rides", "pizza delivery", "opera tickets", "hair salon")
 _ASKED = ("a ride to {} at six", "one more {} please", "two seats near {}", "an hour with {} on friday")
 _EACH = 4
+FILMS = ("a western", "a comedy", "a thriller", "a musical", "a cartoon")
+_FACTORS, _CHOSEN, _APART_S = 2, 8, 3600.0
 OTHER_PURPOSE = "health"
 
 
@@ -44,15 +50,23 @@ class Failing(Device):
         """Raise."""
         raise FileNotFoundError(f"There is no {self.told}.")
 
+    def choice_statistics(self, basis: Basis, *, items: str, step: int, weights: Floats) -> tuple[Floats, Floats]:
+        """Raise."""
+        raise LookupError(f"Cannot add up {self.told}.")
+
 
 @dataclass(kw_only=True)
 class World:
-    """Devices in ``folder``: `healthy` ones, `lost` ones whose folder is gone, and `failing` ones."""
+    """Devices in ``folder``: `healthy` ones, `lost` ones whose folder is gone, and `failing` ones.
+
+    Where it ``chooses`` their users have chosen items too: some of the list that all know, some of their own.
+    """
 
     folder: Path
     encoder: Encoder
     rng: np.random.Generator
     mode: str = OPEN
+    chooses: bool = False
     healthy: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     failing: list[str] = field(default_factory=list)
@@ -64,6 +78,8 @@ class World:
         self.start: Checkpoint = start_checkpoint(Catalogue.from_names(SERVICES), self.encoder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.start.save(self.folder / "start.safetensors")
+        self.films = ChoiceModel.start(Catalogue.from_names(FILMS), factors=_FACTORS)
+        self.films.save(self.folder / "films.safetensors")
         # What a server of private rounds knows of texts, in place of the public ones, which take seconds to encode.
         public = [asked.format(service) for asked in _ASKED for service in SERVICES]
         np.save(self.folder / "public.npy", encode_inputs(public, self.encoder, self.start.dimension))
@@ -99,7 +115,7 @@ class World:
             self.folder / name, self.key(name), encoder=self.encoder, secret=FileSecret(self.folder / f"{name}.secret")
         )
         if isinstance(device, Failing):
-            device.told = f"{self.folder / name}: {[found.text for found in device.memories()]}"
+            device.told = f"{self.folder / name}: {[(found.text, found.label) for found in device.memories()]}"
         return device
 
     def key(self, name: str) -> DeviceKey:
@@ -133,7 +149,23 @@ class World:
             if self.mode != OPEN:
                 device.trust_publisher(self.publisher.public)
             device.remember_many(memories)
+            if self.chooses:
+                device.load_choice_model(self.films)
+                choices = self._choices()
+                device.note_choices(choices, scope=self.secret("scope"))
+                self.texts += [context_text(context) for _, context, _ in choices]
         return name
+
+    def _choices(self) -> list[tuple[str, Context, float]]:
+        """Items of the list, in contexts of the user's own; and an item of the user's own, between them."""
+        chosen = [FILMS[int(self.rng.integers(len(FILMS)))] for _ in range(_CHOSEN)]
+        chosen[_CHOSEN // 2] = self.secret("film")
+        contexts = [{"with": self.secret("friend"), "at": ("home", "out")[number % 2]} for number in range(_CHOSEN)]
+        began = time.time() - _CHOSEN * _APART_S
+        return [
+            (item, context, began + number * _APART_S)
+            for number, (item, context) in enumerate(zip(chosen, contexts, strict=True))
+        ]
 
     def _memories(self) -> Sequence[Memory]:
         """Some with public labels, one with a label of the user's own, one for another purpose."""

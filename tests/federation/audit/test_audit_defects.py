@@ -16,7 +16,7 @@ from federation.audit.finding import Ground
     "name", [pytest.param(name, marks=pytest.mark.slow if defect.slow else ()) for name, defect in DEFECTS.items()]
 )
 def test_a_defect_is_a_breach(name: str, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "LANES", {(OPEN, "fedavg"): (2, 2)})  # One lane says it.
+    monkeypatch.setattr(wire, "LANES", [wire.Lane(mode=OPEN, quick=2, full=2)])  # One lane says it.
     defect = DEFECTS[name]
     with defect.put_in():
         found = [finding for audit in defect.audits for finding in audit(ground)]

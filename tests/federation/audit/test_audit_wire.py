@@ -12,11 +12,17 @@ import numpy as np
 import pytest
 
 import federation
-from engine.owner.modes import OPEN, PRIVATE
+from engine.choices.factors import BLOCKS
+from engine.choices.history import CHOICE
+from engine.device.participant import Participant
+from engine.owner.modes import CENTRAL, OPEN, PRIVATE
+from federation.agent import agent
 from federation.agent.agent import Agent
 from federation.agent.private import PrivateAgent
 from federation.audit import wire, wire_schema
 from federation.audit.finding import Finding, Ground
+from federation.audit.world import FILMS
+from federation.rounds import choice_rounds, noisy_rounds
 from federation.rounds.strategy import StrictRounds
 from federation.secagg import device
 
@@ -27,12 +33,22 @@ PROTOCOL = (Path(federation.__file__).parent / "PROTOCOL.md").read_text(encoding
 
 @pytest.fixture
 def open_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "LANES", {(OPEN, "fedavg"): (2, 2)})
+    monkeypatch.setattr(wire, "LANES", [wire.Lane(mode=OPEN, quick=2, full=2)])
 
 
 @pytest.fixture
 def private_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "LANES", {(PRIVATE, "fedavg"): (12, 12)})
+    monkeypatch.setattr(wire, "LANES", [wire.Lane(mode=PRIVATE, quick=12, full=12)])
+
+
+@pytest.fixture
+def choices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "LANES", [wire.Lane(mode=OPEN, chooses=True, quick=2, full=2)])
+
+
+@pytest.fixture
+def central_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "LANES", [wire.Lane(mode=CENTRAL, quick=2, full=2)])
 
 
 def text_as_numbers(self: Agent, request: Any, node_id: int) -> np.ndarray:
@@ -105,13 +121,106 @@ def test_an_answer_longer_than_others_is_a_breach(monkeypatch: pytest.MonkeyPatc
     assert one(wire.audit(ground), "frames off the protocol").verdict == "breach"
 
 
+@pytest.mark.usefixtures("choices_alone")
+@pytest.mark.parametrize("kept", ["an item of the list, and with whom", "an item of the user's own"])
+def test_a_choice_among_the_sums_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find, kept: str
+) -> None:
+    """Sums know nothing of whom it was chosen with, and of no item that the list does not hold."""
+
+    def telling(device: Any, request: Any) -> np.ndarray:
+        sent = sums(device, request)
+        own = "own" in kept
+        choices = [one.record for one in device.store.iter(purpose=CHOICE)]
+        told = next(choice for choice in choices if (choice.label not in FILMS) == own)
+        codes = np.frombuffer((str(told.label) if own else told.text).encode(), dtype=np.uint8)
+        sent[: len(codes)] = codes / 255
+        return sent
+
+    sums = agent.choice_answer
+    monkeypatch.setattr(agent, "choice_answer", telling)
+    assert one(wire.audit(ground), "secrets in frames").verdict == "breach"
+
+
+@pytest.mark.usefixtures("choices_alone")
+def test_choices_that_no_ledger_has_are_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
+    contribute = Participant.contribute
+
+    def noting_all_but_choices(self: Any, its: Any, *args: Any, **given: Any) -> Any:
+        return None if its.purpose == CHOICE else contribute(self, its, *args, **given)
+
+    monkeypatch.setattr(Participant, "contribute", noting_all_but_choices)
+    assert one(wire.audit(ground), "updates that no ledger has").figure == 2 * (1 + BLOCKS)
+
+
+@pytest.mark.usefixtures("choices_alone")
+def test_a_request_about_choices_for_other_terms_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find
+) -> None:
+    def asking_for_more(*args: Any, **given: Any) -> list[Any]:
+        asked = invitations(*args, **given)
+        for message in asked:
+            message.content["config"]["contexts"] = True
+        return asked
+
+    invitations = choice_rounds._invitations
+    monkeypatch.setattr(choice_rounds, "_invitations", asking_for_more)
+    finding = one(wire.audit(ground), "frames off the protocol")
+    assert (finding.verdict, "contexts" in finding.note) == ("breach", True)
+
+
+@pytest.mark.usefixtures("central_alone")
+def test_a_text_in_the_part_that_a_trusted_server_gets_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find
+) -> None:
+    def telling(device: Any, *args: Any, **given: Any) -> np.ndarray:
+        part = update_of(device, *args, **given)
+        codes = np.frombuffer(device.memories()[0].text.encode(), dtype=np.uint8)
+        part[:] = 0.0  # So short that it is not scaled when it is clipped.
+        part[: len(codes)] = codes / 255
+        return part
+
+    update_of = agent.update_of
+    monkeypatch.setattr(agent, "update_of", telling)
+    monkeypatch.setattr(agent, "clip", lambda update, _: update)
+    assert one(wire.audit(ground), "secrets in frames").verdict == "breach"
+
+
+@pytest.mark.usefixtures("central_alone")
+def test_a_ledger_of_another_part_than_a_trusted_server_got_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find
+) -> None:
+    given = Agent.central
+    monkeypatch.setattr(
+        Agent, "central", lambda self, request, **more: given(self, request, **more) + np.float32(2.0**-20)
+    )
+    assert one(wire.audit(ground), "updates that no ledger has").figure == 2 * 2
+
+
+@pytest.mark.usefixtures("central_alone")
+@pytest.mark.parametrize("more", [{"hold-back": True}, {"terms": b" "}], ids=["another term", "a blank in the terms"])
+def test_a_request_of_central_mode_with_more_in_it_is_a_breach(
+    monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find, more: dict[str, Any]
+) -> None:
+    """A server could tell devices apart by it."""
+
+    record = noisy_rounds.ConfigRecord
+
+    def asking_for_more(told: dict[str, Any]) -> Any:
+        return record({**told, **{name: told.get(name, type(value)()) + value for name, value in more.items()}})
+
+    monkeypatch.setattr(noisy_rounds, "ConfigRecord", asking_for_more)
+    finding = one(wire.audit(ground), "frames off the protocol")
+    assert (finding.verdict, next(iter(more)) in finding.note) == ("breach", True)
+
+
 @pytest.mark.parametrize("kind", wire_schema.REQUESTS)
 def test_the_schema_is_the_page_of_the_protocol(kind: str) -> None:
     """Every term and array that the audit lets pass stands in the table of its message, and the other way round."""
     section = PROTOCOL.split(f"## Server to device: `{kind}`\n", 1)[1].split("\n## ", 1)[0]
     rows = [line for line in section.splitlines() if line.startswith("|")]
     names = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row.split("|")[2])}
-    assert names == {*wire_schema.REQUESTS[kind], *wire_schema.OPTIONAL, *wire_schema.ARRAYS[kind]}
+    assert names == {*wire_schema.REQUESTS[kind], *wire_schema.OPTIONAL[kind], *wire_schema.ARRAYS[kind]}
 
 
 def test_the_schema_of_private_rounds_is_the_page_of_the_protocol() -> None:
@@ -129,8 +238,6 @@ def test_the_schema_of_private_rounds_is_the_page_of_the_protocol() -> None:
 def test_over_supernodes_a_skipped_ledger_is_a_breach_and_no_secret_crosses(
     monkeypatch: pytest.MonkeyPatch, ground: Ground, tmp_path: Path, one: Find
 ) -> None:
-    from engine.device.participant import Participant
-
     monkeypatch.setattr(Participant, "contribute", lambda *_, **__: None)
     ground = dataclasses.replace(ground, quick=False)
     found = wire._over_supernodes(tmp_path, ground)
