@@ -1,179 +1,184 @@
 """Rounds over a real SuperLink and real SuperNodes on this machine, their traffic tapped: for the wire's full audit.
 
-Each SuperNode reaches the SuperLink through a `Tap` of its own; devices' agents answer at sockets, as `tacit device
-agent` does. The app is bundled from the packages that run this audit.
+Each SuperNode reaches the SuperLink through a `Tap` of its own. A device's agent answers at a socket: a process of its
+own, `tacit device agent`, or by the function that this command calls, in this process, where the audit has a device
+fail, end its node, or keep no ledger. The app is bundled from the packages that run this audit.
 """
 
 import contextlib
 import json
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import engine
-import federation
-import store
 from engine.device.device import Device
+from engine.model.checkpoint import Checkpoint
+from engine.owner.modes import OPEN
 from federation.agent.agent import Agent
 from federation.agent.relay import serve
-from federation.audit.tap import Tap
-from federation.audit.world import World
+from federation.agent.terms import SUMMARY
+from federation.audit.frames import Frames
+from federation.audit.heard import messages_of
+from federation.audit.processes import (
+    CONNECTION,
+    Processes,
+    agent_environment,
+    end,
+    flower_environment,
+    flwr,
+    free_port,
+    listens,
+    wait,
+    write_app,
+)
+from federation.audit.tap import Tap, contents
+from federation.audit.world import Leaving, World
 from federation.errors import FederationError
-from federation.rounds.config import RunSettings
+from federation.rounds.noisy_rounds import privacy_of
+from federation.rounds.server_app import CHECKPOINT_FILE
 
-_START_S, _RUN_S, _POLL_S = 60.0, 180.0, 0.5
-_BIN = Path(sys.executable).parent
-
-
-@dataclass(kw_only=True)
-class Deployment:
-    """What was seen of a run: each connection's bytes by direction, and the processes' log files."""
-
-    sent: list[bytes] = field(default_factory=list)
-    received: list[bytes] = field(default_factory=list)
-    logs: dict[str, bytes] = field(default_factory=dict)
-    failed: str = ""
+_START_S, _RUN_S = 180.0, 900.0  # With much else to do on the machine.
+_LOOK_S = 3.0  # Each look at a run costs a second of a core.
+Nodes = dict[str, "subprocess.Popen[bytes]"]
 
 
-def run_deployed(world: World, folder: Path) -> Deployment:
-    """Run an open round and a Newton step over the healthy devices of ``world``, and one node without an agent."""
-    link, home = _free_port(), folder / "home"
-    environment = _environment(home, link)
-    seen = Deployment()
+def run_deployed(world: World, folder: Path, *, apart: bool) -> Frames:
+    """Run a round over all devices of ``world`` in its mode; those that are lost have a node without an agent.
+
+    An open round comes with a Newton step, one with noise is of summaries. With ``apart`` the agents of healthy devices
+    are processes of their own, otherwise they all answer in this one.
+    """
+    link = free_port()
+    environment, seen, nodes = flower_environment(folder / "home", link), Frames(world=world), Nodes()
     with contextlib.ExitStack() as stack:
-        taps = [stack.enter_context(Tap(link)) for _ in world.names]
-
-        def start(name: str, *arguments: str, env: Mapping[str, str] = environment) -> None:
-            stack.enter_context(_process([str(_BIN / arguments[0]), *arguments[1:]], env, folder / f"{name}.log"))
-
-        start(
+        taps = {name: stack.enter_context(Tap(link)) for name in world.names}
+        processes = stack.enter_context(Processes(folder))
+        processes.start(
             "link", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(link),
-            "--database", str(folder / "link.db"), "--disable-runtime-dependency-installation",
+            "--database", str(folder / "link.db"), "--disable-runtime-dependency-installation", env=environment,
         )  # fmt: skip
-        for number, (name, tap) in enumerate(zip(world.names, taps, strict=True)):
-            path = folder / (f"{number}" if name in world.healthy else world.secret("socket"))
-            if name in world.healthy:
-                stack.enter_context(_agent(world.open(name), path))
-            start(
-                f"node-{number}", "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{tap.port}",
-                "--host", "127.0.0.1", "--port", str(_free_port()), "--node-config", f'agent="{path}"',
-                env=environment | {"FLWR_HOME": str(folder / f"home-{number}")},
-            )  # fmt: skip
+        sockets = _sockets(world, folder)
+        settings = _settings(world, folder)
+        for name, path in sockets.items():
+            if name in world.healthy and apart:
+                _start_agent(world, name, path, processes)
+            elif name not in world.lost:
+                stack.enter_context(_agent(_opened(world, name, nodes), path))
         try:
-            _run(world, _app(folder), folder, environment)
+            wait(lambda: listens(link), _START_S, "listen")
+            for number, (name, path) in enumerate(sockets.items()):
+                nodes[name] = processes.start(
+                    f"node-{number}", "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{taps[name].port}",
+                    "--host", "127.0.0.1", "--port", str(free_port()), "--node-config", f'agent="{path}"',
+                    env=environment | {"FLWR_HOME": str(folder / f"home-{number}")},
+                )  # fmt: skip
+            wait(lambda: _all_listen(world, sockets), _START_S, "wait for all agents")
+            wait(lambda: _online(environment) >= len(nodes), _START_S, "see all nodes", every_s=_LOOK_S)
+            _run(settings, write_app(folder), environment)
+            _check_released(Checkpoint.load(folder / "out" / CHECKPOINT_FILE), settings)
         except FederationError as error:
             seen.failed = str(error)
-        seen.sent = [bytes(one) for tap in taps for one in tap.sent]
-        seen.received = [bytes(one) for tap in taps for one in tap.received]
-    seen.logs = {log.name: log.read_bytes() for log in sorted(folder.glob("*.log"))}
+        raw = {name: [bytes(one) for one in tap.sent] for name, tap in taps.items()}
+        received = [bytes(one) for tap in taps.values() for one in tap.received]
+    for one in [*(one for connections in raw.values() for one in connections), *received]:
+        # Where a connection frames what it carries, what is inside is looked through too.
+        seen.frames += [one, *(content for content in contents(one) if content != one)]
+    sent = {name: [content for one in connections for content in contents(one)] for name, connections in raw.items()}
+    heard = messages_of(sent, [content for one in received for content in contents(one)])
+    seen.messages, seen.devices, seen.odd = heard.messages, heard.devices, heard.problems
+    # An agent's own lines are its owner's.
+    logs = [path for path in sorted(folder.glob("*.log")) if not path.name.startswith("agent-")]
+    seen.log = [f"{path.name}: {path.read_text(encoding='utf-8', errors='replace')}" for path in logs]
+    seen.note_ledgers(world.open)
     return seen
 
 
-def _run(world: World, app: Path, folder: Path, environment: dict[str, str]) -> None:
-    """Submit the run and wait for its end. Raises `FederationError` where it does not complete."""
+def _sockets(world: World, folder: Path) -> dict[str, Path]:
+    """Where each device's agent listens, or would."""
+    return {
+        name: folder / (world.secret("socket") if name in world.lost else f"{number}")
+        for number, name in enumerate(world.names)
+    }
+
+
+def _all_listen(world: World, sockets: dict[str, Path]) -> bool:
+    return all(path.exists() for name, path in sockets.items() if name not in world.lost)
+
+
+def _settings(world: World, folder: Path) -> dict[str, bool | int | float | str]:
+    """Of the run, beside the defaults; a roster is signed where it needs one."""
     out = folder / "out"
     out.mkdir()
-    # Those without an agent abstain, so not all answer.
-    settings = {
-        "rounds": 1, "cohort": len(world.names), "min-replies": len(world.healthy), "strategy": "fedavg",
-        "rescorer-steps": 1, "model": str(world.folder / "start.safetensors"), "out": str(out),
+    settings: dict[str, bool | int | float | str] = {
+        "rounds": 1, "mode": world.mode, "model": str(world.folder / "start.safetensors"), "out": str(out),
     }  # fmt: skip
+    if world.mode == OPEN:
+        # Those without an agent abstain, so not all answer.
+        return settings | {
+            "cohort": len(world.names), "min-replies": len(world.healthy), "strategy": "fedavg", "rescorer-steps": 1,
+        }  # fmt: skip
+    there = [name for name in world.names if name not in world.lost]
+    with contextlib.ExitStack() as stack:
+        roster = world.sign_roster(stack.enter_context(world.open(name)) for name in there)
+    return settings | {
+        "cohort": len(there), "strategy": SUMMARY, "rescorer-steps": 0, "roster": str(roster),
+        "public": str(world.folder / "public.npy"),
+    }  # fmt: skip
+
+
+def _start_agent(world: World, name: str, path: Path, processes: Processes) -> None:
+    """Start the process that answers for a device."""
+    state = world.folder / "state"
+    world.settle(name, state)
+    processes.start(
+        f"agent-{path.name}", "tacit", "device", "agent", str(world.folder / name), "--socket", str(path),
+        "--key-file", str(world.key_file(name)), env=agent_environment(state),
+    )  # fmt: skip
+
+
+def _opened(world: World, name: str, nodes: Nodes) -> Device:
+    """The device, for an agent in this process; one that leaves takes its node with it, in the middle of its answer."""
+    device = world.open(name)
+    if isinstance(device, Leaving):
+        device.leave = lambda: end(nodes[name])
+    return device
+
+
+def _run(settings: dict[str, bool | int | float | str], app: Path, environment: dict[str, str]) -> None:
+    """Submit the run and wait for its end. Raises `FederationError` where it does not complete."""
     given = " ".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
-    _wait(lambda: _flwr("run", str(app), "audit", "-c", given, env=environment)[0], _START_S, "take the run")
+    wait(lambda: bool(flwr("run", str(app), CONNECTION, "-c", given, env=environment)), _START_S, "take the run")
 
     def ended() -> str:
-        _, listed = _flwr("list", "audit", "--format", "json", env=environment)
+        listed = flwr("list", CONNECTION, "--format", "json", env=environment)
         status = str(json.loads(listed)["runs"][0]["status"]) if listed.startswith("{") else ""
         return status if status.startswith("finished") else ""
 
-    status = _wait(ended, _RUN_S, "finish the run")
+    status = wait(ended, _RUN_S, "finish the run", every_s=_LOOK_S)
     if status != "finished:completed":
         raise FederationError(f"The run on SuperNodes ended as {status}.")
 
 
-def _environment(home: Path, link: int) -> dict[str, str]:
-    """Of the processes: nothing of ours on the path but what the bundle holds."""
-    home.mkdir()
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "audit"\n\n[superlink.audit]\naddress = "127.0.0.1:{link}"\ninsecure = true\n',
-        encoding="utf-8",
-    )
-    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return own | {
-        "PATH": f"{_BIN}{os.pathsep}{own.get('PATH', '')}",
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+def _online(environment: dict[str, str]) -> int:
+    """How many nodes the SuperLink sees."""
+    listed = flwr("supernode", "list", CONNECTION, "--format", "json", env=environment)
+    return listed.count('"online"') if listed.startswith("{") else 0
 
 
-def _app(folder: Path) -> Path:
-    """A Flower app of the packages that run here, in a folder named as one may be."""
-    app = folder / "tacit-audit"
-    for package in (store, engine, federation):
-        source = Path(str(package.__file__)).parent
-        shutil.copytree(source, app / source.name, ignore=lambda _, names: [n for n in names if n == "__pycache__"])
-    config = "\n".join(f"{name} = {json.dumps(value)}" for name, value in RunSettings().to_config().items())
-    (app / "pyproject.toml").write_text(
-        f"""[project]
-name = "tacit-audit"
-version = "0.0.0"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "tacit"
-fab-include = ["store/**/*.py", "engine/**/*.py", "federation/**/*.py"]
-
-[tool.flwr.app.components]
-serverapp = "federation.rounds.server_app:app"
-clientapp = "federation.rounds.client_app:app"
-
-[tool.flwr.app.config]
-{config}
-""",
-        encoding="utf-8",
-    )
-    return app
-
-
-@contextlib.contextmanager
-def _process(arguments: list[str], env: Mapping[str, str], log: Path) -> Iterator[None]:
-    """Run a process and what it starts, in a session of their own that ends with the block."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            arguments, env=env, cwd=log.parent, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            yield
-        finally:
-            for number, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=patience_s)
+def _check_released(model: Checkpoint, settings: dict[str, bool | int | float | str]) -> None:
+    """Raise `FederationError` unless this is the model of the whole run, with what holds for it if it has noise."""
+    wanted = int(settings["rounds"]) + int(settings["rescorer-steps"])
+    if model.round != wanted or (settings["mode"] != OPEN and privacy_of(model) is None):
+        raise FederationError(f"The run left a model of round {model.round} of {wanted}.")
 
 
 @contextlib.contextmanager
 def _agent(device: Device, path: Path) -> Iterator[None]:
     """Answer for a device at a socket while the block runs."""
     stopped = threading.Event()
-    thread = threading.Thread(
-        target=serve, args=(Agent(device), path), kwargs={"stop": stopped.is_set, "told": lambda _: None}
-    )
+    answering: Callable[[], None] = lambda: serve(Agent(device), path, stop=stopped.is_set, told=lambda _: None)  # noqa: E731
+    thread = threading.Thread(target=answering)
     thread.start()
     try:
         yield
@@ -181,24 +186,3 @@ def _agent(device: Device, path: Path) -> Iterator[None]:
         stopped.set()
         thread.join()
         device.close()
-
-
-def _flwr(*arguments: str, env: Mapping[str, str]) -> tuple[bool, str]:
-    """Whether a command of Flower succeeds, and what it prints."""
-    done = subprocess.run([_BIN / "flwr", *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode == 0, done.stdout
-
-
-def _wait(what: "Callable[[], bool | str]", seconds: float, to: str) -> str:
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        if found := what():
-            return str(found)
-        time.sleep(_POLL_S)
-    raise FederationError(f"Flower's processes did not {to} within {seconds:.0f} s.")
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

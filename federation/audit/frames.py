@@ -4,12 +4,13 @@ import contextlib
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import Message
 
+from engine.device.device import Device
 from engine.errors import EngineError
 from engine.owner.modes import OPEN
 from federation.agent.names import PRIVATE_MESSAGE
@@ -32,7 +33,8 @@ Sent = Counter[tuple[str, str, int]]  # Device, hash and size of what left it.
 class Frames:
     """Messages as the other side decodes them, and their bytes; log lines, and why the run failed, if it did.
 
-    ``devices`` are the devices' names by their nodes' numbers, ``noted`` what their ledgers say.
+    ``devices`` are the devices' names by their nodes' numbers, ``noted`` what their ledgers say, ``odd`` what was heard
+    and is no message.
     """
 
     world: World
@@ -42,6 +44,7 @@ class Frames:
     devices: dict[int, str] = field(default_factory=dict)
     failed: str = ""
     noted: Sent = field(default_factory=Counter)
+    odd: list[str] = field(default_factory=list)
 
     def take(self, message: Message, frame: bytes) -> None:
         """Keep one message."""
@@ -50,7 +53,7 @@ class Frames:
 
     def problems(self) -> list[str]:
         """What messages hold that the protocol does not list, each once; and stages whose answers differ in size."""
-        found: set[str | None] = set()
+        found: set[str | None] = set(self.odd)
         sizes: dict[tuple[str, str], int] = {}
         for reply, asked in self._pairs():
             found |= {problem_of(asked), problem_of(reply, asked)}
@@ -70,6 +73,24 @@ class Frames:
                 name = self.devices[reply.metadata.src_node_id]
                 sent[name, hashlib.sha256(payload).hexdigest(), len(payload)] += 1
         return sent
+
+    def note_ledgers(self, opened: Callable[[str], Device]) -> None:
+        """Note what the ledgers of all devices say that took part; ``opened`` opens one by its name."""
+        for name in self.world.names:
+            if name not in self.world.lost:
+                with opened(name) as device:
+                    self.note(name, device)
+
+    def note(self, name: str, device: Device) -> None:
+        """Note what a device's ledger says."""
+        for its in device.account.contributions():
+            self.noted[name, its.sent, its.size_bytes] += 1
+
+    def apart(self) -> int:
+        """How many updates no ledger has, or never left; what a device that left says of its last is true."""
+        sent, noted = self.sent(), self.noted
+        unsent = {entry: count for entry, count in (noted - sent).items() if entry[0] not in self.world.leaving}
+        return (sent - noted).total() + sum(unsent.values())
 
     def unmasked(self) -> tuple[int, int]:
         """How many of the masked inputs do not look like noise that fills all of 2³², and how many there were."""
@@ -117,8 +138,7 @@ def run_watched(world: World, strategy: str, *, rounds: int, rescorer_steps: int
         except (FederationError, EngineError) as error:  # What was seen until then is looked through all the same.
             seen.failed = str(error)
         for name in there:
-            for its in pool.agent(name).device.account.contributions():
-                seen.noted[name, its.sent, its.size_bytes] += 1
+            seen.note(name, pool.agent(name).device)
     return seen
 
 

@@ -4,8 +4,9 @@ Each secret is a word that stands nowhere else. They lie in memories' texts, pri
 purposes, in folders' and files' names, and in the texts of exceptions.
 """
 
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from engine.model.training import TrainingPlan
 from engine.owner.modes import OPEN
 from engine.personal.rescorer import Floats
 from federation.secagg import Roster, SigningKey, sign_roster
-from store import DeviceKey, FileSecret
+from store import AcceptRollback, AnchorFile, DeviceKey, FileSecret
 
 SERVICES = ("taxi rides", "pizza delivery", "opera tickets", "hair salon")
 _ASKED = ("a ride to {} at six", "one more {} please", "two seats near {}", "an hour with {} on friday")
@@ -55,9 +56,21 @@ class Failing(Device):
         raise LookupError(f"Cannot add up {self.told}.")
 
 
+class Leaving(Device):
+    """A device that calls ``leave`` once it has summarised, before its answer is charged and sent."""
+
+    leave: Callable[[], None] = staticmethod(lambda: None)
+
+    def summarise(self, plan: SummaryPlan) -> Vectors:
+        """As a `Device`, and leave."""
+        summary = super().summarise(plan)
+        self.leave()
+        return summary
+
+
 @dataclass(kw_only=True)
 class World:
-    """Devices in ``folder``: `healthy` ones, `lost` ones whose folder is gone, and `failing` ones.
+    """Devices in ``folder``: `healthy`, `lost` ones whose folder is gone, `failing` and `leaving` ones.
 
     Where it ``chooses`` their users have chosen items too: some of the list that all know, some of their own.
     """
@@ -70,6 +83,7 @@ class World:
     healthy: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     failing: list[str] = field(default_factory=list)
+    leaving: list[str] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
@@ -94,7 +108,7 @@ class World:
     @property
     def names(self) -> list[str]:
         """All devices."""
-        return [*self.healthy, *self.lost, *self.failing]
+        return [*self.healthy, *self.lost, *self.failing, *self.leaving]
 
     def secret(self, what: str) -> str:
         """A new word that stands nowhere else."""
@@ -103,16 +117,16 @@ class World:
         return word
 
     def add(self, count: int, *, kind: str = "healthy") -> list[str]:
-        """Make devices of a kind, `healthy`, `lost` or `failing`; their names."""
+        """Make devices of a kind, `healthy`, `lost`, `failing` or `leaving`; their names."""
         made = [self._add(kind) for _ in range(count)]
         getattr(self, kind).extend(made)
         return made
 
     def open(self, name: str) -> Device:
         """Open a device by its name; raises what a store raises, with its path."""
-        kind = Failing if name in self.failing else Device
+        kind = Failing if name in self.failing else Leaving if name in self.leaving else Device
         device = kind.open(
-            self.folder / name, self.key(name), encoder=self.encoder, secret=FileSecret(self.folder / f"{name}.secret")
+            self.folder / name, self.key(name), encoder=self.encoder, secret=FileSecret(self.secret_file(name))
         )
         if isinstance(device, Failing):
             device.told = f"{self.folder / name}: {[(found.text, found.label) for found in device.memories()]}"
@@ -120,7 +134,28 @@ class World:
 
     def key(self, name: str) -> DeviceKey:
         """The key of a device."""
-        return DeviceKey.from_file(self.folder / f"{name}.key")
+        return DeviceKey.from_file(self.key_file(name))
+
+    def key_file(self, name: str) -> Path:
+        """Where the key of a device lies."""
+        return self.folder / f"{name}.key"
+
+    def secret_file(self, name: str) -> Path:
+        """Where the device secret of a device lies."""
+        return self.folder / f"{name}.secret"
+
+    def settle(self, name: str, state: Path) -> None:
+        """Put what lies outside a device's folder into ``state``, as where its user keeps it, for a process there."""
+        state.mkdir(exist_ok=True)
+        with self.open(name) as device:
+            place = state / device.store.store_id.hex()
+        os.link(self.secret_file(name), place.with_suffix(".secret"))
+        secret, anchor = FileSecret(self.secret_file(name)), AnchorFile(place.with_suffix(".anchor"))
+        with Device.open(
+            self.folder / name, self.key(name), encoder=self.encoder, secret=secret, witness=anchor,
+            accept=AcceptRollback(),
+        ):  # fmt: skip
+            pass  # From now on it is the witness.
 
     def without_secrets(self, text: str) -> str:
         """``text`` as one would ask for it who does not know the secret."""
@@ -133,7 +168,7 @@ class World:
     def _add(self, kind: str) -> str:
         name = self.secret("folder")
         key = DeviceKey.generate()
-        key.write(self.folder / f"{name}.key")
+        key.write(self.key_file(name))
         if kind == "lost":
             return name
         memories = list(self._memories())
@@ -143,7 +178,7 @@ class World:
             key,
             model=self.start,
             encoder=self.encoder,
-            secret=FileSecret(self.folder / f"{name}.secret"),
+            secret=FileSecret(self.secret_file(name)),
         ) as device:
             device.allow_rounds(self.mode)
             if self.mode != OPEN:
