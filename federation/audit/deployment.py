@@ -9,7 +9,7 @@ import contextlib
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from engine.device.device import Device
@@ -39,15 +39,15 @@ from federation.rounds.noisy_rounds import privacy_of
 from federation.rounds.server_app import CHECKPOINT_FILE
 
 _START_S, _RUN_S = 180.0, 900.0  # With much else to do on the machine.
-_LOOK_S = 3.0  # Each look at a run costs a second of a core.
+_LOOK_S = 4.0  # Each look costs a second of a core.
 Nodes = dict[str, "subprocess.Popen[bytes]"]
 
 
-def run_deployed(world: World, folder: Path, *, apart: bool) -> Frames:
+def run_deployed(world: World, folder: Path, *, apart: Collection[str]) -> Frames:
     """Run a round over all devices of ``world`` in its mode; those that are lost have a node without an agent.
 
-    An open round comes with a Newton step, one with noise is of summaries. With ``apart`` the agents of healthy devices
-    are processes of their own, otherwise they all answer in this one.
+    An open round comes with a Newton step, one with noise is of summaries. The agents of the devices ``apart`` are
+    processes of their own, the others answer in this one.
     """
     link = free_port()
     environment, seen, nodes = flower_environment(folder / "home", link), Frames(world=world), Nodes()
@@ -61,7 +61,7 @@ def run_deployed(world: World, folder: Path, *, apart: bool) -> Frames:
         sockets = _sockets(world, folder)
         settings = _settings(world, folder)
         for name, path in sockets.items():
-            if name in world.healthy and apart:
+            if name in apart:
                 _start_agent(world, name, path, processes)
             elif name not in world.lost:
                 stack.enter_context(_agent(_opened(world, name, nodes), path))
@@ -74,6 +74,7 @@ def run_deployed(world: World, folder: Path, *, apart: bool) -> Frames:
                     env=environment | {"FLWR_HOME": str(folder / f"home-{number}")},
                 )  # fmt: skip
             wait(lambda: _all_listen(world, sockets), _START_S, "wait for all agents")
+            wait(lambda: all(tap.received for tap in taps.values()), _START_S, "start")  # Before looking, which costs.
             wait(lambda: _online(environment) >= len(nodes), _START_S, "see all nodes", every_s=_LOOK_S)
             _run(settings, write_app(folder), environment)
             _check_released(Checkpoint.load(folder / "out" / CHECKPOINT_FILE), settings)

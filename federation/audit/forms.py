@@ -10,7 +10,8 @@
 
 import base64
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +21,20 @@ _EVERY = 32
 _TYPES = ("<f4", ">f4", "<f2", ">f2", "<f8")
 _MOST_UNPACKED = 2**22
 _DEPTH = 3
+_HEAD, _SLOT_BITS = 4, 20
 
 
 class Forms:
     """What to look for: ``secrets``, words of their own, and ``vectors`` (n, d) of texts that hold them."""
 
     def __init__(self, secrets: Sequence[str], vectors: npt.ArrayLike) -> None:
-        self._needles: dict[bytes, str] = {}
+        needles: dict[bytes, str] = {}
         self._words = {secret.lower().encode(): secret for secret in secrets}
         for secret in secrets:
-            self._needles.update((needle, f"{secret} {how}") for needle, how in _forms_of(secret.encode()))
+            needles.update((needle, f"{secret} {how}") for needle, how in _forms_of(secret.encode()))
         for number, vector in enumerate(np.atleast_2d(np.asarray(vectors, dtype=np.float64))):
-            self._needles.update((needle, f"vector {number} {how}") for needle, how in _windows(vector))
+            needles.update((needle, f"vector {number} {how}") for needle, how in _windows(vector))
+        self._needles = _Needles(needles)
 
     def found(self, data: bytes) -> set[str]:
         """Return each secret that lies in ``data``, with the form it has there."""
@@ -40,11 +43,43 @@ class Forms:
     def _found(self, data: bytes, depth: int) -> set[str]:
         lower = data.lower()
         found = {f"{secret} in plain" for word, secret in self._words.items() if word in lower}
-        found |= {told for needle, told in self._needles.items() if needle in data}
+        found |= self._needles.found(data)
         if depth:
             for unpacked in _unpacked(data):
                 found |= {f"{told}, compressed" for told in self._found(unpacked, depth - 1)}
         return found
+
+
+class _Needles:
+    """Tens of thousands of byte strings to look for at once, in one pass: by a table of how they begin."""
+
+    def __init__(self, needles: Mapping[bytes, str]) -> None:
+        """``needles`` are what to look for, and what to say of each. Raises ValueError for one of under 4 bytes."""
+        if any(len(needle) < _HEAD for needle in needles):
+            raise ValueError(f"Expected all that is looked for to have {_HEAD} bytes or more: less is there by chance.")
+        self._by_head = defaultdict[bytes, list[bytes]](list)
+        self._told = needles
+        for needle in needles:
+            self._by_head[needle[:_HEAD]].append(needle)
+        self._begins = np.zeros(2**_SLOT_BITS, dtype=np.bool_)
+        self._begins[_slots(np.frombuffer(b"".join(self._by_head), dtype="<u4"))] = True
+
+    def found(self, data: bytes) -> set[str]:
+        """What there is to say of those that lie in ``data``."""
+        found = set()
+        for shift in range(min(_HEAD, len(data) - _HEAD + 1)):
+            heads = np.frombuffer(data, dtype="<u4", offset=shift, count=(len(data) - shift) // _HEAD)
+            for place in np.flatnonzero(self._begins[_slots(heads)]).tolist():
+                at = shift + _HEAD * place
+                for needle in self._by_head.get(data[at : at + _HEAD], ()):
+                    if data.startswith(needle, at):
+                        found.add(self._told[needle])
+        return found
+
+
+def _slots(heads: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """A place in the table for each 4 bytes (Knuth's multiplicative hash)."""
+    return (heads * np.uint32(2654435761)) >> np.uint32(32 - _SLOT_BITS)
 
 
 def _forms_of(text: bytes) -> Iterator[tuple[bytes, str]]:
@@ -89,7 +124,7 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
         at = data.find(head)
         while at >= 0:
             try:
-                held = zlib.decompressobj(wbits=47).decompress(data[at:], _MOST_UNPACKED)
+                held = zlib.decompressobj(wbits=47).decompress(memoryview(data)[at:], _MOST_UNPACKED)
             except zlib.error:
                 held = b""
             if len(held) > 8:

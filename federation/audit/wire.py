@@ -96,7 +96,7 @@ def _over_supernodes(folder: Path, ground: Ground) -> Iterator[Frames]:
         if mode == PRIVATE:
             world.add(1, kind="failing")
             world.add(1, kind="leaving")
-        yield run_deployed(world, folder / mode, apart=mode == PRIVATE)
+        yield run_deployed(world, folder / mode, apart=world.healthy if mode == PRIVATE else ())
 
 
 def _findings(lanes: list[Frames], where: str = "") -> Iterator[Finding]:

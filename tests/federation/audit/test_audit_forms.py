@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation.audit.forms import Forms
+from federation.audit.forms import Forms, _Needles
 
 SECRET = "quillfeather7f3a"
 VECTOR = np.random.default_rng(0).standard_normal(64)
@@ -62,3 +62,17 @@ def test_nothing_is_found_in_bytes_by_chance(data: bytes) -> None:
 def test_another_text_is_not_taken_for_the_secret_and_what_is_not_looked_for_is_not_found() -> None:
     assert FORMS.found(AROUND.format("quillfeather7f3b").encode()) == set()
     assert FORMS.found(bz2.compress(AROUND.format(SECRET).encode() * 40)) == set()  # docs/audit.md says so.
+
+
+SHORT = st.binary(min_size=4, max_size=7).map(lambda data: bytes(byte % 3 for byte in data))
+
+
+@given(st.sets(SHORT, max_size=12), st.lists(SHORT, max_size=12).map(b"".join))
+def test_needles_are_found_where_each_alone_would_be(needles: set[bytes], data: bytes) -> None:
+    found = _Needles({needle: needle.hex() for needle in needles}).found(data)
+    assert found == {needle.hex() for needle in needles if needle in data}
+
+
+def test_a_needle_too_short_to_tell_from_chance_is_refused() -> None:
+    with pytest.raises(ValueError, match="4 bytes or more"):
+        _Needles({b"abc": "a word"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,20 +14,34 @@ import federation
 from engine.choices.factors import BLOCKS
 from engine.choices.history import CHOICE
 from engine.device.participant import Participant
+from engine.model.checkpoint import Checkpoint
 from engine.owner.modes import CENTRAL, OPEN, PRIVATE
 from federation.agent import agent
 from federation.agent.agent import Agent
 from federation.agent.private import PrivateAgent
 from federation.audit import wire, wire_schema
+from federation.audit.deployment import run_deployed
 from federation.audit.finding import Finding, Ground
-from federation.audit.world import FILMS
+from federation.audit.world import FILMS, World
 from federation.rounds import choice_rounds, noisy_rounds
+from federation.rounds.noisy_rounds import privacy_of
 from federation.rounds.strategy import StrictRounds
 from federation.secagg import device
 
 Find = Callable[[Sequence[Finding], str], Finding]
 trained, invite = Agent._trained, StrictRounds.invite
 PROTOCOL = (Path(federation.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def world_of(ground: Ground, tmp_path: Path) -> Callable[..., World]:
+    def make(mode: str, **counts: int) -> World:
+        world = World(folder=tmp_path / "devices", encoder=ground.encoder, rng=ground.rng, mode=mode)
+        for kind, count in counts.items():
+            world.add(count, kind=kind)
+        return world
+
+    return make
 
 
 @pytest.fixture
@@ -236,11 +249,35 @@ def test_the_schema_of_private_rounds_is_the_page_of_the_protocol() -> None:
 
 @pytest.mark.slow
 def test_over_supernodes_a_skipped_ledger_is_a_breach_and_no_secret_crosses(
-    monkeypatch: pytest.MonkeyPatch, ground: Ground, tmp_path: Path, one: Find
+    monkeypatch: pytest.MonkeyPatch, world_of: Callable[..., World], tmp_path: Path, one: Find
 ) -> None:
     monkeypatch.setattr(Participant, "contribute", lambda *_, **__: None)
-    ground = dataclasses.replace(ground, quick=False)
-    found = wire._over_supernodes(tmp_path, ground)
-    assert one(found, "SuperNodes: runs that failed").verdict == "pass"
-    assert one(found, "SuperNodes: secrets in frames").verdict == "pass"
-    assert one(found, "SuperNodes: updates that no ledger has").figure == 4
+    world = world_of(OPEN, healthy=2, lost=1)
+    found = list(wire._findings([run_deployed(world, tmp_path, apart=())]))
+    assert [finding.name for finding in found if finding.verdict == "breach"] == [one(found, "updates that no").name]
+    assert one(found, "updates that no ledger has").figure == 2 * 2
+
+
+@pytest.mark.slow
+def test_over_supernodes_a_private_round_ends_well_and_the_one_device_without_a_ledger_is_called(
+    monkeypatch: pytest.MonkeyPatch, world_of: Callable[..., World], tmp_path: Path, one: Find
+) -> None:
+    """Of 13 devices, whose agents are processes, one fails and one's node is killed after the shares went round."""
+
+    def noted_nowhere(self: Any, *_: Any, also: Callable[[], None], **__: Any) -> None:
+        with self.store.transaction():
+            also()
+
+    monkeypatch.setattr(Participant, "contribute", noted_nowhere)  # In this process.
+    world = world_of(PRIVATE, healthy=11, lost=1, failing=1, leaving=1)
+    seen = run_deployed(world, tmp_path, apart=world.healthy[1:])
+    found = list(wire._findings([seen]))
+    assert [finding.name for finding in found if finding.verdict == "breach"] == [one(found, "updates that no").name]
+    assert one(found, "updates that no ledger has").figure == 1
+    assert set(seen.noted) == {sent for sent in seen.sent() if sent[0] != world.healthy[0]}
+    assert {name for name, *_ in seen.sent()} == set(world.healthy)
+    model = Checkpoint.load(tmp_path / "out" / "checkpoint.safetensors")
+    assert not np.array_equal(model.flat, world.start.flat)
+    given = privacy_of(model)
+    assert given is not None
+    assert 3.5 < given.eps_server <= 4
