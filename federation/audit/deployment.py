@@ -12,7 +12,10 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from engine.device.device import Device
+from engine.errors import EngineError
 from engine.model.checkpoint import Checkpoint
 from engine.owner.modes import OPEN
 from federation.agent.agent import Agent
@@ -35,19 +38,21 @@ from federation.audit.processes import (
 from federation.audit.tap import Tap, contents
 from federation.audit.world import Leaving, World
 from federation.errors import FederationError
+from federation.rounds.config import default
 from federation.rounds.noisy_rounds import privacy_of
 from federation.rounds.server_app import CHECKPOINT_FILE
 
 _START_S, _RUN_S = 180.0, 900.0  # With much else to do on the machine.
 _LOOK_S = 4.0  # Each look costs a second of a core.
 Nodes = dict[str, "subprocess.Popen[bytes]"]
+Settings = dict[str, bool | int | float | str]
 
 
 def run_deployed(world: World, folder: Path, *, apart: Collection[str]) -> Frames:
     """Run a round over all devices of ``world`` in its mode; those that are lost have a node without an agent.
 
-    An open round comes with a Newton step, one with noise is of summaries. The agents of the devices ``apart`` are
-    processes of their own, the others answer in this one.
+    An open round comes with a Newton step, one with noise is of summaries, at the world's ε. The agents of the devices
+    ``apart`` are processes of their own, the others answer in this one.
     """
     link = free_port()
     environment, seen, nodes = flower_environment(folder / "home", link), Frames(world=world), Nodes()
@@ -77,8 +82,8 @@ def run_deployed(world: World, folder: Path, *, apart: Collection[str]) -> Frame
             wait(lambda: all(tap.received for tap in taps.values()), _START_S, "start")  # Before looking, which costs.
             wait(lambda: _online(environment) >= len(nodes), _START_S, "see all nodes", every_s=_LOOK_S)
             _run(settings, write_app(folder), environment)
-            _check_released(Checkpoint.load(folder / "out" / CHECKPOINT_FILE), settings)
-        except FederationError as error:
+            _check_released(Checkpoint.load(folder / "out" / CHECKPOINT_FILE), world.start, settings)
+        except (FederationError, EngineError) as error:
             seen.failed = str(error)
         raw = {name: [bytes(one) for one in tap.sent] for name, tap in taps.items()}
         received = [bytes(one) for tap in taps.values() for one in tap.received]
@@ -107,11 +112,11 @@ def _all_listen(world: World, sockets: dict[str, Path]) -> bool:
     return all(path.exists() for name, path in sockets.items() if name not in world.lost)
 
 
-def _settings(world: World, folder: Path) -> dict[str, bool | int | float | str]:
+def _settings(world: World, folder: Path) -> Settings:
     """Of the run, beside the defaults; a roster is signed where it needs one."""
     out = folder / "out"
     out.mkdir()
-    settings: dict[str, bool | int | float | str] = {
+    settings: Settings = {
         "rounds": 1, "mode": world.mode, "model": str(world.folder / "start.safetensors"), "out": str(out),
     }  # fmt: skip
     if world.mode == OPEN:
@@ -124,7 +129,7 @@ def _settings(world: World, folder: Path) -> dict[str, bool | int | float | str]
         roster = world.sign_roster(stack.enter_context(world.open(name)) for name in there)
     return settings | {
         "cohort": len(there), "strategy": SUMMARY, "rescorer-steps": 0, "roster": str(roster),
-        "public": str(world.folder / "public.npy"),
+        "epsilon": world.epsilon or default("epsilon", world.mode), "public": str(world.folder / "public.npy"),
     }  # fmt: skip
 
 
@@ -146,14 +151,14 @@ def _opened(world: World, name: str, nodes: Nodes) -> Device:
     return device
 
 
-def _run(settings: dict[str, bool | int | float | str], app: Path, environment: dict[str, str]) -> None:
+def _run(settings: Settings, app: Path, environment: dict[str, str]) -> None:
     """Submit the run and wait for its end. Raises `FederationError` where it does not complete."""
     given = " ".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
-    wait(lambda: bool(flwr("run", str(app), CONNECTION, "-c", given, env=environment)), _START_S, "take the run")
+    wait(lambda: flwr("run", str(app), CONNECTION, "-c", given, env=environment) is not None, _START_S, "take the run")
 
     def ended() -> str:
         listed = flwr("list", CONNECTION, "--format", "json", env=environment)
-        status = str(json.loads(listed)["runs"][0]["status"]) if listed.startswith("{") else ""
+        status = str(json.loads(listed)["runs"][0]["status"]) if listed else ""
         return status if status.startswith("finished") else ""
 
     status = wait(ended, _RUN_S, "finish the run", every_s=_LOOK_S)
@@ -164,14 +169,16 @@ def _run(settings: dict[str, bool | int | float | str], app: Path, environment: 
 def _online(environment: dict[str, str]) -> int:
     """How many nodes the SuperLink sees."""
     listed = flwr("supernode", "list", CONNECTION, "--format", "json", env=environment)
-    return listed.count('"online"') if listed.startswith("{") else 0
+    return listed.count('"online"') if listed else 0
 
 
-def _check_released(model: Checkpoint, settings: dict[str, bool | int | float | str]) -> None:
-    """Raise `FederationError` unless this is the model of the whole run, with what holds for it if it has noise."""
+def _check_released(model: Checkpoint, start: Checkpoint, settings: Settings) -> None:
+    """Raise `FederationError` unless this is what the whole run learned, with what holds for it if it has noise."""
     wanted = int(settings["rounds"]) + int(settings["rescorer-steps"])
     if model.round != wanted or (settings["mode"] != OPEN and privacy_of(model) is None):
         raise FederationError(f"The run left a model of round {model.round} of {wanted}.")
+    if np.array_equal(model.flat, start.flat):
+        raise FederationError("The run left the model that it began with.")
 
 
 @contextlib.contextmanager

@@ -125,10 +125,10 @@ clientapp = "federation.rounds.client_app:app"
     return app
 
 
-def flwr(*arguments: str, env: Mapping[str, str]) -> str:
-    """What a command of Flower prints; nothing where it fails."""
+def flwr(*arguments: str, env: Mapping[str, str]) -> str | None:
+    """What a command of Flower prints; ``None`` where it fails."""
     done = subprocess.run([_BIN / "flwr", *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout if done.returncode == 0 else None
 
 
 def wait(what: Callable[[], bool | str], seconds: float, to: str, *, every_s: float = 0.5) -> str:

@@ -39,6 +39,7 @@ class Lane:
         return f"{self.mode}-{'choice' if self.chooses else self.strategy}"
 
 
+_EPSILON = 64.0  # Over SuperNodes: so few devices' summaries show above the noise, and a model comes of them.
 # Of a private round's cohort up to three tenths may drop out after shares: the failing ones do.
 LANES = (
     Lane(mode=OPEN, quick=3, full=8),
@@ -90,7 +91,9 @@ def _over_supernodes(folder: Path, ground: Ground) -> Iterator[Frames]:
     Of the private one's 13 devices one fails and one's node is killed, both after the shares of their masks went round.
     """
     for mode, healthy in ((OPEN, 2), (PRIVATE, 11)):
-        world = World(folder=folder / mode / "devices", encoder=ground.encoder, rng=ground.rng, mode=mode)
+        world = World(
+            folder=folder / mode / "devices", encoder=ground.encoder, rng=ground.rng, mode=mode, epsilon=_EPSILON
+        )
         world.add(healthy)
         world.add(1, kind="lost")
         if mode == PRIVATE:

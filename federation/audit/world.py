@@ -21,7 +21,9 @@ from engine.model.checkpoint import Checkpoint, start_checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.summary import SummaryPlan
 from engine.model.training import TrainingPlan
+from engine.owner.account import Limits
 from engine.owner.modes import OPEN
+from engine.owner.rho import rho_of
 from engine.personal.rescorer import Floats
 from federation.secagg import Roster, SigningKey, sign_roster
 from store import AcceptRollback, AnchorFile, DeviceKey, FileSecret
@@ -72,7 +74,8 @@ class Leaving(Device):
 class World:
     """Devices in ``folder``: `healthy`, `lost` ones whose folder is gone, `failing` and `leaving` ones.
 
-    Where it ``chooses`` their users have chosen items too: some of the list that all know, some of their own.
+    Where it ``chooses`` their users have chosen items too: some of the list that all know, some of their own. Their
+    owners let them give an ``epsilon`` in one run, or as much as owners do by default (0).
     """
 
     folder: Path
@@ -80,6 +83,7 @@ class World:
     rng: np.random.Generator
     mode: str = OPEN
     chooses: bool = False
+    epsilon: float = 0.0
     healthy: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     failing: list[str] = field(default_factory=list)
@@ -183,6 +187,8 @@ class World:
             device.allow_rounds(self.mode)
             if self.mode != OPEN:
                 device.trust_publisher(self.publisher.public)
+                if self.epsilon:
+                    device.account.limit(Limits(rho=rho_of(2 * self.epsilon)), now=time.time())
             device.remember_many(memories)
             if self.chooses:
                 device.load_choice_model(self.films)

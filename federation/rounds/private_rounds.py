@@ -136,8 +136,8 @@ class _Round:
             cohort = server.close_adverts()
         except ParameterError as error:
             raise RoundError(
-                f"{len(self._nodes)} devices took part: others did not draw themselves, may not, or have given what "
-                f"they may. {error}"
+                f"{len(self._nodes)} devices took part: others' nodes were not there, or they did not draw themselves, "
+                f"may not, or have given what they may. {error}"
             ) from None
         revealed = self._collect(REVEAL, self._all(self._nodes, cohort), server.reveal)
         server.close_reveals()
