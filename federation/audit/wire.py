@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from engine.encoders.encoder import Encoder
 from engine.owner.modes import CENTRAL, OPEN, PRIVATE
 from federation.agent.terms import SUMMARY
 from federation.audit.deployment import run_deployed
@@ -85,20 +88,24 @@ def audit(ground: Ground) -> list[Finding]:
     return found
 
 
-def _over_supernodes(folder: Path, ground: Ground) -> Iterator[Frames]:
-    """Rounds over real SuperNodes, one of which has no agent to ask: an open one, and a private one of summaries.
+def deployed_world(folder: Path, mode: str, *, encoder: Encoder, rng: np.random.Generator) -> World:
+    """The devices of a round over SuperNodes in ``mode``, of which one is lost: its node has no agent to ask.
 
-    Of the private one's 13 devices one fails and one's node is killed, both after the shares of their masks went round.
+    In private mode 13 others are on the roster, of which one fails and one takes its node with it.
     """
-    for mode, healthy in ((OPEN, 2), (PRIVATE, 11)):
-        world = World(
-            folder=folder / mode / "devices", encoder=ground.encoder, rng=ground.rng, mode=mode, epsilon=_EPSILON
-        )
-        world.add(healthy)
-        world.add(1, kind="lost")
-        if mode == PRIVATE:
-            world.add(1, kind="failing")
-            world.add(1, kind="leaving")
+    world = World(folder=folder, encoder=encoder, rng=rng, mode=mode, epsilon=_EPSILON)
+    world.add(2 if mode == OPEN else 11)
+    world.add(1, kind="lost")
+    if mode != OPEN:
+        world.add(1, kind="failing")
+        world.add(1, kind="leaving")
+    return world
+
+
+def _over_supernodes(folder: Path, ground: Ground) -> Iterator[Frames]:
+    """Rounds over real SuperNodes: an open one, and a private one of summaries."""
+    for mode in (OPEN, PRIVATE):
+        world = deployed_world(folder / mode / "devices", mode, encoder=ground.encoder, rng=ground.rng)
         yield run_deployed(world, folder / mode, apart=world.healthy if mode == PRIVATE else ())
 
 

@@ -34,14 +34,8 @@ PROTOCOL = (Path(federation.__file__).parent / "PROTOCOL.md").read_text(encoding
 
 
 @pytest.fixture
-def world_of(ground: Ground, tmp_path: Path) -> Callable[..., World]:
-    def make(mode: str, **counts: int) -> World:
-        world = World(folder=tmp_path / "devices", encoder=ground.encoder, rng=ground.rng, mode=mode, epsilon=64.0)
-        for kind, count in counts.items():
-            world.add(count, kind=kind)
-        return world
-
-    return make
+def world_of(ground: Ground, tmp_path: Path) -> Callable[[str], World]:
+    return lambda mode: wire.deployed_world(tmp_path / "devices", mode, encoder=ground.encoder, rng=ground.rng)
 
 
 @pytest.fixture
@@ -249,10 +243,10 @@ def test_the_schema_of_private_rounds_is_the_page_of_the_protocol() -> None:
 
 @pytest.mark.slow
 def test_over_supernodes_a_skipped_ledger_is_a_breach_and_no_secret_crosses(
-    monkeypatch: pytest.MonkeyPatch, world_of: Callable[..., World], tmp_path: Path, one: Find
+    monkeypatch: pytest.MonkeyPatch, world_of: Callable[[str], World], tmp_path: Path, one: Find
 ) -> None:
     monkeypatch.setattr(Participant, "contribute", lambda *_, **__: None)
-    world = world_of(OPEN, healthy=2, lost=1)
+    world = world_of(OPEN)
     found = list(wire._findings([run_deployed(world, tmp_path, apart=())]))
     assert [finding.name for finding in found if finding.verdict == "breach"] == [one(found, "updates that no").name]
     assert one(found, "updates that no ledger has").figure == 2 * 2
@@ -260,7 +254,7 @@ def test_over_supernodes_a_skipped_ledger_is_a_breach_and_no_secret_crosses(
 
 @pytest.mark.slow
 def test_over_supernodes_a_private_round_ends_well_and_the_one_device_without_a_ledger_is_called(
-    monkeypatch: pytest.MonkeyPatch, world_of: Callable[..., World], tmp_path: Path, one: Find
+    monkeypatch: pytest.MonkeyPatch, world_of: Callable[[str], World], tmp_path: Path, one: Find
 ) -> None:
     """Of 13 devices, whose agents are processes, one fails and one's node is killed after the shares went round."""
 
@@ -269,7 +263,7 @@ def test_over_supernodes_a_private_round_ends_well_and_the_one_device_without_a_
             also()
 
     monkeypatch.setattr(Participant, "contribute", noted_nowhere)  # In this process.
-    world = world_of(PRIVATE, healthy=11, lost=1, failing=1, leaving=1)
+    world = world_of(PRIVATE)
     seen = run_deployed(world, tmp_path, apart=world.healthy[1:])
     found = list(wire._findings([seen]))
     assert [finding.name for finding in found if finding.verdict == "breach"] == [one(found, "updates that no").name]
