@@ -1,4 +1,4 @@
-"""What a private round costs over a real SuperLink and real SuperNodes, by kind of process: `python -m benchmarks.nodes`.
+"""What a private round over real SuperNodes costs, by kind of process: `python -m benchmarks.nodes`.
 
 It is the round of the full audit (`federation/audit/deployment.py`): 13 devices whose agents are processes of their own
 but for two, one of which fails and one of whose nodes is killed, and a node without an agent. What is started is read
@@ -41,7 +41,7 @@ class Watched:
     def look(self, *, memory: bool) -> None:
         """Read /proc once."""
         below, there = {os.getpid(), *self.cpu_s}, 0
-        for number in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        for number in sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()):
             try:
                 stat = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
                 if number == os.getpid() or int(stat[1]) not in below:
