@@ -3,13 +3,16 @@
 It is the round of the full audit (`federation/audit/deployment.py`): 13 devices whose agents are processes of their own
 but for two, one of which fails and one of whose nodes is killed, and a node without an agent. What is started is read
 from /proc, 20 times a second, so a process that lived for less counts in part or not at all. Memory is what a process
-has for itself and its share of what it has with others (PSS), once a second. Needs Linux.
+has for itself and its share of what it has with others (PSS), once a second. Beside it stands what a message's process
+takes to load Flower's part and ours. Needs Linux.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -81,6 +84,17 @@ def _share_bytes(number: int) -> int:
     return 1024 * int(re.findall(r"^Pss: +(\d+) kB", told, re.MULTILINE)[0])
 
 
+def loaded_s(module: str) -> float:
+    """CPU-seconds of a process that loads a module and what it needs; the least of five."""
+    code = f"import time; began = time.process_time(); import {module}; print(time.process_time() - began)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(5)
+    ]
+    return min(float(one.stdout) for one in done)
+
+
 def main() -> None:
     """Run the round and print what it took."""
     watched, done = Watched(), threading.Event()
@@ -104,6 +118,8 @@ def main() -> None:
         thread.join()
     print(f"{len(seen.messages)} messages in {time.monotonic() - began:.0f} s; {seen.failed or 'the round ended well'}")
     print("\n".join(watched.table()))
+    flower, both = loaded_s("flwr.clientapp"), loaded_s("federation.rounds.client_app")
+    print(f"to load: {flower:.2f} CPU-s Flower's app, {max(0.0, both - flower):.2f} more with ours")
     print(f"at most {watched.most_at_once} processes and {watched.most_bytes / 1e9:.1f} GB at once")
 
 

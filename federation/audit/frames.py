@@ -52,11 +52,12 @@ class Frames:
         self.frames.append(frame)
 
     def problems(self) -> list[str]:
-        """What messages hold that the protocol does not list, each once; and stages whose answers differ in size."""
-        found: set[str | None] = set(self.odd)
+        """What messages hold that the protocol does not list, each once; and rounds whose answers differ in size."""
+        requests = [message for message in self.messages if not message.metadata.reply_to_message_id]
+        found: set[str | None] = {*self.odd, *map(problem_of, requests)}
         sizes: dict[tuple[str, str], int] = {}
         for reply, asked in self._pairs():
-            found |= {problem_of(asked), problem_of(reply, asked)}
+            found.add(problem_of(reply, asked))
             if not reply.has_error() and not problem_of(reply, asked):
                 kind, size = asked.metadata.message_type, len(_content(reply, asked))
                 what = stage_of(asked) if kind == PRIVATE_MESSAGE else kind
