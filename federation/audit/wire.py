@@ -1,9 +1,9 @@
 """What crosses the wire of a run: no secret in any form, nothing off the protocol, and what the ledgers say of it.
 
-Rounds of each mode, and rounds about choices, run over devices full of planted secrets, of which some fail, with secrets
-in the texts of their exceptions. Each frame is looked through for all forms of all secrets; each update that left is
-looked up in its device's ledger, by its hash; masked inputs must look like noise. A full run does the same to an open
-round and to a private one over real SuperNodes, by what a listener between them and their SuperLink sees.
+Rounds of each mode, and rounds about choices, run over devices full of planted secrets, of which some fail, with
+secrets in the texts of their exceptions. Each frame is looked through for all forms of all secrets; each update that
+left is looked up in its device's ledger, by its hash; masked inputs must look like noise. A full run does the same to
+an open round and to a private one over real SuperNodes, by what a listener between them and their SuperLink sees.
 """
 
 import tempfile
