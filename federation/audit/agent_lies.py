@@ -5,6 +5,11 @@ What the app knows is answered by an abstain; of messages that it has no functio
 error code comes back.
 """
 
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+# isort: on
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,7 +18,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from engine.owner.account import Limits
 from engine.owner.consent import PERSONALIZATION

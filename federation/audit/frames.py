@@ -1,5 +1,10 @@
 """What crossed the wire of a run in this process, and what the ledgers of its devices say of it."""
 
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
+from flwr.app import Message
+
+# isort: on
 import contextlib
 import hashlib
 import logging
@@ -8,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Message
 
 from engine.device.device import Device
 from engine.errors import EngineError

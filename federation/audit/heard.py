@@ -5,13 +5,17 @@ object's name is its SHA-256, and one that is there already is not sent again, s
 connections. How they are framed is no matter: an object is found wherever it lies in the bytes.
 """
 
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+# isort: on
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 _HEAD = re.compile(
     rb"(Message|RecordDict|ArrayRecord|ConfigRecord|MetricRecord|ArrayChunk|Array) "

@@ -3,9 +3,12 @@
 The lists here stand on that page too, which a test holds.
 """
 
-from collections.abc import Mapping
-
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
 from flwr.app import Array, Message
+
+# isort: on
+from collections.abc import Mapping
 
 from federation.agent.names import CENTRAL_MESSAGE, CHOICE_MESSAGE, PRIVATE_MESSAGE, RESCORER_MESSAGE, TRAIN_MESSAGE
 from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK

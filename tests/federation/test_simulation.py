@@ -145,6 +145,22 @@ for name in ("TELEMETRY_ENABLED", "DISABLE_UPDATE_CHECK", "DISABLE_RUNTIME_DEPEN
     assert done.stdout.split() == ["0", "1", "1"]
 
 
+def test_each_file_that_imports_flower_keeps_it_quiet_first(root: Path) -> None:
+    """Flower reads whether it may tell anyone when it is imported, and any file may be the first to do so."""
+    late = []
+    for path in root.glob("federation/**/*.py"):
+        imports = [
+            node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        flower = [at for at, name in enumerate(imports) if name.split(".")[0] == "flwr"]
+        quiet = [at for at, name in enumerate(imports) if name == "federation.rounds.flower_env"]
+        if flower and not (quiet and quiet[0] < flower[0]):
+            late.append(path.relative_to(root).as_posix())
+    assert late == []
+
+
 def test_nodes_are_the_same_in_every_run() -> None:
     assert list(InProcessGrid(["a", "b"]).get_node_ids()) == list(InProcessGrid(["c", "d"]).get_node_ids())
 

@@ -5,14 +5,22 @@ It rests on how Flower takes a message apart, which these tests pin, too.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+# isort: off
+import federation.rounds.flower_env  # noqa: F401 - before Flower
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
-import federation.rounds.flower_env  # noqa: F401 - before Flower
+# isort: on
+from federation.audit.finding import Ground
+from federation.audit.frames import Frames
 from federation.audit.heard import messages_of
+from federation.audit.world import World
 
 FLAT = np.arange(3000, dtype=np.float32)
 
@@ -78,3 +86,11 @@ def test_what_is_no_whole_message_is_told(exchange: tuple[Message, Message, Mess
     stray = ConfigRecord({"note": "of no message"}).deflate()
     assert messages_of({"one": [stray]}, pieces_of(first)).problems == ["1 pieces of no message"]
     assert messages_of({"one": pieces_of(update)}, []).problems == ["a reply to nothing that was asked"]
+
+
+def test_a_request_that_nobody_answered_is_held_to_the_protocol_too(
+    exchange: tuple[Message, Message, Message], ground: Ground, tmp_path: Path
+) -> None:
+    world = World(folder=tmp_path, encoder=ground.encoder, rng=ground.rng)
+    [problem] = Frames(world=world, messages=[exchange[0]]).problems()
+    assert problem.startswith("terms ['message', ")
