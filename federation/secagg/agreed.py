@@ -85,5 +85,6 @@ def _bits(n: int, honest: int, k: int, gone: int, first: int, last: int) -> int:
         return 0
     powers = (outside - gone) * log2_up(none, _FINE) + gone * log2_up(hit, _FINE) - outside * log2_down(whole, _FINE)
     sets = log2_up(comb(honest, min(last, honest // 2)))
-    rest = sets + log2_up(comb(outside, gone)) + log2_up(up) - log2_down(up - down)
+    elsewhere = log2_up(honest) - log2_down(outside - gone)  # Cohorts that some were told before this one.
+    rest = sets + log2_up(comb(outside, gone)) + log2_up(up) - log2_down(up - down) + elsewhere
     return max(0, -(powers + rest * (_FINE // FINE)) // _FINE)

@@ -195,7 +195,8 @@ def _group_bits(n: int, bad: int, lost: int, k: int, t: int, first: int, last: i
     dropped = log2_up(comb(honest - first, min(lost, (honest - first) // 2))) + log2_up(lost + 1)
     closed = sum(comb(inside, x) * comb(lost, k - x) for x in range(max(t, k - lost), min(inside, k) + 1))
     by_arcs = first * (whole - log2_up(closed)) - groups - dropped if closed else 1 << 20
-    return max(by_threshold, by_arcs) // FINE
+    elsewhere = log2_up(honest) - log2_down(first)  # Cohorts that some were told before this one.
+    return (max(by_threshold, by_arcs) - elsewhere) // FINE
 
 
 def _share(devices: int, permille: int) -> int:
