@@ -40,6 +40,7 @@ from federation.privacy.sampling import cohort_bounds, participation_limit
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats, l2_norm
 from federation.rounds.config import RunSettings
+from federation.rounds.nodes import connected
 from federation.rounds.private_rounds import PrivateRounds, SignedRoster
 from federation.rounds.public_inputs import public_inputs
 from federation.rounds.records import ARRAYS, CONFIG, as_arrays, reply_array
@@ -275,7 +276,7 @@ def _means(grid: Grid, settings: RunSettings, roster: SignedRoster) -> _Means:
                 CENTRAL_MESSAGE,
                 group_id=str(terms.server_round),
             )
-            for node in grid.get_node_ids()
+            for node in connected(grid, least=settings.needed, within_s=settings.deadline_s)
         ]
         replies = grid.send_and_receive(sent, timeout=settings.deadline_s)
         updates = [update for reply in replies if (update := _update(reply, terms.dimension)) is not None]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from federation.agent.cohorts import steady_share
+from federation.agent.limits import LEAST_COHORT
 from federation.agent.names import MESSAGE, PRIVATE_MESSAGE, ROSTER, STAGE, TERMS
 from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMASK, unmask_parts
 from federation.agent.terms import NoisyTerms, asked_hash
@@ -29,6 +30,7 @@ from federation.privacy.parameters import NoiseParameters
 from federation.privacy.sampling import cohort_bounds
 from federation.privacy.stream import SecureStream
 from federation.privacy.update import Floats
+from federation.rounds.nodes import connected
 from federation.rounds.records import ARRAYS, CONFIG, answer_of, as_arrays
 from federation.secagg import Announcement, ParameterError, Roster, SecAggError, ServerRound, Terms
 
@@ -67,7 +69,8 @@ class PrivateRounds:
         server = ServerRound(announcement, roster)
         one = _Round(self._grid, server, terms.server_round, self._deadline_s)
         try:
-            one.invite(announcement.encode(), {TERMS: terms.to_bytes(), ROSTER: self._roster.signed})
+            about = {TERMS: terms.to_bytes(), ROSTER: self._roster.signed}
+            one.invite(announcement.encode(), about, least=min(LEAST_COHORT / terms.q, terms.devices))
             one.run(flat, terms)
             full = terms.noise_of(server.found.devices)
             rung = taken_off(full, server.honest_in_sum, devices=terms.devices, cohort=terms.cohort)
@@ -122,9 +125,10 @@ class _Round:
         self.keys: dict[int, tuple[bytes, ...]] = {}
         """Of the noise that each device gave back: the keys of its pieces, by its line."""
 
-    def invite(self, announcement: bytes, about: Mapping[str, bytes]) -> None:
-        """Invite every node, and note who advertised as which device."""
-        asked = {node: {MESSAGE: announcement, **about} for node in self._grid.get_node_ids()}
+    def invite(self, announcement: bytes, about: Mapping[str, bytes], *, least: float) -> None:
+        """Invite every node, once ``least`` are connected, and note who advertised as which device."""
+        nodes = connected(self._grid, least=least, within_s=self._deadline_s)
+        asked = {node: {MESSAGE: announcement, **about} for node in nodes}
         for node, answer in self._ask(ADVERT, asked):
             with contextlib.suppress(SecAggError):  # No advert: as good as an abstain.
                 self._nodes[self._server.advert(answer)] = node
