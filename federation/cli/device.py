@@ -1,6 +1,7 @@
 """`tacit device`: one device's encrypted memory and the model it personalizes. Needs no flwr."""
 
 import math
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,8 @@ def command() -> None:
     A device opens with a passphrase (--passphrase-file, the environment variable TACIT_PASSPHRASE, or a hidden
     prompt) or with a device key (--key-file); an option counts more than the environment.
     """
+    # One person's arrays are small: threads of a matrix library would spend more on waiting for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @command.command()

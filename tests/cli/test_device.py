@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -615,3 +618,26 @@ def test_an_error_after_debug_shows_where_it_came_from(tacit: Call, tmp_path: Pa
 def test_two_copies_of_a_device_open_with_the_same_key(device: Call, tacit: Call, home: Path) -> None:
     shutil.copytree(home / "phone", home / "copy")
     assert as_json(tacit(["device", "show", home / "copy", "--key-file", home / "key", "--json"]))["memories"] == 3
+
+
+THREADS = """
+import os, sys
+from federation.cli.device import command
+assert "numpy" not in sys.modules  # The number is read when a matrix library is loaded, so it has to stand before.
+try:
+    command(["show", sys.argv[1]], standalone_mode=False)
+except Exception:
+    pass
+print(os.environ["OMP_NUM_THREADS"])
+"""
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, "1"), ("3", "3")])
+def test_arrays_of_one_person_are_reckoned_on_one_thread_unless_the_environment_says_otherwise(
+    tmp_path: Path, given: str | None, wanted: str
+) -> None:
+    here = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    here |= {} if given is None else {"OMP_NUM_THREADS": given}
+    asked = [sys.executable, "-c", THREADS, str(tmp_path / "none")]
+    done = subprocess.run(asked, env=here, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout.split()[-1] == wanted
