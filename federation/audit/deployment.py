@@ -42,7 +42,7 @@ from federation.rounds.config import default
 from federation.rounds.noisy_rounds import privacy_of
 from federation.rounds.server_app import CHECKPOINT_FILE
 
-_START_S, _RUN_S = 180.0, 900.0  # With much else to do on the machine.
+_START_S, _RUN_S = 600.0, 900.0  # With much else to do on the machine.
 _LOOK_S = 4.0  # Each look costs a second of a core.
 Nodes = dict[str, "subprocess.Popen[bytes]"]
 Settings = dict[str, bool | int | float | str]
@@ -79,7 +79,7 @@ def run_deployed(world: World, folder: Path, *, apart: Collection[str]) -> Frame
                     env=environment | {"FLWR_HOME": str(folder / f"home-{number}")},
                 )  # fmt: skip
             wait(lambda: _all_listen(world, sockets), _START_S, "wait for all agents")
-            wait(lambda: all(tap.received for tap in taps.values()), _START_S, "start")  # Before looking, which costs.
+            wait(lambda: _all_heard(taps.values(), processes), _START_S, "start")  # Before looking, which costs.
             wait(lambda: _online(environment) >= len(nodes), _START_S, "see all nodes", every_s=_LOOK_S)
             _run(settings, write_app(folder), environment)
             _check_released(Checkpoint.load(folder / "out" / CHECKPOINT_FILE), world.start, settings)
@@ -110,6 +110,12 @@ def _sockets(world: World, folder: Path) -> dict[str, Path]:
 
 def _all_listen(world: World, sockets: dict[str, Path]) -> bool:
     return all(path.exists() for name, path in sockets.items() if name not in world.lost)
+
+
+def _all_heard(taps: Collection[Tap], processes: Processes) -> bool:
+    """Whether every node has heard from the link. Raises `FederationError` where a process has ended instead."""
+    processes.require_all()
+    return all(tap.received for tap in taps)
 
 
 def _settings(world: World, folder: Path) -> Settings:

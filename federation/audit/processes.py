@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from federation.rounds.config import RunSettings
 CONNECTION = "audit"  # What the home of Flower's commands calls the SuperLink.
 _BIN = Path(sys.executable).parent
 _PATIENCE_S = 10.0  # To end, once asked to.
+_PORTS = range(20_000, 32_000)
 
 
 class Processes:
@@ -31,7 +33,7 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         """``folder`` is where they run and log."""
         self._folder = folder
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, program: str, *arguments: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start one of the programs installed beside this Python; it logs as ``name``."""
@@ -40,8 +42,14 @@ class Processes:
                 [str(_BIN / program), *arguments], env=env, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True,
             )  # fmt: skip
-        self._started.append(process)
+        self._started[name] = process
         return process
+
+    def require_all(self) -> None:
+        """Raise `FederationError` where one of them has ended."""
+        for name, process in self._started.items():
+            if process.poll() is not None:
+                raise FederationError(f"Flower's process {name} ended with status {process.returncode}: see its log.")
 
     def __enter__(self) -> Self:
         return self
@@ -49,10 +57,10 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._started:
+        for process in self._started.values():
             end(process, signal.SIGTERM)
         give_up = time.monotonic() + _PATIENCE_S
-        for process in self._started:
+        for process in self._started.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.0, give_up - time.monotonic()))
             end(process, signal.SIGKILL)
@@ -149,7 +157,12 @@ def listens(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listened at a moment ago."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port of this machine that nothing listened at a moment ago.
+
+    Below those that connections get: one of these could be taken again before whom it is for comes to listen.
+    """
+    while True:
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            return port
