@@ -116,6 +116,7 @@ def test_an_input_without_a_mask_is_a_breach(monkeypatch: pytest.MonkeyPatch, gr
     assert finding.figure == 12
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("private_alone")
 def test_an_answer_longer_than_others_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
     """A size that follows from what a device holds tells of it; the server would only drop the device."""
