@@ -108,6 +108,7 @@ def test_terms_that_the_protocol_does_not_list_are_a_breach(
     assert one(wire.audit(ground), "frames off the protocol").verdict == "breach"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("private_alone")
 def test_an_input_without_a_mask_is_a_breach(monkeypatch: pytest.MonkeyPatch, ground: Ground, one: Find) -> None:
     monkeypatch.setattr(device, "_masked", lambda vector, *_: vector)
