@@ -116,7 +116,7 @@ def build_view(
     Only memories kept for the purpose of personalization are read, and none where they are not ``readable``.
     """
     catalogue = model.catalogue
-    records, labelled, x = _read(store, encoder.dimension) if readable else _nothing(encoder.dimension)
+    records, labelled, x = _read(store) if readable else _nothing(encoder.dimension)
     names = [catalogue.current(str(records[id].label)) for id in labelled]
     private = tuple(sorted({name for name in names if name not in catalogue}))
     labels = catalogue.names + private
@@ -152,7 +152,7 @@ def _nothing(dimension: int) -> tuple[dict[int, Record], list[int], Vectors]:
     return {}, [], np.zeros((0, dimension), dtype=np.float32)
 
 
-def _read(store: EncryptedStore, dimension: int) -> tuple[dict[int, Record], list[int], Vectors]:
+def _read(store: EncryptedStore) -> tuple[dict[int, Record], list[int], Vectors]:
     """All memories kept for personalization, the ids of the n labelled ones in the order of time, their vectors (n, d).
 
     Recency and the newest evidence go by time.
@@ -162,8 +162,7 @@ def _read(store: EncryptedStore, dimension: int) -> tuple[dict[int, Record], lis
     position = {id: row for row, id in enumerate(all_ids)}
     labelled = [id for id in all_ids if id in records and records[id].label is not None]
     labelled.sort(key=lambda id: (records[id].time, id))
-    rows = all_vectors[[position[id] for id in labelled]] if labelled else np.zeros((0, dimension), dtype=np.float32)
-    return records, labelled, np.ascontiguousarray(rows)
+    return records, labelled, np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
 
 
 def _classes(

@@ -18,7 +18,7 @@ from federation.audit.finding import Finding, Ground, at_most
 from federation.audit.statistics import bells_epsilon, one_run_epsilon
 from federation.errors import UpdateError
 from federation.privacy import mechanism
-from federation.privacy.excess import EXCESS_BYTES, piece_keys, rung_of, without_excess
+from federation.privacy.excess import EXCESS_BYTES, piece_keys, rung_of
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream
 
@@ -114,7 +114,7 @@ def missing_after() -> Finding:
     for honest in range(_GIVERS, one.cohort + 1):  # So many are known to be in the sum.
         rung = rung_of(one, honest)
         total = np.array(sent[:honest]).sum(axis=0, dtype=np.uint32)
-        left = without_excess(total, (piece_keys(secret, one)[:rung] for secret in secrets[:honest]), one)
+        left = mechanism.without_excess(total, (piece_keys(secret, one)[:rung] for secret in secrets[:honest]), one)
         spread = float(left.view(np.int32).astype(np.float64).std())
         worst = max(worst, 1 - spread / np.sqrt(one.central_variance))
     return at_most(

@@ -5,7 +5,7 @@ the fewest honest devices in any sum (`NoiseParameters.honest_share`). It is add
 rung of a ladder of shares. Once the devices agreed on the survivors, more honest devices are known to be in the sum
 (`federation/secagg/agreed.py`), and each gives away the keys of the pieces that are too much. What stays is the noise
 that is accounted, never less. The idea is that of Jiang, Wang and Chen 2024 (*Dordis: Efficient Federated Learning with
-Dropout-Resilient Differential Privacy*, EuroSys, section 3); here a piece is told by who added it or stays for good.
+Dropout-Resilient Differential Privacy*, EuroSys); here a piece is told by who added it or stays for good.
 
 >>> one = NoiseParameters(dimension=10_000, clip_norm=1.0, noise_multiplier=1.0, cohort=100, honest_share=0.52)
 >>> rungs(one), rung_of(one, 90), rung_of(one, 80), rung_of(one, 52)
@@ -14,10 +14,9 @@ Dropout-Resilient Differential Privacy*, EuroSys, section 3); here a piece is to
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -92,16 +91,6 @@ def left_after(parameters: NoiseParameters, rung: int, *, whole: int) -> NoisePa
     here = on_rung(parameters, rung)
     variance = here.share_variance * (parameters.cohort - whole) + parameters.share_variance * whole
     return dataclasses.replace(parameters, honest_share=parameters.central_variance / variance)
-
-
-def without_excess(
-    total: npt.NDArray[np.uint32], keys: Iterable[Sequence[bytes]], parameters: NoiseParameters
-) -> npt.NDArray[np.uint32]:
-    """Return the sum ``total`` (d,) modulo 2³² less the pieces whose keys devices gave."""
-    off = np.zeros(parameters.dimension, dtype=np.int64)
-    for its in keys:
-        off += excess_of(its, parameters)
-    return total - (off & 0xFFFFFFFF).astype(np.uint32)
 
 
 def _piece_variance(parameters: NoiseParameters, before: float, after: float) -> float:

@@ -13,13 +13,13 @@ as signed, scaled back and divided by the fixed q·N.
 (dtype('uint32'), True)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from federation.errors import PrivacyError, UpdateError
-from federation.privacy.excess import noise_with_excess
+from federation.privacy.excess import excess_of, noise_with_excess
 from federation.privacy.noise import share
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.quantise import round_unbiased
@@ -54,6 +54,14 @@ def privatise(delta: Floats, parameters: NoiseParameters, stream: SecureStream, 
     if excess:
         return _residues(integers + noise_with_excess(parameters, excess, stream))
     return _residues(integers + share(parameters.noise, parameters.dimension, parameters.share_variance, stream))
+
+
+def without_excess(total: Residues, keys: Iterable[Sequence[bytes]], parameters: NoiseParameters) -> Residues:
+    """Return the sum ``total`` (d,) modulo 2³² less the pieces of noise whose keys devices gave (`excess`)."""
+    off = np.zeros(parameters.dimension, dtype=np.int64)
+    for its in keys:
+        off += excess_of(its, parameters)
+    return total - _residues(off)
 
 
 def top_up(total: Residues, survivors: int, parameters: NoiseParameters, stream: SecureStream) -> Residues:

@@ -24,8 +24,8 @@ from federation.agent.private import ADVERT, AGREE, INPUT, REVEAL, SHARES, UNMAS
 from federation.agent.terms import NoisyTerms, asked_hash
 from federation.errors import PrivacyError, RoundError
 from federation.privacy.bound import check_mean
-from federation.privacy.excess import left_after, on_rung, rung_of, without_excess
-from federation.privacy.mechanism import Residues, decode, top_up
+from federation.privacy.excess import left_after, on_rung, rung_of
+from federation.privacy.mechanism import Residues, decode, top_up, without_excess
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.sampling import cohort_bounds
 from federation.privacy.stream import SecureStream

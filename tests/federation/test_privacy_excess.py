@@ -19,9 +19,8 @@ from federation.privacy.excess import (
     piece_keys,
     rung_of,
     rungs,
-    without_excess,
 )
-from federation.privacy.mechanism import privatise
+from federation.privacy.mechanism import privatise, without_excess
 from federation.privacy.noise import NOISES, SKELLAM
 from federation.privacy.parameters import NoiseParameters
 from federation.privacy.stream import SecureStream, stream_of_key
