@@ -27,9 +27,10 @@ from benchmarks.drifting_people import CHANGES, Life, people
 from engine.encoders.encoder import CachedEncoder, load_encoder
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
-from engine.personal.personalizer import Evidence, Personalizer
+from engine.personal.personalizer import Personalizer
 from engine.personal.recency import recency_weights
-from engine.personal.rescorer import PUBLIC_WEIGHTS, Floats, Integers, LabelledMemory
+from engine.personal.rescorer import PUBLIC_WEIGHTS, Evidence, Floats, Integers, LabelledMemory
+from engine.personal.together import Learned
 from federation.data.splits import split_as_marked
 from federation.population import generate
 from federation.rounds.config import RunSettings
@@ -57,8 +58,8 @@ class HalfLife:
 class Way:
     """How one person's memories are weighed: ``memory`` is what is known before request ``row``."""
 
-    def __init__(self, population: Floats) -> None:
-        self.population = population
+    def __init__(self, learned: Learned) -> None:
+        self.learned = learned
         self.asked = self.found = 0
 
     def memory(self, life: Life, row: int) -> LabelledMemory:
@@ -83,8 +84,8 @@ class Fixed(Way):
 class Chosen(Way):
     """The half-life that foresaw this person's requests best so far, or none unless one is better by the margin."""
 
-    def __init__(self, population: Floats) -> None:
-        super().__init__(population)
+    def __init__(self, learned: Learned) -> None:
+        super().__init__(learned)
         self.foresaw: dict[HalfLife | None, float] = {None: 0.0} | {HalfLife(h): -MARGIN_NATS for h in HALF_LIVES}
 
     def memory(self, life: Life, row: int) -> LabelledMemory:
@@ -92,7 +93,9 @@ class Chosen(Way):
         whole = life.memory(np.arange(row))
         log_p, label = life.query(row, np.arange(row))
         for one in self.foresaw if label >= 0 else ():
-            answers = Personalizer(replace(whole, recency=one), self.population).predict(log_p, life.x[row : row + 1])
+            answers = Personalizer(replace(whole, recency=one), self.learned.weights).predict(
+                log_p, life.x[row : row + 1]
+            )
             self.foresaw[one] += float(answers[0, label])
         return replace(whole, recency=best)
 
@@ -125,7 +128,7 @@ def walk(life: Life, way: Way) -> Floats:
         if label < 0:
             continue  # A label that nobody could know yet.
         evidence = Evidence(rows=np.arange(len(memory.y)), global_log=memory.global_log)
-        personal = Personalizer.fit(memory, evidence, population=way.population)
+        personal = Personalizer.fit(memory, evidence, learned=way.learned)
         x = life.x[row : row + 1]
         right[row] = personal.ranking(log_p, personal.predict(log_p, x)).argmax() == label
     return right
@@ -160,9 +163,9 @@ def gain(ours: Sequence[Floats], plain: Sequence[Floats], masks: Sequence[np.nda
     return [float(sums.sum() / counts.sum()), *np.percentile(shares, [2.5, 97.5]).tolist()]
 
 
-def measure(lives: Sequence[Life], population: Floats) -> dict[str, Any]:
+def measure(lives: Sequence[Life], learned: Learned) -> dict[str, Any]:
     """Accuracy by way and column, the gain of recency over none, and how often it found a change."""
-    ways = {name: [kind(population) for _ in lives] for name, kind in WAYS.items()}
+    ways = {name: [kind(learned) for _ in lives] for name, kind in WAYS.items()}
     hits = {name: [walk(life, way) for life, way in zip(lives, its, strict=True)] for name, its in ways.items()}
     of = [parts(life) for life in lives]
     names = list(dict.fromkeys(name for one in of for name in one))
@@ -185,14 +188,14 @@ def measure(lives: Sequence[Life], population: Floats) -> dict[str, Any]:
     }
 
 
-def cost(life: Life, population: Floats) -> dict[str, float]:
+def cost(life: Life, learned: Learned) -> dict[str, float]:
     """Median CPU-milliseconds of an answer from 200 memories, its text encoded, without recency and with it."""
     memory = life.memory(np.arange(MEMORIES))
     log_p, _ = life.query(MEMORIES, np.arange(MEMORIES))
     taken: dict[str, list[float]] = {"without": [], "with": []}
     for _ in range(ASKED):
         for name, recency in (("without", None), ("with", recency_weights)):
-            personal = Personalizer(replace(memory, recency=recency), population)
+            personal = Personalizer(replace(memory, recency=recency), learned.weights)
             began = time.process_time()
             personal.predict(log_p, life.x[MEMORIES : MEMORIES + 1])
             taken[name].append(1e3 * (time.process_time() - began))
@@ -237,7 +240,7 @@ def main() -> None:
     asked = parser.parse_args()
     encoder = CachedEncoder(load_encoder())
     model = taught(encoder)
-    assert model.population is not None
+    assert model.learned is not None
     figures: dict[str, Any] = {"people": asked.people, "rows": asked.rows, "seeds": asked.seeds, "by_change": {}}
     if not asked.json:
         print(f"{asked.people} invented people of each kind, {asked.seeds} seeds, {asked.rows} requests each: accuracy")
@@ -247,12 +250,12 @@ def main() -> None:
             for seed in range(asked.seeds)
             for life in people(change, asked.people, rows=asked.rows, seed=seed, model=model, encoder=encoder)
         ]
-        figures["by_change"][change] = measure(lives, model.population)
+        figures["by_change"][change] = measure(lives, model.learned)
         if not asked.json:
             show(change, figures["by_change"][change])
     figures["untrained"] = untrained(encoder, asked.people, asked.rows)
     long = people("half of the habits change", 1, rows=MEMORIES + 1, seed=0, model=model, encoder=encoder)[0]
-    figures["cpu_ms"] = cost(long, model.population)
+    figures["cpu_ms"] = cost(long, model.learned)
     if asked.json:
         print(json.dumps(figures, indent=2))
         return

@@ -54,12 +54,12 @@ def measure(path: Path, *, rounds: int, fewest: int) -> dict[str, Any]:
     hits: dict[str, list[tuple[Floats, Floats]]] = {"their own order": [], "a random order": []}
     for teachers, others in (halves, halves[::-1]):
         model = taught_by(teachers, encoder, rounds)
-        assert model.population is not None
+        assert model.learned is not None
         for user, rows in others:
             mixed = random.Random(f"drift:{user}").sample(rows, len(rows))
             for name, its in zip(hits, (rows, mixed), strict=True) if len(rows) >= fewest else ():
                 life = life_of(its, model, encoder)
-                hits[name].append((walk(life, Plain(model.population)), walk(life, Way(model.population))))
+                hits[name].append((walk(life, Plain(model.learned)), walk(life, Way(model.learned))))
     return {name: _figures(its) for name, its in hits.items()}
 
 

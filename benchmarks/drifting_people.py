@@ -125,7 +125,7 @@ def life_of(rows: Sequence[Row], model: Checkpoint, encoder: Encoder) -> Life:
     table = model.flat.reshape(len(model.catalogue), model.dimension + 1)
     private = encode_names(names[len(model.catalogue) :], encoder, model.dimension)
     bias = np.concatenate([table[:, -1], np.zeros(len(private), dtype=np.float32)])
-    scores = logits(model_inputs(texts, x, model.dimension), np.concatenate([table[:, :-1], private]), bias)
+    scores = logits(model_inputs(texts, x, model.dimension, encoder), np.concatenate([table[:, :-1], private]), bias)
     return Life(
         x=x,
         y=np.array([place[row.label] for row in rows], dtype=np.int64),

@@ -15,8 +15,8 @@ from engine.model.checkpoint import Checkpoint, start_checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.scoring import BIAS_GAIN, SCALE, logits
 from engine.model.summary import SUMMARY_NORM, SummaryPlan, summary
-from engine.personal.personalizer import Evidence, Personalizer
-from engine.personal.rescorer import LabelledMemory, log_softmax
+from engine.personal.personalizer import Personalizer
+from engine.personal.rescorer import Evidence, LabelledMemory, log_softmax
 from federation.data.splits import Split
 from federation.population import generate
 from federation.privacy.mechanism import central_mean

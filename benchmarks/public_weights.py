@@ -33,10 +33,11 @@ from engine.model.checkpoint import start_checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.scoring import logits
 from engine.model.training import TrainingPlan, train
-from engine.personal.personalizer import Evidence, Personalizer
+from engine.personal.personalizer import Personalizer
 from engine.personal.rescorer import (
     FEATURES,
     PUBLIC_WEIGHTS,
+    Evidence,
     Floats,
     Judged,
     K,
@@ -48,6 +49,7 @@ from engine.personal.rescorer import (
     log_softmax,
     statistics,
 )
+from engine.personal.together import Learned
 from federation.data.dataset import Row, read_rows
 from federation.data.splits import has_users, public_labels, split_by_dirichlet, split_by_user
 from federation.population import generate
@@ -205,7 +207,7 @@ def measured(people: Sequence[Person], size: int, weights: Floats, rng: np.rando
             truth = np.array([names.index(one.labels[row]) if one.labels[row] in names else -1 for row in others])
             known = np.flatnonzero(truth >= 0)
             evidence = Evidence(rows=np.arange(size), global_log=logs[rows])
-            device = Personalizer.fit(memory, evidence, population=weights)
+            device = Personalizer.fit(memory, evidence, learned=Learned(weights=weights))
             personal = device.predict(logs[others], one.x[others])
             log.extend(personal[known, truth[known]])
             hits.extend(device.ranking(logs[others], personal).argmax(axis=1) == truth)

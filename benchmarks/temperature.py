@@ -19,16 +19,18 @@ import numpy as np
 
 from engine.device.evaluation import Answers
 from engine.encoders.encoder import CachedEncoder, load_encoder
-from engine.personal.personalizer import Evidence, Personalizer, device_answer
+from engine.personal.personalizer import Personalizer
 from engine.personal.rescorer import (
     PUBLIC_WEIGHTS,
     STATISTICS_LENGTH,
+    Evidence,
     Floats,
     Integers,
     LabelledMemory,
     log_softmax,
     newton_step,
 )
+from engine.personal.together import Learned, device_answer
 from federation.data.dataset import read_rows
 from federation.data.splits import Split, has_users, split_as_marked, split_rows
 from federation.evaluation.calibration import calibration
@@ -124,7 +126,7 @@ def line(found: Sequence[Case]) -> str:
         if not len(one.truth):
             continue
         logs, public = log_softmax(one.logits), log_softmax(one.logits[:, : one.memory.public])
-        personalizer = Personalizer.fit(one.memory, one.evidence, population=weights)
+        personalizer = Personalizer.fit(one.memory, one.evidence, learned=Learned(weights=weights))
         own = personalizer.predict(logs, one.x)
         truth, judged = one.truth.tolist(), ((one.truth >= 0) & (one.truth < one.memory.public)).tolist()
         accepted = [(label,) for label in truth]

@@ -137,7 +137,7 @@ class Device(Chooses):
     ) -> Suggestions:
         """Return the ``k`` best labels for ``text``, the most probable first, with the memories that explain them.
 
-        The shared model's first answer stays first unless another label is three times as probable, if ``cautious``;
+        The shared model's first answer stays first unless another label is several times as probable, if ``cautious``;
         one and a half times, where this device's memories have not shown that personalizing them helps.
 
         The answer's ``known`` is ``False`` where the text looks like nothing that the device can answer: less so than

@@ -18,9 +18,10 @@ from engine.model.checkpoint import Checkpoint
 from engine.model.inputs import encode_inputs, model_inputs
 from engine.model.scoring import logits
 from engine.owner.consent import PERSONALIZATION
-from engine.personal.personalizer import Evidence, Personalizer
+from engine.personal.personalizer import Personalizer
 from engine.personal.rescorer import (
     MOST_EVIDENCE,
+    Evidence,
     Floats,
     Integers,
     LabelledMemory,
@@ -42,6 +43,7 @@ class MemoryView:
     y: Integers  # (n,) positions in labels
     labels: tuple[str, ...]
     public: int
+    encoder: Encoder
     class_vectors: Vectors  # (C, D), with D inputs of the shared model
     class_bias: Vectors  # (C,)
     memory: LabelledMemory
@@ -64,7 +66,7 @@ class MemoryView:
 
         Private labels stand there by their names.
         """
-        inputs = model_inputs(texts, x, self.class_vectors.shape[1])
+        inputs = model_inputs(texts, x, self.class_vectors.shape[1], self.encoder)
         return logits(inputs, self.class_vectors, self.class_bias)
 
     def global_log(self, texts: Sequence[str], x: Vectors) -> Floats:
@@ -123,7 +125,7 @@ def build_view(
     place = {name: index for index, name in enumerate(labels)}
     class_vectors, class_bias = _classes(model, private, known, encoder)
     y = np.array([place[name] for name in names], dtype=np.int64)
-    inputs = model_inputs([records[id].text for id in labelled], x, model.dimension)
+    inputs = model_inputs([records[id].text for id in labelled], x, model.dimension, encoder)
     own_logits = logits(inputs, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
     rows, raw = _judged_rows(labelled, y, own_logits, evidence, catalogue)
     judges = Evidence(rows=rows, global_log=log_softmax(raw))
@@ -138,12 +140,13 @@ def build_view(
         y=y,
         labels=labels,
         public=len(catalogue),
+        encoder=encoder,
         class_vectors=class_vectors,
         class_bias=class_bias,
         memory=memory,
         evidence=judges,
         evidence_logits=raw,
-        personalizer=Personalizer.fit(memory, judges, population=model.population, kappa=model.kappa),
+        personalizer=Personalizer.fit(memory, judges, learned=model.learned),
     )
 
 

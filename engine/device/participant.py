@@ -30,8 +30,8 @@ from engine.owner.consent import PERSONALIZATION
 from engine.owner.modes import CENTRAL, MODES, PRIVATE, suffices
 from engine.owner.publisher import check_key, require_signed
 from engine.owner.stage import Stage
-from engine.personal.personalizer import device_answer
 from engine.personal.rescorer import Floats, Integers
+from engine.personal.together import device_answer
 from store import EncryptedStore, StoreError, Where
 
 
@@ -140,7 +140,7 @@ class Participant(BackedUpKeeper):
         if not scored:
             return {}
         vectors = np.stack([self._store.vector(id) for id in scored])
-        x = model_inputs([records[id].text for id in scored], vectors, dimension)
+        x = model_inputs([records[id].text for id in scored], vectors, dimension, self._encoder)
         fresh = fresh_rows(moves, self._encoder, dimension)
         new = logits(x, fresh, np.zeros(len(fresh), dtype=np.float32)).astype(np.float32)
         return dict(zip(scored, new, strict=True))
@@ -327,7 +327,7 @@ class Participant(BackedUpKeeper):
         self._kept.rests_on(records.values())
         rows = [row for row, id in enumerate(ids) if id in records and records[id].label in catalogue]
         y = np.array([catalogue.index(str(records[ids[row]].label)) for row in rows], dtype=np.int64)
-        x = model_inputs([records[ids[row]].text for row in rows], vectors[rows], dimension)
+        x = model_inputs([records[ids[row]].text for row in rows], vectors[rows], dimension, self._encoder)
         return np.array(ids, dtype=np.int64)[rows], x, y
 
 

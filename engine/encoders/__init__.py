@@ -1,1 +1,1 @@
-"""From a text to vectors: the encoders of meaning, and spelling beside them."""
+"""From a text to vectors: the encoders of meaning, and of wording beside it."""

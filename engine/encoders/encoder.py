@@ -15,7 +15,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,18 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, float32 (len(texts), dimension)."""
+
+
+@runtime_checkable
+class WordTable(Protocol):
+    """What some encoders have besides: a vocabulary of pieces of words, and a vector of each before any context."""
+
+    @property
+    def word_dimension(self) -> int:
+        """Floats in such a vector; 0 is no table."""
+
+    def word_table(self) -> tuple[dict[str, int], Vectors]:
+        """The rows of the pieces, as WordPiece writes them, and the table, float32 (pieces, word_dimension)."""
 
 
 def check_vectors(vectors: npt.ArrayLike, *, count: int, encoder: Encoder) -> Vectors:
@@ -187,3 +199,9 @@ def innermost(encoder: Encoder) -> Encoder:
     while isinstance(encoder, WrappedEncoder):
         encoder = encoder.inner
     return encoder
+
+
+def word_dimension(encoder: Encoder) -> int:
+    """The floats in ``encoder``'s vectors of words; 0 for one that has no table of them."""
+    inner = innermost(encoder)
+    return inner.word_dimension if isinstance(inner, WordTable) else 0

@@ -48,7 +48,7 @@ class OnnxEncoder:
     """all-MiniLM-L6-v2 in a folder of the package's making, loaded at first use and safe to share between threads."""
 
     name = DEFAULT_ENCODER
-    dimension = DIMENSION
+    dimension = word_dimension = DIMENSION
     fingerprint = WEIGHTS_SHA256[:32]
 
     def __init__(self, folder: Path) -> None:

@@ -75,6 +75,30 @@ class SentenceEncoder:
         ask = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
         return int(ask())
 
+    @property
+    def word_dimension(self) -> int:
+        """Floats in a vector of a word: 0 for a model whose vocabulary is not one of WordPiece."""
+        if self._name == DEFAULT_ENCODER:
+            return DIMENSION
+        words = self._words()
+        return 0 if words is None else int(words[1].shape[1])
+
+    def word_table(self) -> tuple[dict[str, int], Vectors]:
+        """The model's vocabulary, and its vector of each piece before any context. Raises `EncoderError`."""
+        words = self._words()
+        if words is None:
+            raise EncoderError(f"Encoder {self._name!r} has no table of words.")
+        return words
+
+    def _words(self) -> tuple[dict[str, int], Vectors] | None:
+        model = self._model()
+        try:
+            vocabulary = dict(model.tokenizer.get_vocab())
+            table = model[0].auto_model.get_input_embeddings().weight.detach().numpy()
+        except (AttributeError, NotImplementedError):  # Not every model is a transformer with a tokenizer.
+            return None
+        return (vocabulary, table) if any(piece.startswith("##") for piece in vocabulary) else None
+
     def _model(self) -> Any:
         with self._lock:
             if self._loaded is None:

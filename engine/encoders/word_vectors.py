@@ -18,8 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.encoders.encoder import Encoder, Vectors, innermost
-from engine.encoders.onnx_encoder import OnnxEncoder
+from engine.encoders.encoder import Encoder, Vectors, WordTable, innermost
 
 _LONGEST = 40
 
@@ -110,14 +109,14 @@ class WordVectors:
         return found
 
 
-_made: weakref.WeakKeyDictionary[OnnxEncoder, WordVectors] = weakref.WeakKeyDictionary()
+_made: weakref.WeakKeyDictionary[WordTable, WordVectors] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 def word_vectors(encoder: Encoder) -> WordVectors | None:
     """The word vectors of ``encoder``, made once; ``None`` for one that has no table. Raises `EncoderError`."""
     encoder = innermost(encoder)
-    if not isinstance(encoder, OnnxEncoder):
+    if not isinstance(encoder, WordTable) or not encoder.word_dimension:
         return None
     with _lock:
         if encoder not in _made:

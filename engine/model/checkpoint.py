@@ -27,15 +27,16 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.encoders.encoder import Encoder, Vectors
-from engine.encoders.spelling import SPELLING
+from engine.encoders.wording import wording_size
 from engine.errors import CatalogueError, EncoderMismatchError, ModelError
 from engine.model.catalogue import Catalogue
 from engine.model.inputs import fits
-from engine.personal.rescorer import KAPPA, check_weights
+from engine.personal.together import Learned
 
-FORMAT = "tacit-checkpoint-2"
+FORMAT = "tacit-checkpoint-3"
 _STATE = "state."
 _POPULATION = "population"
+_LEARNED = ("kappa", "gain", "caution")
 _ABOUT = "tacit"
 MAX_PARAMETER = 1e15
 
@@ -45,8 +46,8 @@ class Checkpoint:
     """A flat model (C·(d+1),) with all that is needed to use it, and the state of the run that made it.
 
     ``title`` says where the data came from; "generated population" must be shown wherever the model is.
-    ``population`` (k,) are the weights that devices learned together for the re-scorer, ``None`` before they have,
-    and ``kappa`` is how strongly each holds its own to these.
+    The last ``wording`` of its ``dimension`` inputs are those of `engine.encoders.wording`.
+    ``learned`` is what devices learned together for the re-scorer, ``None`` before they have.
     ``begun`` is the round after which its run began: 0, or that of the migration to its catalogue.
     ``tensors`` and ``notes`` are the federation's own.
     """
@@ -55,17 +56,19 @@ class Checkpoint:
     dimension: int
     encoder: str
     catalogue: Catalogue
+    wording: int = 0
     round: int = 0
     begun: int = 0
     title: str = ""
-    population: npt.NDArray[np.float64] | None = None
-    kappa: float = KAPPA
+    learned: Learned | None = None
     tensors: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.dimension < 1:
             raise ModelError(f"Expected dimension={self.dimension} to be at least 1.")
+        if not 0 <= self.wording < self.dimension:
+            raise ModelError(f"Expected wording={self.wording} to be 0 or fewer than {self.dimension} inputs.")
         if not 0 <= self.begun <= max(self.round, 0):
             raise ModelError(f"Expected begun={self.begun} to be a round from 0 to {self.round}.")
         expected = len(self.catalogue) * (self.dimension + 1)
@@ -74,10 +77,6 @@ class Checkpoint:
         # Written so that NaN fails as well; below the limit no score overflows.
         if not np.abs(self.flat).max(initial=0) <= MAX_PARAMETER:
             raise ModelError(f"The model holds NaN, infinity or sizes above {MAX_PARAMETER:g}, so it is refused.")
-        if self.population is not None:
-            check_weights(self.population)
-        if not 0 < self.kappa < float("inf"):
-            raise ModelError(f"Expected kappa={self.kappa} to be positive and finite.")
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes; the same for equal checkpoints."""
@@ -102,20 +101,22 @@ class Checkpoint:
 
     def _content(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
         tensors: dict[str, npt.NDArray[Any]] = {"model": np.ascontiguousarray(self.flat, dtype=np.float32)}
-        if self.population is not None:
-            tensors[_POPULATION] = np.ascontiguousarray(self.population, dtype=np.float64)
+        if self.learned is not None:
+            tensors[_POPULATION] = np.ascontiguousarray(self.learned.weights, dtype=np.float64)
         tensors |= {_STATE + name: np.asarray(value, order="C") for name, value in sorted(self.tensors.items())}
         about = {
             "format": FORMAT,
             "dimension": str(self.dimension),
+            "wording": str(self.wording),
             "encoder": self.encoder,
             "catalogue": self.catalogue.to_json(),
             "round": str(self.round),
             "begun": str(self.begun),
             "title": self.title,
-            "kappa": repr(float(self.kappa)),
             "notes": json.dumps(dict(self.notes), sort_keys=True),
         }
+        if self.learned is not None:
+            about |= {name: repr(float(getattr(self.learned, name))) for name in _LEARNED}
         return tensors, about
 
     @classmethod
@@ -146,13 +147,13 @@ class Checkpoint:
             return cls(
                 flat=tensors.pop("model"),
                 dimension=int(about["dimension"]),
+                wording=int(about["wording"]),
                 encoder=about["encoder"],
                 catalogue=Catalogue.from_json(about["catalogue"]),
                 round=int(about["round"]),
                 begun=int(about["begun"]),
                 title=about["title"],
-                population=tensors.pop(_POPULATION, None),
-                kappa=float(about["kappa"]),
+                learned=_learned(tensors.pop(_POPULATION, None), about),
                 tensors={key.removeprefix(_STATE): value for key, value in tensors.items()},
                 notes=dict(json.loads(about["notes"])),
             )
@@ -176,6 +177,10 @@ class Checkpoint:
         return cls.from_bytes(content, name=str(path))
 
 
+def _learned(weights: npt.NDArray[Any] | None, about: Mapping[str, str]) -> Learned | None:
+    return None if weights is None else Learned(weights=weights, **{name: float(about[name]) for name in _LEARNED})
+
+
 def _canonical(about: Mapping[str, str]) -> str:
     return json.dumps(dict(about), sort_keys=True)
 
@@ -189,14 +194,22 @@ def _digest(tensors: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]) -
 
 
 def start_checkpoint(
-    catalogue: Catalogue, encoder: Encoder, *, title: str = "", with_spelling: bool = True
+    catalogue: Catalogue, encoder: Encoder, *, title: str = "", with_wording: bool = True
 ) -> Checkpoint:
-    """Return the model that no data has trained: the encoded label names, with their spelling or without."""
+    """Return the model that no data has trained: the encoded label names, with their wording or without."""
     from engine.model.model import Model
 
-    dimension = encoder.dimension + (SPELLING if with_spelling else 0)
+    words = wording_size(encoder) if with_wording else 0
+    dimension = encoder.dimension + words
     flat = Model.from_catalogue(catalogue, encoder, dimension).flat()
-    return Checkpoint(flat=flat, dimension=dimension, encoder=encoder.fingerprint, catalogue=catalogue, title=title)
+    return Checkpoint(
+        flat=flat,
+        dimension=dimension,
+        wording=words,
+        encoder=encoder.fingerprint,
+        catalogue=catalogue,
+        title=title,
+    )
 
 
 def check_encoder(model: Checkpoint, encoder: Encoder) -> None:

@@ -1,10 +1,11 @@
-"""What the shared model sees of a text: its vector by the encoder and, for most models, its spelling beside it.
+"""What the shared model sees of a text: its vector by the encoder and, for most models, its wording beside it.
 
-The number of a checkpoint's floats a label says which: those of the encoder alone, or `SPELLING` more. Search and the
-memory's neighbours rest on the encoder's vectors alone.
+The number of a checkpoint's floats a label says which: those of the encoder alone, or those of `wording` more. Search
+and the memory's neighbours rest on the encoder's vectors alone.
 
->>> model_inputs(["hello"], np.zeros((1, 3), dtype=np.float32), 3 + SPELLING).shape
-(1, 515)
+>>> from engine.encoders.encoder import load_encoder
+>>> encode_inputs(["hello"], load_encoder(), 384 + wording_size(load_encoder())).shape
+(1, 1024)
 """
 
 from collections.abc import Sequence
@@ -12,25 +13,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.encoders.encoder import Encoder, Vectors, check_vectors
-from engine.encoders.spelling import SPELLING, spelling
+from engine.encoders.wording import wording, wording_size
 from engine.errors import ModelError
 
 
 def fits(dimension: int, encoder: Encoder) -> bool:
     """Whether a model of ``dimension`` floats a label can be used with this encoder."""
-    return dimension in (encoder.dimension, encoder.dimension + SPELLING)
+    return dimension in (encoder.dimension, encoder.dimension + wording_size(encoder))
 
 
-def model_inputs(texts: Sequence[str], vectors: Vectors, dimension: int) -> Vectors:
-    """Return (n, dimension) for n texts and the encoder's vectors (n, d) of them. Raises `ModelError` for a misfit."""
+def model_inputs(texts: Sequence[str], vectors: Vectors, dimension: int, encoder: Encoder) -> Vectors:
+    """Return (n, dimension) for n texts and the ``encoder``'s vectors (n, d) of them.
+
+    Raises `ModelError` for a misfit, and `EncoderError`.
+    """
     if dimension == vectors.shape[1]:
         return vectors
-    if dimension != vectors.shape[1] + SPELLING:
+    if dimension != vectors.shape[1] + wording_size(encoder):
         raise ModelError(f"A model of {dimension} floats a label does not fit vectors of {vectors.shape[1]} floats.")
-    return np.concatenate([vectors, spelling(texts)], axis=1)
+    return np.concatenate([vectors, wording(texts, encoder)], axis=1)
 
 
 def encode_inputs(texts: Sequence[str], encoder: Encoder, dimension: int) -> Vectors:
     """Return the inputs (n, dimension) of texts that are yet to be encoded. Raises `EncoderError` and `ModelError`."""
     vectors = check_vectors(encoder.encode(texts), count=len(texts), encoder=encoder)
-    return model_inputs(texts, vectors, dimension)
+    return model_inputs(texts, vectors, dimension, encoder)

@@ -43,14 +43,12 @@ class SummaryPlan:
     """What a summary is taken against, all of it public: d directions (d, D) of the inputs, and centres (C, d).
 
     ``centres`` are where the C labels' texts are thought to lie along these directions. The scatter is told along the
-    first ``scatter`` of them. ``with_spelling`` says whether the last `SPELLING` inputs are spelling. Raises
-    `ModelError` for shapes that do not fit, and for NaN and infinity.
+    first ``scatter`` of them. Raises `ModelError` for shapes that do not fit, and for NaN and infinity.
     """
 
     basis: Vectors
     centres: Vectors
     scatter: int = 0
-    with_spelling: bool = False
 
     def __post_init__(self) -> None:
         fits = self.basis.ndim == self.centres.ndim == 2 and self.centres.shape[1] == len(self.basis) > 0
@@ -87,7 +85,7 @@ class SummaryPlan:
     def digest(self) -> str:
         """SHA-256, in hex, of all of it."""
         shape = f"{self.basis.shape} {self.centres.shape}"
-        found = hashlib.sha256(f"summary-1 {shape} {self.scatter} {self.with_spelling}\0".encode())
+        found = hashlib.sha256(f"summary-2 {shape} {self.scatter}\0".encode())
         found.update(np.ascontiguousarray(self.basis, dtype="<f4").tobytes())
         found.update(np.ascontiguousarray(self.centres, dtype="<f4").tobytes())
         return found.hexdigest()

@@ -174,6 +174,14 @@ def judging(memory: LabelledMemory, rows: Integers) -> npt.NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Rows of the memory that may judge: their positions (e,) in it and their out-of-sample global logs (e, C)."""
+
+    rows: Integers
+    global_log: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """Leave-one-out features φ (e, C, K) of a device's evidence and the true labels y (e,)."""
 

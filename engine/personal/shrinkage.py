@@ -14,12 +14,10 @@ them up, and the κ with the highest sum holds for all, the default where none g
 import numpy as np
 
 from engine.errors import ModelError
-from engine.personal.rescorer import KAPPA, STATISTICS_LENGTH, Floats, Judged, local_weights
+from engine.personal.rescorer import KAPPA, Floats, Judged, local_weights
 
 KAPPAS = (20.0, 50.0, 300.0)
 """What the default, `KAPPA`, is held against."""
-ANSWER_LENGTH = STATISTICS_LENGTH + len(KAPPAS)
-"""Floats of a device's answer to a Newton step: its statistics, then its marks."""
 FOLDS = 5
 
 

@@ -5,7 +5,7 @@ follows from them each side derives for itself: the rate q = K/N, what a partici
 
 >>> terms = NoisyTerms(run="ab", mode="private", server_round=1, rounds=4, participations=4, devices=100, cohort=100,
 ...                    dimension=10, catalogue="cd", task="train", directions=0, scatter=0,
-...                    with_spelling=False, hold_back=True, local_steps=5, learning_rate=0.3,
+...                    hold_back=True, local_steps=5, learning_rate=0.3,
 ...                    proximal_mu=0.0, seed=0, clip_norm=1.0, noise="discrete Gaussian", noise_multiplier=4.0,
 ...                    honest_share=0.4, delta=1e-5)
 >>> NoisyTerms.from_bytes(terms.to_bytes()) == terms, terms.q, round(terms.rho, 4)
@@ -39,7 +39,7 @@ class NoisyTerms:
 
     ``run`` names the run; it has ``rounds`` rounds, of which a device takes part in at most ``participations``. Of
     N = ``devices`` on the roster each draws itself with q = ``cohort``/N. What it gives by ``task`` (`TASKS`) has
-    ``dimension`` numbers, clipped to ``clip_norm``; ``directions``, ``scatter`` and ``with_spelling`` are those of a
+    ``dimension`` numbers, clipped to ``clip_norm``; ``directions`` and ``scatter`` are those of a
     summary's plan. z = ``noise_multiplier`` is reached by ``honest_share`` of a cohort (`NoiseParameters`). ``delta``
     is what ε is told for. Raises `UpdateError` for terms that no round may have.
     """
@@ -56,7 +56,6 @@ class NoisyTerms:
     task: str
     directions: int
     scatter: int
-    with_spelling: bool
     hold_back: bool
     local_steps: int
     learning_rate: float

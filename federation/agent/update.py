@@ -41,7 +41,6 @@ def update_of(device: Device, terms: NoisyTerms, flat: Floats, *, rng: np.random
             directions=terms.directions,
             dimension=model.dimension,
             scatter=terms.scatter,
-            with_spelling=terms.with_spelling,
         )
     )
 
@@ -51,12 +50,11 @@ def pack_plan(plan: SummaryPlan) -> Floats:
     return np.concatenate([plan.basis.reshape(-1), plan.centres.reshape(-1)])
 
 
-def unpack_plan(flat: Floats, *, directions: int, dimension: int, scatter: int, with_spelling: bool) -> SummaryPlan:
+def unpack_plan(flat: Floats, *, directions: int, dimension: int, scatter: int) -> SummaryPlan:
     """What :func:`pack_plan` gave. Raises `ModelError`."""
     end = directions * dimension
     return SummaryPlan(
         basis=flat[:end].reshape(directions, dimension),
         centres=flat[end:].reshape(-1, directions),
         scatter=scatter,
-        with_spelling=with_spelling,
     )

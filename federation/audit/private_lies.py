@@ -83,7 +83,6 @@ class LyingServer:
             task=TRAIN,
             directions=0,
             scatter=0,
-            with_spelling=False,
             hold_back=False,
             local_steps=1,
             learning_rate=0.3,

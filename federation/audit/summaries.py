@@ -33,7 +33,7 @@ def summary_findings(texts: Texts, ground: Ground, *, audit: str) -> list[Findin
         plan, texts, lambda off, weights: (off * direct).sum(axis=1) + WEIGHT_GAIN**2 * weights, sums, ground
     )
     one_way = np.full((LABELS, plan.directions), -_FAR, dtype=np.float32)
-    lying = SummaryPlan(basis=plan.basis, centres=one_way, with_spelling=False)
+    lying = SummaryPlan(basis=plan.basis, centres=one_way)
     told = _rate(lying, texts, lambda off, _: off.sum(axis=1), sums // 10, ground)
     note = f"of one device of {DEVICES}; chance {1 / LABELS:.2f}; ε = {EPSILON:g}, {sums} sums"
     return [
@@ -50,7 +50,7 @@ def _plan(texts: Texts, ground: Ground) -> SummaryPlan:
     start = Checkpoint(flat=flat, dimension=texts.dimension, encoder=ground.encoder.fingerprint, catalogue=catalogue)
     public = texts.others.reshape(-1, texts.dimension)
     noise = noise_within(texts.dimension, 1)
-    return plan_summary(start, public, noise_std=noise.noise_multiplier / DEVICES, with_spelling=False)
+    return plan_summary(start, public, noise_std=noise.noise_multiplier / DEVICES)
 
 
 def _rate(plan: SummaryPlan, texts: Texts, match: Match, sums: int, ground: Ground) -> float:

@@ -125,7 +125,7 @@ command.add_command(remember)
 @click.argument("text", type=WordsType())
 @click.option("-k", type=click.IntRange(1), default=3, show_default=True, help="How many labels.")
 @click.option(
-    "--cautious", is_flag=True, help="Keep the shared model's first answer unless another is three times as probable."
+    "--cautious", is_flag=True, help="Keep the shared model's first answer unless another is several times as probable."
 )
 @json_option
 @unlock_options

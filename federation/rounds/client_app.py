@@ -125,7 +125,7 @@ def _reply_length(message: Message) -> int:
 
         return choice_request(_asked(message, run="", node_id=0)).length
     if kind == RESCORER_MESSAGE:
-        from engine.personal.shrinkage import ANSWER_LENGTH
+        from engine.personal.together import ANSWER_LENGTH
 
         return ANSWER_LENGTH
     if kind == CENTRAL_MESSAGE:

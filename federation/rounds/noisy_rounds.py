@@ -108,7 +108,6 @@ def first_terms(
         task=TRAIN if asked is None else SUMMARY,
         directions=0 if asked is None else asked.directions,
         scatter=0 if asked is None else asked.scatter,
-        with_spelling=asked is not None and asked.with_spelling,
         hold_back=settings.hold_back(1),
         local_steps=settings.local_steps,
         learning_rate=float(settings.learning_rate),

@@ -1,9 +1,9 @@
 """The last rounds of a run: the re-scorer's population weights, by Newton steps on sums over devices.
 
 Each device answers with the gradient and the Hessian of its own leave-one-out likelihood at the weights it was sent,
-and with how well it fares for each of a few κ (`engine/personal/shrinkage.py`): one float32 array of fixed length,
-jointly clipped. The server adds them up, takes one step, and notes the best κ. No device's share can
-be told from the sum's length, and what a later mode masks or adds noise to is one array. Sampling, refusal of
+and with how well it fares for each of a few κ and cautions (`engine.personal.together`): one float32 array of fixed
+length, jointly clipped. The server adds them up, takes one step, and notes what else the sum says. No device's share
+can be told from the sum's length, and what a later mode masks or adds noise to is one array. Sampling, refusal of
 malformed replies and the least number of valid ones are those of the other rounds.
 """
 
@@ -19,8 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from engine.model.checkpoint import Checkpoint
-from engine.personal.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, newton_step
-from engine.personal.shrinkage import ANSWER_LENGTH, chosen
+from engine.personal.together import ANSWER_LENGTH, Learned
 from federation.agent.names import CATALOGUE, RESCORER_MESSAGE, WEIGHTS
 from federation.rounds.config import RunSettings
 from federation.rounds.records import as_arrays
@@ -37,8 +36,8 @@ def learn_population_weights(
     """Take the steps that are left after ``model``, and ``keep`` a checkpoint after each. Raises `RoundError`."""
     after_rounds = model.begun + settings.rounds
     for step in range(model.round - after_rounds, settings.rescorer_steps):
-        weights = PUBLIC_WEIGHTS if model.population is None else model.population
-        arrays = ArrayRecord({**as_arrays(model.flat), WEIGHTS: Array(np.asarray(weights, dtype=np.float64))})
+        learned = Learned() if model.learned is None else model.learned
+        arrays = ArrayRecord({**as_arrays(model.flat), WEIGHTS: Array(np.asarray(learned.weights, dtype=np.float64))})
         config = ConfigRecord(
             {
                 "mode": settings.mode,
@@ -52,6 +51,5 @@ def learn_population_weights(
         most = settings.rescorer_clip
         arrays_of = strategy.valid_arrays(current, replies, length=ANSWER_LENGTH, most_norm=most)
         total = sum((array.astype(np.float64) for array in arrays_of), start=np.zeros(ANSWER_LENGTH))
-        weights, kappa = newton_step(weights, total[:STATISTICS_LENGTH]), chosen(total[STATISTICS_LENGTH:])
-        model = dataclasses.replace(model, population=weights, kappa=kappa, round=current)
+        model = dataclasses.replace(model, learned=learned.after(total), round=current)
         keep(model)

@@ -24,7 +24,6 @@ from engine.choices.model import ChoiceModel
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
 from engine.owner.modes import OPEN
-from engine.personal.rescorer import KAPPA
 from federation.agent.names import ARRAY, CATALOGUE
 from federation.errors import CheckpointError
 from federation.rounds.choice_rounds import CHOICE_FILE, check_start, learn_choices
@@ -129,7 +128,7 @@ def _start(settings: RunSettings) -> Checkpoint:
     if settings.model:
         # A model of another run is a start, not something to continue.
         loaded = Checkpoint.load(Path(settings.model))
-        return dataclasses.replace(loaded, round=0, begun=0, population=None, kappa=KAPPA, tensors={}, notes={})
+        return dataclasses.replace(loaded, round=0, begun=0, learned=None, tensors={}, notes={})
     from engine.encoders.encoder import load_encoder
 
     return start_checkpoint(Catalogue.builtin(), load_encoder())

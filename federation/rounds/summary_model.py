@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.encoders.encoder import Vectors
-from engine.encoders.spelling import SPELLING
 from engine.errors import ModelError
 from engine.model.checkpoint import Checkpoint
 from engine.model.scoring import BIAS_GAIN, SCALE
@@ -35,8 +34,8 @@ Floats = npt.NDArray[np.float64]
 DIRECTIONS, MOST_DIRECTIONS = 8.0, 384
 # The scatter is asked for where the noise on a number is at most so much, along this share of the directions.
 SCATTER_NOISE, SCATTER_SHARE = 0.001, 2 / 3
-# Of spelling beside meaning.
-SPELLING_WEIGHT = 0.5
+# Of wording beside meaning.
+WORDING_WEIGHT = 0.5
 # How far texts lie from their middle, for names that lie 1 from theirs.
 NAME_SHARE = 0.33
 # Logits per unit of the product of an input and a label's place, over the root of the number of directions; where the
@@ -54,17 +53,17 @@ _TEXT_FLOOR, _NAME_FLOOR = 1e-4, 1e-3
 _BELIEVED, _SURE = 2.0, 4.0
 
 
-def plan_summary(start: Checkpoint, public: Vectors, *, noise_std: float, with_spelling: bool = True) -> SummaryPlan:
+def plan_summary(start: Checkpoint, public: Vectors, *, noise_std: float) -> SummaryPlan:
     """Return what devices are to summarise against: ``start`` is the label names' model, ``public`` (n, D) any texts.
 
     ``noise_std`` is the standard deviation of the noise that each number of the mean will have: for a clip norm of
     `SUMMARY_NORM`, N devices and a noise multiplier z it is z/N. The less noise, the more is asked.
     The inputs of ``public`` texts say where texts lie and how they spread; no label of theirs is used. The directions
-    are those along which both these texts and the label names differ much. ``with_spelling`` is as in
-    `start_checkpoint`. Raises `ModelError` for a start that has
+    are those along which both these texts and the label names differ much. The last ``wording`` inputs are
+    wording (`engine.encoders.wording`). Raises `ModelError` for a start that has
     trained and for shapes that do not fit.
     """
-    scale = _scale(start.dimension, with_spelling)
+    scale = _scale(start)
     names = _names(start, scale)
     if public.ndim != 2 or public.shape[1] != start.dimension or len(public) < 2:
         raise ModelError(f"Expected at least 2 public inputs of {start.dimension} numbers, got {public.shape}.")
@@ -79,7 +78,6 @@ def plan_summary(start: Checkpoint, public: Vectors, *, noise_std: float, with_s
         basis=(basis * scale).astype(np.float32),
         centres=centres.astype(np.float32),
         scatter=round(SCATTER_SHARE * directions) if noise_std <= SCATTER_NOISE else 0,
-        with_spelling=with_spelling,
     )
 
 
@@ -106,7 +104,7 @@ def summary_model(start: Checkpoint, plan: SummaryPlan, mean: Vectors, *, noise_
         raise ModelError("Expected a finite mean of summaries and a finite standard deviation of its noise.")
     if plan.classes != len(start.catalogue) or plan.basis.shape[1] != start.dimension:
         raise ModelError("The plan of the summaries is of another model.")
-    scale = _scale(start.dimension, plan.with_spelling)
+    scale = _scale(start)
     names = _names(start, scale)
     noise = noise_std / plan.share
     residuals, weights, scatter = unpacked(plan, mean)
@@ -231,11 +229,8 @@ def _names(start: Checkpoint, scale: Floats) -> Floats:
     return names
 
 
-def _scale(dimension: int, with_spelling: bool) -> Floats:
-    """Return how much each input counts (D,): spelling, where there is any, stands last."""
-    scale = np.ones(dimension)
-    if with_spelling:
-        if dimension <= SPELLING:
-            raise ModelError(f"A model of {dimension} floats a label has no spelling: say so.")
-        scale[-SPELLING:] = SPELLING_WEIGHT
+def _scale(start: Checkpoint) -> Floats:
+    """Return how much each input counts (D,): wording stands last."""
+    scale = np.ones(start.dimension)
+    scale[start.dimension - start.wording :] = WORDING_WEIGHT
     return scale

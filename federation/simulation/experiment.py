@@ -22,7 +22,6 @@ import numpy as np
 from engine.encoders.encoder import CachedEncoder, Vectors, encode_in_parts
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint, write_atomically
-from engine.model.inputs import model_inputs
 from engine.model.model import Model
 from engine.owner.modes import CENTRAL, OPEN, PRIVATE
 from federation.agent.pool import DevicePool
@@ -252,7 +251,7 @@ def _rounds(
 ) -> Checkpoint:
     tests = [row for member in fleet.people for row in member.test]
     texts = [row.text for row in tests]
-    x = model_inputs(texts, fleet.encode(texts), fleet.start.dimension)
+    x = fleet.inputs(texts)
 
     def note(server_round: int, flat: Vectors) -> None:
         # A migration changes the size, and of another size is what a summary is taken against.

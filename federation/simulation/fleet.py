@@ -18,11 +18,12 @@ from engine.device.device import Device, Memory
 from engine.device.evaluation import Answers, ranks_of
 from engine.encoders.encoder import Encoder, Vectors
 from engine.model.checkpoint import Checkpoint, write_atomically
+from engine.model.inputs import encode_inputs
 from engine.owner.modes import OPEN
 from engine.owner.publisher import signed_text
 from engine.owner.ratchet import Limits
-from engine.personal.personalizer import Evidence, Personalizer
-from engine.personal.rescorer import Floats, LabelledMemory
+from engine.personal.personalizer import Personalizer
+from engine.personal.rescorer import Evidence, Floats, LabelledMemory
 from federation.agent.pool import DevicePool
 from federation.data.dataset import Row
 from federation.errors import DataError
@@ -104,9 +105,9 @@ class Fleet:
         write_atomically(path, sign_roster(Roster(version=1, keys=keys), self._publisher()))
         return path
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return unit vectors (n, d) of texts by the fleet's encoder."""
-        return self._encoder.encode(texts)
+    def inputs(self, texts: Sequence[str]) -> Vectors:
+        """Return what the shared model sees of texts, (n, D)."""
+        return encode_inputs(texts, self._encoder, self.start.dimension)
 
     def open(self, name: str) -> Device:
         """Open a device by its name."""

@@ -7,8 +7,7 @@ import pytest
 
 from benchmarks.scope import Rows, fit, held_out_split, tried
 from benchmarks.temperature import Case, inverse_temperature
-from engine.personal.personalizer import Evidence
-from engine.personal.rescorer import LabelledMemory, log_softmax
+from engine.personal.rescorer import Evidence, LabelledMemory, log_softmax
 from engine.personal.scope import SIGNS
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import os
@@ -24,7 +23,9 @@ from engine.errors import EncoderMismatchError, ModelError
 from engine.model import checkpoint as module
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import FORMAT, Checkpoint, check_encoder, start_checkpoint, write_atomically
+from engine.personal.caution import CAUTIONS
 from engine.personal.rescorer import MOST_WEIGHT, K
+from engine.personal.together import Learned
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 CATALOGUES = st.lists(
@@ -43,6 +44,15 @@ STATES = st.dictionaries(
 )
 
 
+LEARNED = st.builds(
+    Learned,
+    weights=hnp.arrays(np.float64, K, elements=st.floats(-MOST_WEIGHT, MOST_WEIGHT)),
+    kappa=st.floats(1e-3, 1e6),
+    gain=st.floats(-1, 1),
+    caution=st.sampled_from(CAUTIONS),
+)
+
+
 @st.composite
 def checkpoints(draw: st.DrawFn) -> Checkpoint:
     catalogue, dimension = draw(CATALOGUES), draw(st.integers(1, 4))
@@ -54,8 +64,8 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         catalogue=catalogue,
         round=draw(st.integers(0, 10**6)),
         title=draw(TEXTS),
-        kappa=draw(st.floats(1e-3, 1e6)),
-        population=draw(st.none() | hnp.arrays(np.float64, K, elements=st.floats(-MOST_WEIGHT, MOST_WEIGHT))),
+        wording=draw(st.integers(0, dimension - 1)),
+        learned=draw(st.none() | LEARNED),
         tensors=draw(STATES),
         notes=draw(st.dictionaries(TEXTS, TEXTS, max_size=3)),
     )
@@ -75,13 +85,15 @@ def small(*, round: int = 3) -> Checkpoint:
 
 
 def assert_same(one: Checkpoint, other: Checkpoint) -> None:
-    for name in ("dimension", "encoder", "catalogue", "round", "title", "kappa"):
+    for name in ("dimension", "encoder", "catalogue", "round", "title", "wording"):
         assert getattr(one, name) == getattr(other, name), name
     assert dict(one.notes) == dict(other.notes)
     assert one.flat.tobytes() == other.flat.tobytes()
-    assert (one.population is None) is (other.population is None)
-    if one.population is not None and other.population is not None:
-        assert one.population.tobytes() == other.population.tobytes()
+    assert (one.learned is None) is (other.learned is None)
+    if one.learned is not None and other.learned is not None:
+        assert one.learned.weights.tobytes() == other.learned.weights.tobytes()
+        for name in ("kappa", "gain", "caution"):
+            assert getattr(one.learned, name) == getattr(other.learned, name), name
     assert one.tensors.keys() == other.tensors.keys()
     for name, value in one.tensors.items():
         assert (value.dtype, value.shape) == (other.tensors[name].dtype, other.tensors[name].shape)
@@ -172,10 +184,13 @@ def forged(**changes: Any) -> bytes:
         "round": "3",
         "begun": "0",
         "title": "",
-        "kappa": "100.0",
+        "wording": "0",
         "notes": "{}",
     }
     tensors = {"model": changes.pop("model", np.zeros(6, np.float32))}
+    if "kappa" in changes:
+        about |= {"kappa": "100.0", "gain": "0.0", "caution": "4.0"}
+        tensors["population"] = np.zeros(K)
     about = {name: value for name, value in (about | changes).items() if value is not ...}
     about["digest"] = module._digest(tensors, about)
     return bytes(save(tensors, metadata={"tacit": module._canonical(about)}))
@@ -203,6 +218,11 @@ def test_the_forger_of_these_tests_can_write_a_good_file() -> None:
         {"catalogue": None},
         {"catalogue": "[" * 100_000},
         {"title": ["a"]},
+        {"wording": "2"},
+        {"wording": "-1"},
+        {"kappa": "100.0", "gain": "2"},
+        {"kappa": "100.0", "caution": "0"},
+        {"kappa": "100.0", "caution": "many"},
         {"kappa": "-1"},
         {"kappa": "nan"},
         {"kappa": ...},
@@ -309,7 +329,7 @@ def test_start_checkpoint_is_the_encoded_label_names(catalogue: Catalogue, toy: 
     meanings = [label.meaning for label in catalogue.labels]
     table = np.concatenate([toy.encode(meanings), spelling(meanings), np.zeros((len(meanings), 1))], axis=1)
     np.testing.assert_array_equal(start.flat, table.astype(np.float32).ravel())
-    bare = start_checkpoint(catalogue, toy, with_spelling=False)
+    bare = start_checkpoint(catalogue, toy, with_wording=False)
     np.testing.assert_array_equal(bare.flat, np.delete(table, slice(toy.dimension, -1), axis=1).ravel())
     check_encoder(bare, toy)
     assert (start.round, start.title, start.encoder) == (0, "t", toy.fingerprint)
@@ -326,4 +346,12 @@ def test_model_of_another_encoder_is_refused(catalogue: Catalogue, toy: Any, toy
 @pytest.mark.parametrize("population", [np.zeros(K - 1), np.full(K, np.nan), np.full(K, 2 * MOST_WEIGHT)])
 def test_weights_of_the_population_that_are_none_are_refused(population: np.ndarray) -> None:
     with pytest.raises(ModelError, match=f"Expected {K} weights"):
-        dataclasses.replace(small(), population=population)
+        Learned(weights=population)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kappa": 0.0}, {"kappa": np.inf}, {"gain": 1.1}, {"gain": np.nan}, {"caution": 3.0}]
+)
+def test_what_devices_cannot_have_learned_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ModelError, match=f"Expected {next(iter(wrong))}="):
+        Learned(**wrong)

@@ -20,6 +20,7 @@ from engine.model.migration import label_map, migrate, successor
 from engine.model.model import Model
 from engine.model.training import TrainingPlan
 from engine.personal.rescorer import K
+from engine.personal.together import Learned
 from store import DeviceKey
 
 PLAN = TrainingPlan(steps=3, reference_rows=4)
@@ -47,7 +48,7 @@ def trained(catalogue: Catalogue, encoder: Any, *, round: int = 9, seed: int = 0
         catalogue=catalogue,
         round=round,
         title="people",
-        population=draw.normal(size=K),
+        learned=Learned(weights=draw.normal(size=K)),
         tensors={"m_t": draw.normal(size=flat.size), "v_t": draw.random(flat.size).astype(np.float32)},
         notes={"mode": "open"},
     )
@@ -112,8 +113,8 @@ def test_all_else_of_the_checkpoint_stays_and_it_comes_back_from_its_file(toy: A
     new = migrate(old, named("taxi", "pizza", "spa"), toy)
     assert (new.round, new.begun, new.title, new.dimension) == (9, 9, "people", old.dimension)
     assert dict(new.notes) == dict(old.notes)
-    assert new.population is not None
-    assert new.population.tobytes() == old.population.tobytes()  # type: ignore[union-attr]
+    assert new.learned is not None
+    assert new.learned.weights.tobytes() == old.learned.weights.tobytes()  # type: ignore[union-attr]
     new.save(tmp_path / "new")
     again = Checkpoint.load(tmp_path / "new")
     assert (again.begun, again.catalogue, again.to_bytes()) == (9, new.catalogue, new.to_bytes())

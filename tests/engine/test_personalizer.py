@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from engine.errors import ModelError
 from engine.personal import rescorer
-from engine.personal.personalizer import (
-    AGAINST_NATS,
-    CAUTION,
-    LEAST_EVIDENCE,
-    UNPROVEN_CAUTION,
-    Evidence,
-    Personalizer,
-    device_answer,
-)
+from engine.personal.caution import CAUTIONS, caution_marks, cautious_of
+from engine.personal.personalizer import AGAINST_NATS, Personalizer
 from engine.personal.rescorer import (
     KAPPA,
     MOST_EVIDENCE,
@@ -29,6 +22,7 @@ from engine.personal.rescorer import (
     PUBLIC_WEIGHTS,
     SHARED_RIDGE,
     STATISTICS_LENGTH,
+    Evidence,
     K,
     LabelledMemory,
     Statistics,
@@ -40,6 +34,7 @@ from engine.personal.rescorer import (
     query_features,
     statistics,
 )
+from engine.personal.together import Learned, device_answer
 
 Row = tuple[np.ndarray, int]  # A memory's vector and label.
 
@@ -281,7 +276,7 @@ def test_own_weights_are_the_optimum_held_to_those_of_the_population(seed: int, 
 def test_without_evidence_the_weights_of_the_population_hold(rows: int) -> None:
     drawn = case(3, rows=rows, judged=0)
     population = PUBLIC_WEIGHTS + 0.5
-    personal = Personalizer.fit(drawn.memory, drawn.evidence, population=population)
+    personal = Personalizer.fit(drawn.memory, drawn.evidence, learned=Learned(weights=population))
     np.testing.assert_array_equal(personal.weights, population)
 
 
@@ -372,16 +367,16 @@ def test_probabilities_sum_to_one_and_the_memory_moves_them_its_way() -> None:
     assert (moved[:, 2] > np.exp(drawn.query_logs)[:, 2]).all()
 
 
-def test_cautious_rankings_leave_the_global_first_one_only_for_one_three_times_as_likely() -> None:
+def test_cautious_rankings_leave_the_global_first_one_only_for_one_several_times_as_likely() -> None:
     left = set()
     for seed in range(60):
-        drawn = case(seed, rows=1 + seed // 2, skill=3.0)
-        personal = drawn.fit()
+        drawn, caution = case(seed, rows=1 + seed // 2, skill=3.0), CAUTIONS[seed % 2]
+        personal = Personalizer.fit(drawn.memory, drawn.evidence, learned=Learned(caution=caution))
         log_p = personal.predict(drawn.query_logs, drawn.queries)
         cautious = personal.ranking(drawn.query_logs, log_p, cautious=True).argmax(axis=1)
         for p, g, answer in zip(np.exp(log_p), drawn.query_logs, cautious, strict=True):
             best, first = int(p.argmax()), int(g.argmax())
-            assert answer == (best if p[best] > CAUTION * p[first] else first)
+            assert answer == (best if p[best] > caution * p[first] else first)
             left.add(answer != first)
     assert left == {True, False}
 
@@ -424,20 +419,49 @@ def test_statistics_say_nothing_of_private_labels_and_their_memories(
     np.testing.assert_allclose(got, bare, rtol=1e-6, atol=1e-8)
 
 
-def test_device_whose_evidence_shows_no_gain_leaves_the_global_answer_for_one_and_a_half_times_as_likely_only() -> None:
+def test_device_that_gains_less_than_one_answer_in_a_hundred_leaves_the_global_one_less_easily() -> None:
     drawn = [case(seed, rows=12, skill=3.0) for seed in range(40)]
-    seen = {personal.caution for personal in (one.fit() for one in drawn) if not personal.is_global}
-    assert seen == {1.0, UNPROVEN_CAUTION}
+    seen = set()
     for one in drawn:
-        personal = one.fit()
         by_start = Personalizer(one.memory, PUBLIC_WEIGHTS)
         right = sum(
             int((features @ by_start.weights).argmax() == y) - int(g.argmax() == y)
             for features, y, g in zip(one.judged.phi, one.judged.y, one.evidence.global_log, strict=True)
         )
-        assert personal.is_global or (personal.caution == 1.0) is (right > 0)
-    few = case(1, rows=LEAST_EVIDENCE - 1, skill=3.0).fit()
-    assert few.is_global or few.caution == 1.0
+        for gain in (0.0, 0.02, 0.1):
+            personal = Personalizer.fit(one.memory, one.evidence, learned=Learned(gain=gain))
+            shrunk = (right + 50 * gain) / (12 + 50)
+            assert personal.is_global or personal.caution == (1.5 if shrunk < 0.01 else 1.0)
+            seen.add((gain, personal.caution))
+    assert {(0.0, 1.5), (0.0, 1.0), (0.1, 1.0)} <= seen
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, rows=st.integers(0, 12), skill=st.sampled_from([0.0, 1.0, 4.0]), private=st.integers(0, 2))
+def test_marks_of_caution_count_right_answers_as_rankings_give_them(
+    seed: int, rows: int, skill: float, private: int
+) -> None:
+    drawn = case(seed, rows=rows, skill=skill)
+    memory = dataclasses.replace(drawn.memory, public=4 - private)
+    judged = evidence_features(memory, drawn.evidence.rows, drawn.evidence.global_log)
+    got = caution_marks(judged, PUBLIC_WEIGHTS, public=4 - private)
+    gained = [0.0] * (1 + len(CAUTIONS))
+    for features, y in zip(judged.phi.tolist(), judged.y, strict=True):
+        first = max(range(4 - private), key=lambda label: (features[label][0], -label))
+        for place, caution in enumerate((1.0, *CAUTIONS)):
+            scores = [sum(w * f for w, f in zip(PUBLIC_WEIGHTS, one, strict=True)) for one in features]
+            scores[first] += math.log(caution)
+            best = max(range(4), key=lambda label: (scores[label], -label))
+            gained[place] += int(best == y) - int(first == y)
+    assert got.tolist() == [len(judged.y), *gained]
+
+
+def test_cautious_mode_is_as_careful_as_half_of_what_all_gain_allows() -> None:
+    assert cautious_of(np.array([100.0, 20.0, 19.0, 15.0, 10.0, 9.0, 2.0])) == 10.0
+    assert cautious_of(np.array([100.0, 20.0, 9.0, 8.0, 3.0, 2.0, 0.0])) == CAUTIONS[0]
+    assert cautious_of(np.array([100.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0])) == CAUTIONS[0]
+    with pytest.raises(ModelError, match="finite sums"):
+        cautious_of(np.full(7, np.nan))
 
 
 def test_only_the_newest_evidence_is_judged() -> None:

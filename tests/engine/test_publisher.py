@@ -19,6 +19,7 @@ from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint
 from engine.owner.publisher import signature_file, signed_text
 from engine.personal.rescorer import PUBLIC_WEIGHTS
+from engine.personal.together import Learned
 from store import DeviceKey
 
 PRIVATE, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
@@ -38,7 +39,7 @@ def model(device: Device) -> Checkpoint:
         round=7,
         begun=2,
         title="a run",
-        population=np.asarray(PUBLIC_WEIGHTS, dtype=np.float64),
+        learned=Learned(),
         tensors={"momentum": np.ones(3)},
         notes={"seed": "0"},
     )
@@ -72,9 +73,12 @@ def test_signature_covers_what_a_device_keeps_and_not_the_state_of_the_run(trust
         replace(model, round=8),
         replace(model, begun=3),
         replace(model, title="another run"),
-        replace(model, kappa=model.kappa * 2),
-        replace(model, population=None),
-        replace(model, population=np.asarray(PUBLIC_WEIGHTS) * 2),
+        replace(model, learned=Learned(kappa=7.0)),
+        replace(model, learned=Learned(gain=0.5)),
+        replace(model, learned=Learned(caution=10.0)),
+        replace(model, wording=1),
+        replace(model, learned=None),
+        replace(model, learned=Learned(weights=PUBLIC_WEIGHTS * 2)),
         replace(model, catalogue=Catalogue.from_names(["taxi", "night_bus", "pizza", "circus"])),
     ):
         with pytest.raises(PublisherError, match="is not that of the publisher"):

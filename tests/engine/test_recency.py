@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from engine.device.device import Device, Memory
 from engine.model.catalogue import Catalogue
 from engine.personal import recency
-from engine.personal.personalizer import Evidence, Personalizer, device_answer
+from engine.personal.personalizer import Personalizer
 from engine.personal.recency import LEAST_CHANCE, MOST_MOMENTS, recency_weights
-from engine.personal.rescorer import PUBLIC_WEIGHTS, LabelledMemory, log_softmax
+from engine.personal.rescorer import PUBLIC_WEIGHTS, Evidence, LabelledMemory, log_softmax
+from engine.personal.together import device_answer
 from store import DeviceKey, FileSecret
 
 SEEDS = st.integers(0, 2**32 - 1)

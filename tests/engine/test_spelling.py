@@ -1,21 +1,16 @@
-"""Spelling: a hashed vector of words and character runs that is the same everywhere, against a reading by loops."""
+"""Spelling: a hashed vector of character runs that is the same everywhere, against a reading by loops."""
 
 import os
-import re
 import subprocess
 import sys
 import unicodedata
-import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.encoders.encoder import Vectors
-from engine.encoders.spelling import PAIR_WEIGHT, RUNS, SPELLING, spelling
-from engine.errors import ModelError
-from engine.model.inputs import fits, model_inputs
+from engine.encoders.spelling import RUNS, SPELLING, spelling
 
 U64 = (1 << 64) - 1
 
@@ -28,21 +23,16 @@ def mixed(state: int) -> int:
 
 def oracle(text: str) -> list[float]:
     """The vector of one text, as the module's docstring has it."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    tidy = f" {' '.join(folded.split())} " if folded.split() else ""
-    runs, words = [0.0] * SPELLING, [0.0] * SPELLING
-    for length in RUNS:
-        for start in range(len(tidy) - length + 1):
-            state = length
-            for character in tidy[start : start + length]:
-                state = mixed((state ^ ord(character)) * 0x9E3779B97F4A7C15 & U64)
-            runs[state % SPELLING] += 1.0 if state >> 63 else -1.0
-    said = re.findall(r"\w+", tidy)
-    pairs = [f"{said[i]} {said[i + 1]}" for i in range(len(said) - 1)]
-    for part, weight in [(word, 1.0) for word in said] + [(pair, PAIR_WEIGHT) for pair in pairs]:
-        code = zlib.crc32(part.encode())
-        words[code // 2 % SPELLING] += weight if code % 2 else -weight
-    return unit([a + b for a, b in zip(unit(words), unit(runs), strict=True)])
+    counts = [0.0] * SPELLING
+    for part in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split():
+        padded = f" {part} "
+        for length in RUNS:
+            for start in range(len(padded) - length + 1):
+                state = length
+                for character in padded[start : start + length]:
+                    state = mixed((state ^ ord(character)) * 0x9E3779B97F4A7C15 & U64)
+                counts[state % SPELLING] += 1.0 if state >> 63 else -1.0
+    return unit(counts)
 
 
 def unit(values: list[float]) -> list[float]:
@@ -98,20 +88,3 @@ def test_spelling_is_the_same_in_another_process() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONUTF8": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert other.stdout.strip() == spelling(["déjà vu", "gmail"]).tobytes().hex()
-
-
-def test_inputs_are_the_vectors_and_the_spelling_beside_them() -> None:
-    x: Vectors = np.eye(2, 3, dtype=np.float32)
-    assert model_inputs(["a", "b"], x, 3) is x
-    both = model_inputs(["a", "b"], x, 3 + SPELLING)
-    np.testing.assert_array_equal(both[:, :3], x)
-    np.testing.assert_array_equal(both[:, 3:], spelling(["a", "b"]))
-    with pytest.raises(ModelError, match="does not fit"):
-        model_inputs(["a", "b"], x, 4)
-
-
-def test_a_model_fits_its_encoder_with_spelling_and_without(toy_class: type) -> None:
-    encoder = toy_class(32)
-    assert fits(32, encoder)
-    assert fits(32 + SPELLING, encoder)
-    assert not fits(33, encoder)

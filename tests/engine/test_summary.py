@@ -140,7 +140,6 @@ def test_the_digest_tells_all_plans_apart() -> None:
         dataclasses.replace(plan, basis=other.basis),
         dataclasses.replace(plan, centres=other.centres),
         dataclasses.replace(plan, scatter=2),
-        dataclasses.replace(plan, with_spelling=True),
     ]
     assert len({one.digest() for one in plans}) == len(plans)
     assert drawn_plan().digest() == plan.digest()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.encoders.spelling import SPELLING
+from engine.encoders.wording import wording_size
 from engine.errors import ModelError
 from engine.model.catalogue import Catalogue
 from engine.model.inputs import encode_inputs
@@ -261,7 +261,7 @@ def test_label_names_alone_classify_texts_that_use_their_words(catalogue: Catalo
 
 def test_label_names_alone_classify_real_sentences(encoder: Any) -> None:
     catalogue = Catalogue.builtin()
-    model = Model.from_catalogue(catalogue, encoder, encoder.dimension + SPELLING)
+    model = Model.from_catalogue(catalogue, encoder, encoder.dimension + wording_size(encoder))
     texts = {
         "get me on the underground to the harbour": "Metro Mate public transport",
         "two seats for the ballet": "Curtain theatre tickets",
@@ -270,6 +270,6 @@ def test_label_names_alone_classify_real_sentences(encoder: Any) -> None:
     }
     best = [
         catalogue.names[row.argmax()]
-        for row in model.scores(encode_inputs(list(texts), encoder, encoder.dimension + SPELLING))
+        for row in model.scores(encode_inputs(list(texts), encoder, encoder.dimension + wording_size(encoder)))
     ]
     assert best == list(texts.values())

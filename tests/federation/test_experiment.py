@@ -14,7 +14,7 @@ from engine.encoders.encoder import CachedEncoder
 from engine.encoders.spelling import SPELLING, spelling
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint
-from engine.personal.shrinkage import ANSWER_LENGTH
+from engine.personal.together import ANSWER_LENGTH
 from federation.cli import demo
 from federation.data.dataset import Row
 from federation.data.splits import split_by_user
@@ -212,8 +212,8 @@ def test_outcome_is_the_checkpoint_on_disk(run: Any, tmp_path: Path) -> None:
     kept = Checkpoint.load(tmp_path / "run" / "checkpoint.safetensors")
     assert kept.flat.tobytes() == run.model.flat.tobytes()
     assert kept.round == 9
-    assert kept.population is not None
-    np.testing.assert_array_equal(kept.population, run.model.population)
+    assert kept.learned is not None
+    np.testing.assert_array_equal(kept.learned.weights, run.model.learned.weights)
     assert FederationError.exit_code == 1
 
 

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.encoders.encoder import CachedEncoder
+from engine.encoders.spelling import SPELLING
+from engine.encoders.wording import wording_size
 from engine.model.catalogue import Catalogue, Label
 from engine.model.checkpoint import Checkpoint
 from engine.model.inputs import encode_inputs
@@ -243,8 +245,8 @@ def test_catalogue_of_the_release_is_tried_on_hundreds_of_texts_that_it_sets_rig
     found = catalogue_texts(catalogue)
     assert len(found) == len(set(found)) > 300
     assert {label for _, label in found} == set(range(len(catalogue)))
-    start = Model.from_catalogue(catalogue, encoder, encoder.dimension + 512)
-    x = encode_inputs([text for text, _ in found], encoder, encoder.dimension + 512)
+    start = Model.from_catalogue(catalogue, encoder, encoder.dimension + wording_size(encoder))
+    x = encode_inputs([text for text, _ in found], encoder, encoder.dimension + wording_size(encoder))
     answers = start.scores(x).argmax(axis=1)
     assert np.mean(answers == np.array([label for _, label in found])) > 0.9
 
@@ -327,7 +329,7 @@ def test_reply_longer_than_the_clip_is_left_out_and_told(
 
 def turn_labels(flat: np.ndarray, reply: np.ndarray) -> np.ndarray:
     """A change that makes each label the next one."""
-    table = flat.reshape(-1, 32 + 512 + 1)
+    table = flat.reshape(-1, 32 + SPELLING + 1)
     return (table + 3 * (np.roll(table, 1, axis=0) - table)).reshape(-1)
 
 

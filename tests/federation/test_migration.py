@@ -95,7 +95,7 @@ def stop_at(ticks: int) -> Any:
 
 def bits(model: Checkpoint) -> Any:
     """Model, weights and state; the notes name the folder."""
-    population = None if model.population is None else model.population.tobytes()
+    population = None if model.learned is None else model.learned.weights.tobytes()
     state = {name: value.tobytes() for name, value in model.tensors.items()}
     return model.round, model.begun, model.catalogue, model.flat.tobytes(), population, state
 
@@ -179,8 +179,8 @@ def test_every_strategy_goes_on_with_its_own_state(
     done = go_on(tmp_path / "run", experiment, toy, strategy=strategy, rescorer_steps=0)
     moments = {"m_t", "v_t"} if strategy == "fedyogi" else set()
     assert set(done.model.tensors) == set(after.tensors) == {"anchor", *moments}
-    assert done.model.population is not None
-    assert done.model.population.tobytes() == after.population.tobytes()  # type: ignore[union-attr]
+    assert done.model.learned is not None
+    assert done.model.learned.weights.tobytes() == after.learned.weights.tobytes()  # type: ignore[union-attr]
     assert done.model.round == after.round + MORE
 
 

@@ -382,7 +382,7 @@ def test_device_draws_itself_once_a_round_and_at_the_rate_that_was_told(
 def test_terms_have_one_form() -> None:
     terms = NoisyTerms(
         run="r", mode="private", server_round=1, rounds=2, participations=1, devices=100, cohort=50, dimension=10,
-        catalogue="c", task="train", directions=0, scatter=0, with_spelling=False, hold_back=False, local_steps=1,
+        catalogue="c", task="train", directions=0, scatter=0, hold_back=False, local_steps=1,
         learning_rate=0.5, proximal_mu=0.0, seed=0, clip_norm=1.0, noise="discrete Gaussian", noise_multiplier=2.0,
         honest_share=0.4, delta=1e-5,
     )  # fmt: skip

@@ -40,7 +40,7 @@ PLAN = {"local_steps": 2, "learning_rate": 0.3, "clip_norm": 0.5, "ridge": 0.0, 
 TERMS: dict[str, Any] = {
     **{"run": "ab", "mode": "private", "server_round": 1, "rounds": 4, "participations": 4, "devices": 1000},
     **{"cohort": 100, "dimension": 10, "catalogue": "cd", "task": "train", "directions": 0, "scatter": 0},
-    **{"with_spelling": False, "hold_back": True, "local_steps": 5, "learning_rate": 0.3, "proximal_mu": 0.0},
+    **{"hold_back": True, "local_steps": 5, "learning_rate": 0.3, "proximal_mu": 0.0},
     **{"seed": 0, "clip_norm": 1.0, "noise": "discrete Gaussian", "noise_multiplier": 4.0, "honest_share": 0.45},
     "delta": 1e-5,
 }

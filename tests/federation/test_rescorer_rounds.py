@@ -9,8 +9,10 @@ import pytest
 
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint
+from engine.personal.caution import CAUTIONS, cautious_of, gain_of
 from engine.personal.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, K, Statistics, newton_step
-from engine.personal.shrinkage import ANSWER_LENGTH, KAPPAS, chosen
+from engine.personal.shrinkage import KAPPAS, chosen
+from engine.personal.together import ANSWER_LENGTH, Learned
 from federation.agent.agent import Agent, StatisticsRequest
 from federation.data.dataset import Row
 from federation.errors import RoundError, UpdateError
@@ -38,24 +40,27 @@ def request(flat: np.ndarray, **changed: Any) -> StatisticsRequest:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_population_weights_are_newtons_on_the_sum_of_what_devices_hold(town: Any, steps: int) -> None:
     trained = town.run(rounds=3, rescorer_steps=steps, rescorer_clip=1e6)
-    weights = PUBLIC_WEIGHTS
+    learned = Learned()
     for _ in range(steps):
         total = np.zeros(ANSWER_LENGTH)
         for name in town.names:
             with town.fleet.open(name) as device:
-                own = device.rescorer_statistics(trained.flat, weights)
+                own = device.rescorer_statistics(trained.flat, learned.weights)
             assert np.abs(own).max() > 0
             total += own.astype(np.float32)
-        weights = newton_step(weights, total[:STATISTICS_LENGTH])
+        weights = newton_step(learned.weights, total[:STATISTICS_LENGTH])
+        learned = learned.after(total)
     assert trained.round == 3 + steps
     assert not np.allclose(weights, PUBLIC_WEIGHTS, atol=1e-3)
-    np.testing.assert_allclose(trained.population, weights, rtol=1e-6)
-    assert trained.kappa == chosen(total[STATISTICS_LENGTH:])
+    np.testing.assert_allclose(trained.learned.weights, weights, rtol=1e-6)
+    assert trained.learned.kappa == chosen(total[STATISTICS_LENGTH:][: len(KAPPAS)])
+    assert trained.learned.gain == pytest.approx(gain_of(total[STATISTICS_LENGTH + len(KAPPAS) :]))
+    assert trained.learned.caution == cautious_of(total[STATISTICS_LENGTH + len(KAPPAS) :])
 
 
 def test_without_steps_the_model_carries_no_weights_and_devices_use_the_public_ones(town: Any) -> None:
     trained = town.run(rounds=2, rescorer_steps=0)
-    assert trained.population is None
+    assert trained.learned is None
     with town.fleet.open(town.names[0]) as device:
         device.load_model(trained)
         assert device.evaluate([("taxi", "taxi")])
@@ -64,12 +69,12 @@ def test_without_steps_the_model_carries_no_weights_and_devices_use_the_public_o
 def test_device_starts_from_the_weights_that_came_with_the_model(town: Any, toy: Any) -> None:
     import dataclasses
 
-    pulled = dataclasses.replace(town.fleet.start, population=PUBLIC_WEIGHTS + 1.0)
+    pulled = dataclasses.replace(town.fleet.start, learned=Learned(weights=PUBLIC_WEIGHTS + 1.0))
     with town.fleet.open(town.names[0]) as device:
         before = device.suggest("taxi number own", k=1)[0].score
         device.load_model(pulled)
-        assert device.model.population is not None
-        np.testing.assert_array_equal(device.model.population, pulled.population)
+        assert device.model.learned is not None
+        assert device.model.content_hash() == pulled.content_hash()
         assert device.suggest("taxi number own", k=1)[0].score != before
 
 
@@ -78,7 +83,7 @@ def test_statistics_leave_clipped_as_one_array_of_fixed_length(town: Any) -> Non
     with town.fleet.open(town.names[0]) as device:
         whole = Agent(device).statistics(request(flat, clip_norm=1e6))
         np.testing.assert_allclose(whole, device.rescorer_statistics(flat, PUBLIC_WEIGHTS), rtol=1e-6)
-        assert whole.shape == (ANSWER_LENGTH,) == (K + K * (K + 1) // 2 + len(KAPPAS),)
+        assert whole.shape == (ANSWER_LENGTH,) == (K + K * (K + 1) // 2 + len(KAPPAS) + 2 + len(CAUTIONS),)
         small = Agent(device).statistics(request(flat, clip_norm=0.5))
     assert small.dtype == np.float32
     assert l2_norm(whole) > 0.5 >= l2_norm(small)
@@ -167,12 +172,12 @@ def test_step_with_too_few_answers_fails_and_the_one_before_is_kept(town: Any) -
         town.run(rounds=1, rescorer_steps=3, watch=Watch(on_round=break_at))
     kept = Checkpoint.load(town.out / "checkpoint.safetensors")
     assert kept.round == 2
-    assert kept.population is not None
+    assert kept.learned is not None
     for name in town.names:
         with town.fleet.open(name) as device:
             device.allow_rounds("open")
     resumed = town.run(rounds=1, rescorer_steps=3, resume=True)
-    np.testing.assert_array_equal(resumed.population, straight.population)
+    assert resumed.content_hash() == straight.content_hash()
     assert resumed.flat.tobytes() == straight.flat.tobytes()
 
 
@@ -190,7 +195,7 @@ def test_statistics_that_were_not_clipped_are_dropped(town: Any, monkeypatch: py
     town.run(rounds=1, rescorer_steps=1, min_replies=3, out=town.out / "greedy")
     with pytest.raises(RoundError, match="Round 2 failed: 3 valid replies of 4"):
         town.run(rounds=1, rescorer_steps=1, min_replies=4, out=town.out / "all")
-    assert honest.population is not None
+    assert honest.learned is not None
 
 
 def test_model_of_another_run_brings_no_weights_along(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def same(a: Checkpoint, b: Checkpoint) -> bool:
     """Whether model and state are the same bits."""
 
     def bits(one: Checkpoint) -> Any:
-        population = None if one.population is None else one.population.tobytes()
+        population = None if one.learned is None else one.learned.weights.tobytes()
         return one.round, one.flat.tobytes(), population, {key: its.tobytes() for key, its in one.tensors.items()}
 
     return bool(bits(a) == bits(b))

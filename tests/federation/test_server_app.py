@@ -19,7 +19,7 @@ from engine.encoders.encoder import CachedEncoder
 from engine.encoders.spelling import SPELLING
 from engine.model.checkpoint import Checkpoint
 from engine.model.model import flat_size
-from engine.personal.shrinkage import ANSWER_LENGTH
+from engine.personal.together import ANSWER_LENGTH
 from federation.data.dataset import Row
 from federation.data.splits import public_labels
 from federation.errors import CheckpointError, ConfigError
@@ -123,7 +123,7 @@ def test_no_vector_of_a_memory_leaves(secretive: Any, wire: Any) -> None:
     secretive.run(rounds=3, local_steps=1, clip_norm=100.0)
     everything = b"\0".join(wire.replies)
     for member in secretive.fleet.people:
-        for row in secretive.fleet.encode([row.text for row in member.train]):
+        for row in secretive.fleet._encoder.encode([row.text for row in member.train]):
             for form in (row.astype("<f4"), row.astype(">f4"), row.astype("<f2"), row.astype("<f8")):
                 # Not even four numbers of it in a row.
                 for start in range(0, len(form) - 4, 4):

@@ -14,7 +14,6 @@ import pytest
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
-from engine.model.inputs import model_inputs
 from engine.model.model import BIAS_GAIN, SCALE
 from federation.errors import CheckpointError, ConfigError, RoundError
 from federation.privacy.update import clip
@@ -59,7 +58,7 @@ def naive_replies(town: Any, flat: np.ndarray, *, held_back: bool, mu: float = 0
         kept = [row for id, row in enumerate(member.train, start=1) if not (held_back and id % 2 == 1)]
         kept = [row for row in kept if row.label in catalogue]
         texts = [row.text for row in kept]
-        x = model_inputs(texts, town.fleet.encode(texts), town.fleet.start.dimension)
+        x = town.fleet.inputs(texts)
         y = np.array([catalogue.index(row.label) for row in kept])
         delta = naive_training(flat, x, y, mu=mu) - flat
         norm = math.sqrt(float((delta**2).sum()))

@@ -71,7 +71,7 @@ def world(seed: int = 0) -> World:
 
 
 def planned(one: World, *, noise_std: float = 0.02) -> SummaryPlan:
-    return plan_summary(one.start, one.public, noise_std=noise_std, with_spelling=False)
+    return plan_summary(one.start, one.public, noise_std=noise_std)
 
 
 def mean_of(one: World, plan: SummaryPlan) -> np.ndarray:
@@ -386,7 +386,7 @@ def test_bad_input_is_refused() -> None:
         summary_model(one.start, other, np.zeros(other.length, dtype=np.float32), noise_std=0.1)
     for public in (one.public[:, :-1], one.public[:1], np.full_like(one.public, np.nan)):
         with pytest.raises(ModelError, match="public inputs"):
-            plan_summary(one.start, public, noise_std=0.1, with_spelling=False)
+            plan_summary(one.start, public, noise_std=0.1)
     for noise in (-0.1, math.nan, math.inf):
         with pytest.raises(ModelError, match="noise_std"):
             planned(one, noise_std=noise)

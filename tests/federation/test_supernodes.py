@@ -17,7 +17,7 @@ from engine.device.device import Device, Memory
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
 from engine.model.inputs import encode_inputs
-from engine.personal.shrinkage import ANSWER_LENGTH
+from engine.personal.together import ANSWER_LENGTH
 from store import DeviceKey
 
 ROUNDS = 1
@@ -154,7 +154,7 @@ def test_rounds_run_on_a_superlink_with_two_supernodes(
 
     trained = Checkpoint.load(out / "checkpoint.safetensors")
     assert trained.round == ROUNDS + 3  # Three Newton steps end a run.
-    assert trained.population is not None
+    assert trained.learned is not None
     # Both devices contributed: a label's vector moves towards a text only where someone remembers it with that label.
     moved = (trained.flat - start.flat).reshape(3, -1)[:, :-1]
     for memories in said:

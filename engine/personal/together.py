@@ -1,0 +1,90 @@
+"""What devices learn together for the re-scorer: one array from each, of which only the sum is looked at.
+
+A device's answer holds the statistics of its leave-one-out likelihood, for a Newton step of the population's weights
+(``rescorer.py``), its marks of κ (``shrinkage.py``) and those of cautions (``caution.py``). It is that of a device with
+no private labels and none of their memories, so that it says nothing of these.
+
+>>> learned = Learned().after(np.zeros(ANSWER_LENGTH))
+>>> bool((learned.weights == PUBLIC_WEIGHTS).all()), learned.kappa, learned.gain, learned.caution
+(True, 100.0, 0.02, 4.0)
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.errors import ModelError
+from engine.personal.caution import CAUTION_MARKS, CAUTIONS, PUBLIC_GAIN, caution_marks, cautious_of, gain_of
+from engine.personal.rescorer import (
+    KAPPA,
+    PUBLIC_WEIGHTS,
+    STATISTICS_LENGTH,
+    Evidence,
+    Floats,
+    LabelledMemory,
+    check_weights,
+    evidence_features,
+    log_softmax,
+    newton_step,
+    statistics,
+)
+from engine.personal.shrinkage import KAPPAS, chosen, marks
+
+ANSWER_LENGTH = STATISTICS_LENGTH + len(KAPPAS) + CAUTION_MARKS
+"""Floats of a device's answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What all devices start from: the population's weights (K,), public ones before devices have learned any.
+
+    ``kappa`` says how strongly devices hold their own weights to these, ``gain`` how many more right first answers
+    they give per judged memory than the shared model, and ``caution`` is that of cautious answers. Raises `ModelError`
+    for numbers that none of them can be.
+    """
+
+    weights: Floats = field(default_factory=PUBLIC_WEIGHTS.copy)
+    kappa: float = KAPPA
+    gain: float = PUBLIC_GAIN
+    caution: float = CAUTIONS[0]
+
+    def __post_init__(self) -> None:
+        check_weights(self.weights)
+        if not 0 < self.kappa < float("inf"):
+            raise ModelError(f"Expected kappa={self.kappa} to be positive and finite.")
+        if not -1 <= self.gain <= 1:
+            raise ModelError(f"Expected gain={self.gain} to be a share of the memories.")
+        if self.caution not in CAUTIONS:
+            raise ModelError(f"Expected caution={self.caution} to be one of {', '.join(map(str, CAUTIONS))}.")
+
+    def after(self, total: Floats) -> "Learned":
+        """Return what is learned from the summed answers (ANSWER_LENGTH,) at these weights. Raises `ModelError`."""
+        if total.shape != (ANSWER_LENGTH,):
+            raise ModelError(f"Expected {ANSWER_LENGTH} summed numbers, got {total.shape}.")
+        likelihood, kappas, cautions = np.split(total, [STATISTICS_LENGTH, STATISTICS_LENGTH + len(KAPPAS)])
+        return Learned(
+            weights=newton_step(self.weights, likelihood),
+            kappa=chosen(kappas),
+            gain=gain_of(cautions),
+            caution=cautious_of(cautions),
+        )
+
+
+def device_answer(memory: LabelledMemory, evidence: Evidence, weights: Floats) -> Floats:
+    """Return what a device gives to a step at ``weights`` (K,): (ANSWER_LENGTH,). Raises `ModelError`."""
+    check_weights(weights)
+    public, own = _public_part(memory, evidence)
+    judged = evidence_features(public, own.rows, own.global_log)
+    cautions = caution_marks(judged, weights, public=public.public)
+    return np.concatenate([statistics(judged, weights).packed(), marks(judged, weights), cautions])
+
+
+def _public_part(memory: LabelledMemory, evidence: Evidence) -> tuple[LabelledMemory, Evidence]:
+    """Return the memory and the evidence of a device that knows the public labels alone."""
+    public = memory.public
+    kept, judges = np.flatnonzero(memory.y < public), memory.y[evidence.rows] < public
+    logs = log_softmax(memory.global_log[kept, :public])
+    expected = np.exp(logs).mean(axis=0) if len(kept) else np.full(public, 1 / public)
+    part = LabelledMemory(x=memory.x[kept], y=memory.y[kept], expected=expected, global_log=logs, public=public)
+    rows = np.searchsorted(kept, evidence.rows[judges])
+    return part, Evidence(rows=rows, global_log=log_softmax(evidence.global_log[judges, :public]))
