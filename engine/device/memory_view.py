@@ -15,7 +15,7 @@ from engine.device.evidence import EvidenceRecord, held_back
 from engine.encoders.encoder import Encoder, Vectors
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint
-from engine.model.inputs import encode_inputs, model_inputs
+from engine.model.inputs import model_inputs, name_vectors
 from engine.model.scoring import logits
 from engine.owner.consent import PERSONALIZATION
 from engine.personal.personalizer import Personalizer
@@ -101,7 +101,7 @@ class MemoryView:
 
 def encode_names(names: Sequence[str], encoder: Encoder, dimension: int) -> Vectors:
     """Return the class vectors (n, dimension) that labels known by name alone start from."""
-    return encode_inputs([name.replace("_", " ") for name in names], encoder, dimension)
+    return name_vectors([name.replace("_", " ") for name in names], encoder, dimension)
 
 
 def build_view(

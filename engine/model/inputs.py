@@ -1,5 +1,8 @@
 """What the shared model sees of a text: its vector by the encoder and, for most models, its wording beside it.
 
+Class vectors that no data has trained are the same of the label's name or meaning, with half of the wording: names are
+short, and many words say that a label is meant.
+
 The number of a checkpoint's floats a label says which: those of the encoder alone, or those of `wording` more. Search
 and the memory's neighbours rest on the encoder's vectors alone.
 
@@ -15,6 +18,9 @@ import numpy as np
 from engine.encoders.encoder import Encoder, Vectors, check_vectors
 from engine.encoders.wording import wording, wording_size
 from engine.errors import ModelError
+
+NAME_WORDING = 0.5
+"""Of a name's wording, what a class vector that starts from it has."""
 
 
 def fits(dimension: int, encoder: Encoder) -> bool:
@@ -38,3 +44,11 @@ def encode_inputs(texts: Sequence[str], encoder: Encoder, dimension: int) -> Vec
     """Return the inputs (n, dimension) of texts that are yet to be encoded. Raises `EncoderError` and `ModelError`."""
     vectors = check_vectors(encoder.encode(texts), count=len(texts), encoder=encoder)
     return model_inputs(texts, vectors, dimension, encoder)
+
+
+def name_vectors(names: Sequence[str], encoder: Encoder, dimension: int) -> Vectors:
+    """Return the class vectors (n, dimension) that labels known by name alone start from. Raises as `encode_inputs`."""
+    vectors = encode_inputs(names, encoder, dimension)
+    if dimension > encoder.dimension:
+        vectors[:, encoder.dimension :] *= NAME_WORDING
+    return vectors

@@ -29,7 +29,7 @@ from engine.errors import CatalogueError, ModelError
 from engine.model.anchor import ANCHOR, anchor_of
 from engine.model.catalogue import Catalogue, Label
 from engine.model.checkpoint import Checkpoint, check_encoder
-from engine.model.inputs import encode_inputs
+from engine.model.inputs import name_vectors
 
 NEW = -1
 
@@ -131,7 +131,7 @@ def _followed(label: Label, before: Catalogue, at: int) -> Label:
 def fresh_rows(moves: LabelMap, encoder: Encoder, dimension: int) -> Vectors:
     """Return the class vectors (new, dimension) that the new labels start from: their encoded meanings."""
     meanings = [moves.after.labels[at].meaning for at in moves.new]
-    return encode_inputs(meanings, encoder, dimension) if meanings else np.zeros((0, dimension), dtype=np.float32)
+    return name_vectors(meanings, encoder, dimension) if meanings else np.zeros((0, dimension), dtype=np.float32)
 
 
 def migrate(checkpoint: Checkpoint, catalogue: Catalogue, encoder: Encoder) -> Checkpoint:

@@ -19,7 +19,7 @@ import torch
 from engine.encoders.encoder import Encoder, Vectors
 from engine.errors import ModelError
 from engine.model.catalogue import Catalogue
-from engine.model.inputs import encode_inputs
+from engine.model.inputs import name_vectors
 from engine.model.scoring import BIAS_GAIN, SCALE
 
 
@@ -36,7 +36,7 @@ class Model(torch.nn.Module):
     @classmethod
     def from_catalogue(cls, catalogue: Catalogue, encoder: Encoder, dimension: int) -> Self:
         """Start from the encoded meanings of the labels: a model that no data has trained."""
-        return cls(encode_inputs([label.meaning for label in catalogue.labels], encoder, dimension))
+        return cls(name_vectors([label.meaning for label in catalogue.labels], encoder, dimension))
 
     @classmethod
     def from_flat(cls, flat: Vectors, *, classes: int, dimension: int) -> Self:

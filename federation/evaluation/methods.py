@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.encoders.encoder import Encoder
-from engine.model.inputs import encode_inputs
+from engine.model.inputs import encode_inputs, name_vectors
 from federation.errors import ConfigError
 from federation.simulation.experiment import Experiment, Outcome, Progress
 from federation.simulation.fleet import Member, accepted_of
@@ -99,7 +99,7 @@ def client_of(member: Member, experiment: Experiment, encoder: Encoder, dimensio
         queries=encode_inputs([row.text for row in member.test], encoder, dimension),
         truth=np.array([place.get(row.label, -1) for row in member.test], dtype=np.int64),
         accepted=tuple(tuple(place.get(label, -1) for label in accepted_of(row)) for row in member.test),
-        names=encode_inputs(meanings, encoder, dimension),
+        names=name_vectors(meanings, encoder, dimension),
         public=len(public),
         late=member.late,
     )

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from engine.encoders.encoder import Vectors
 from engine.errors import ModelError
 from engine.model.checkpoint import Checkpoint
+from engine.model.inputs import NAME_WORDING
 from engine.model.scoring import BIAS_GAIN, SCALE
 from engine.model.summary import SCATTER_GAIN, SCATTER_NORM, WEIGHT_GAIN, SummaryPlan, unpacked
 
@@ -225,6 +226,7 @@ def _names(start: Checkpoint, scale: Floats) -> Floats:
     if start.round:
         raise ModelError(f"Expected the label names' own model, got one after round {start.round}.")
     table = start.flat.reshape(len(start.catalogue), start.dimension + 1)[:, :-1] * scale
+    table[:, start.dimension - start.wording :] /= NAME_WORDING  # To stand where a text of these words would.
     names: Floats = table - table.mean(axis=0)
     return names
 
