@@ -29,7 +29,7 @@ from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
 from engine.personal.personalizer import Personalizer
 from engine.personal.recency import recency_weights
-from engine.personal.rescorer import PUBLIC_WEIGHTS, Evidence, Floats, Integers, LabelledMemory
+from engine.personal.rescorer import Evidence, Floats, Integers, LabelledMemory
 from engine.personal.together import Learned
 from federation.data.splits import split_as_marked
 from federation.population import generate
@@ -215,7 +215,7 @@ def untrained(encoder: CachedEncoder, count: int, rows: int) -> list[float]:
     """The gain of recency where no habit changes and the shared model knows the labels' names alone."""
     model = start_checkpoint(Catalogue.builtin(), encoder)
     lives = people("no habit changes", count, rows=rows, seed=0, model=model, encoder=encoder)
-    ours, plain = ([walk(life, kind(PUBLIC_WEIGHTS)) for life in lives] for kind in (Way, Plain))
+    ours, plain = ([walk(life, kind(Learned())) for life in lives] for kind in (Way, Plain))
     return gain(ours, plain, [np.ones(len(life.y), dtype=bool) for life in lives])
 
 

@@ -327,7 +327,7 @@ def test_write_atomically_keeps_the_error_of_the_system(tmp_path: Path) -> None:
 def test_start_checkpoint_is_the_encoded_label_names(catalogue: Catalogue, toy: Any) -> None:
     start = start_checkpoint(catalogue, toy, title="t")
     meanings = [label.meaning for label in catalogue.labels]
-    table = np.concatenate([toy.encode(meanings), spelling(meanings), np.zeros((len(meanings), 1))], axis=1)
+    table = np.concatenate([toy.encode(meanings), 0.5 * spelling(meanings), np.zeros((len(meanings), 1))], axis=1)
     np.testing.assert_array_equal(start.flat, table.astype(np.float32).ravel())
     bare = start_checkpoint(catalogue, toy, with_wording=False)
     np.testing.assert_array_equal(bare.flat, np.delete(table, slice(toy.dimension, -1), axis=1).ravel())
