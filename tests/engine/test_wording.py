@@ -16,7 +16,7 @@ from engine.encoders.spelling import SPELLING, spelling
 from engine.encoders.word_vectors import word_vectors
 from engine.encoders.wording import WORDS_SHARE, wording, wording_size
 from engine.errors import EncoderError, ModelError
-from engine.model.inputs import encode_inputs, fits, model_inputs
+from engine.model.inputs import encode_inputs, fits, model_inputs, name_vectors
 
 TEXTS = st.lists(st.text(alphabet="abc éß日🎉.,-_ 12", max_size=30), max_size=5)
 
@@ -110,3 +110,12 @@ def test_a_model_fits_its_encoder_with_wording_and_without(toy_class: type) -> N
     assert not fits(33, encoder)
     assert fits(1024, load_encoder())
     assert not fits(384 + SPELLING, load_encoder())
+
+
+def test_class_vectors_start_from_a_name_with_half_of_its_wording() -> None:
+    encoder, names = load_encoder(), ["taxi", "night bus"]
+    started, read = name_vectors(names, encoder, 1024), encode_inputs(names, encoder, 1024)
+    np.testing.assert_array_equal(started[:, :384], read[:, :384])
+    np.testing.assert_allclose(started[:, 384:], read[:, 384:] / 2)
+    np.testing.assert_array_equal(name_vectors(names, encoder, 384), encoder.encode(names))
+    np.testing.assert_array_equal(encode_inputs(names, encoder, 1024), read)  # What is cached stays as it was.
