@@ -15,7 +15,7 @@ from engine.device.evidence import EvidenceRecord
 from engine.errors import CatalogueError, EncoderMismatchError, ModelError
 from engine.model.catalogue import Catalogue, Label
 from engine.model.checkpoint import Checkpoint, start_checkpoint
-from engine.model.inputs import encode_inputs
+from engine.model.inputs import encode_inputs, name_vectors
 from engine.model.migration import label_map, migrate, successor
 from engine.model.model import Model
 from engine.model.training import TrainingPlan
@@ -97,7 +97,7 @@ def test_rows_of_labels_that_stay_are_the_same_bits_and_new_ones_are_their_names
     for position, label in enumerate(new.catalogue.labels):
         row, former = table(new.flat, new)[position], was[label.name]
         if former is None:
-            start = encode_inputs([label.meaning], toy, old.dimension)[0]
+            start = name_vectors([label.meaning], toy, old.dimension)[0]
             assert row.tobytes() == np.append(start, np.float32(0)).tobytes()
         else:
             assert row.tobytes() == table(old.flat, old)[before.index(former)].tobytes()
@@ -302,7 +302,7 @@ def test_kept_scores_are_those_from_before_training_and_never_of_the_new_model(d
         before.trained,
         set(kept),
     )
-    starts = encode_inputs(["parrot care", "spa"], toy, model.dimension)
+    starts = name_vectors(["parrot care", "spa"], toy, model.dimension)
     for id, scores in kept.items():
         new = moved.scores[id]
         assert new[[0, 2]].tobytes() == scores[[1, 0]].tobytes()  # pizza, and the taxi that is a cab now
