@@ -39,6 +39,7 @@ def test_a_shared_model_that_sees_less_is_the_whole_one_without_those_inputs(cro
         assert len(fewer.start.flat) == len(crowd.start.catalogue) * (size + 1)
 
 
+@pytest.mark.slow
 def test_all_lines_are_there_and_memory_tells_who_asks(crowd: Any) -> None:
     found = dict(parts.measure(crowd))
     assert len(found) == 8 + 5 + 3
