@@ -98,6 +98,7 @@ class Device(Chooses):
                     f"The memory in {path} was encoded with {name}; {encoder.name} gives other vectors. Open it with "
                     "the first, or encode it again: `tacit device reencode PATH --encoder NAME`."
                 )
+            Kept(store).renew(encoder)
             return cls(store, encoder)
         except BaseException:
             store.close()
@@ -119,12 +120,13 @@ class Device(Chooses):
         """
         store = EncryptedStore.open(path, unlock, secret=secret, witness=witness)
         try:
-            catalogue = Kept(store).model().catalogue
+            kept = Kept(store)
+            catalogue = kept.catalogue()
             stored = list(store.iter(history=True))
             vectors = check_vectors(encoder.encode([s.record.text for s in stored]), count=len(stored), encoder=encoder)
             with store.transaction():
                 store.replace_vectors([s.id for s in stored], vectors, encoder.dimension)
-                Kept(store).start_over(start_checkpoint(catalogue, encoder), encoder)
+                kept.start_over(start_checkpoint(catalogue, encoder), encoder)
             return cls(store, encoder)
         except BaseException:
             store.close()

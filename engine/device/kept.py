@@ -4,6 +4,7 @@ Reads are kept in memory until this or another process writes to the store, or a
 """
 
 import contextlib
+import logging
 import math
 import time as clock
 from collections.abc import Callable, Iterable, Iterator
@@ -13,10 +14,12 @@ from engine.choices.model import ChoiceModel
 from engine.device.evidence import EvidenceRecord
 from engine.encoders.encoder import Encoder
 from engine.errors import ModelError
-from engine.model.checkpoint import Checkpoint
+from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint, earlier_catalogue, start_checkpoint
 from store import EncryptedStore, Record
 
 _T = TypeVar("_T")
+_log = logging.getLogger("tacit.engine")
 _KIND = "engine"
 _MODEL, _MODEL_BEFORE, _EVIDENCE, _ENCODER, _ROUNDS = "model", "model before", "evidence", "encoder", "rounds allowed"
 _CHOICE_MODEL, _PUBLISHER = "choice model", "publisher"
@@ -85,6 +88,20 @@ class Kept:
     def model(self) -> Checkpoint:
         """Return the shared model in use."""
         return self.once(_MODEL, lambda: Checkpoint.from_bytes(self._required(_MODEL), name="the device's model"))
+
+    def catalogue(self) -> Catalogue:
+        """Return the catalogue of the model in use, also where that is of an earlier release."""
+        return earlier_catalogue(self._required(_MODEL)) or self.model().catalogue
+
+    def renew(self, encoder: Encoder) -> None:
+        """Start over from the label names where the model is of an earlier release, whose inputs were others."""
+        catalogue = earlier_catalogue(self._required(_MODEL))
+        if catalogue is not None:
+            _log.warning(
+                "This device's shared model is of an earlier release, which this one cannot use: the device starts "
+                "again from the label names. Its memories stay; load the next model when there is one."
+            )
+            self.start_over(start_checkpoint(catalogue, encoder), encoder)
 
     def use_model(self, model: Checkpoint) -> None:
         """Replace the model in use, which becomes the one before."""

@@ -34,6 +34,7 @@ from engine.model.inputs import fits
 from engine.personal.together import Learned
 
 FORMAT = "tacit-checkpoint-3"
+_FORMATS_BEFORE = ("tacit-checkpoint-2",)
 _STATE = "state."
 _POPULATION = "population"
 _LEARNED = ("kappa", "gain", "caution")
@@ -175,6 +176,20 @@ class Checkpoint:
         except OSError as error:
             raise ModelError(f"Cannot read the checkpoint {path}: {error.strerror}.") from None
         return cls.from_bytes(content, name=str(path))
+
+
+def earlier_catalogue(content: bytes) -> Catalogue | None:
+    """Return the catalogue of a checkpoint in an earlier release's format; ``None`` for other bytes.
+
+    The rest of such a checkpoint cannot be used: its model sees other inputs. ``content`` must come from where it
+    cannot have been changed, as from a sealed store: nothing is checked.
+    """
+    try:
+        head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about = json.loads(head["__metadata__"][_ABOUT])
+        return Catalogue.from_json(about["catalogue"]) if about["format"] in _FORMATS_BEFORE else None
+    except (ValueError, KeyError, TypeError, RecursionError, CatalogueError):
+        return None
 
 
 def _learned(weights: npt.NDArray[Any] | None, about: Mapping[str, str]) -> Learned | None:

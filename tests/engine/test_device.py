@@ -17,7 +17,7 @@ from engine.encoders.encoder import load_encoder
 from engine.encoders.spelling import SPELLING, spelling
 from engine.errors import EncoderError, EncoderMismatchError, EngineError, ModelError
 from engine.model.catalogue import Catalogue
-from engine.model.checkpoint import Checkpoint, start_checkpoint
+from engine.model.checkpoint import Checkpoint, earlier_catalogue, start_checkpoint
 from engine.model.training import TrainingPlan
 from store import (
     AnchorFile,
@@ -551,6 +551,32 @@ def test_rounds_are_refused_until_the_owner_allows_them_and_again_after(
 
 
 # Encoders.
+
+
+@pytest.mark.parametrize("again", ["opened", "given another encoder"])
+def test_device_with_a_model_of_an_earlier_release_keeps_its_memories_and_starts_from_the_names(
+    device: Device, folder: Path, key: DeviceKey, toy: Any, toy_class: Any, again: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    habits(device)
+    labels, before = device.labels, device.evaluate([("taxi", "taxi")])
+    content = device.model.to_bytes()
+    assert earlier_catalogue(content) is None
+    assert earlier_catalogue(b"") is None
+    device.store.put("engine", "model", content.replace(b"tacit-checkpoint-3", b"tacit-checkpoint-2"))
+    device.close()
+    if again == "opened":
+        opened = Device.open(folder, key, encoder=toy)
+        assert "of an earlier release" in caplog.text
+    else:
+        opened = Device.reencode(folder, key, encoder=toy_class(seed=1))
+    with opened:
+        assert (opened.labels, opened.model.round) == (labels, 0)
+        assert again != "opened" or opened.evaluate([("taxi", "taxi")]) == before
+        opened.remember("a late taxi", label="taxi")
+    caplog.clear()
+    with Device.open(folder, key, encoder=toy if again == "opened" else toy_class(seed=1)) as third:
+        assert third.suggest("a late taxi")[0].label == "taxi"
+    assert not caplog.text
 
 
 def test_another_encoder_is_refused_and_reencode_makes_it_fit(
