@@ -32,6 +32,9 @@ from engine.personal.rescorer import (
 from engine.personal.scope import Signs, signs
 from store import EncryptedStore, Record, Where
 
+# Of more texts the wordings are made anew for each view: kept, they would take as much memory as the vectors.
+MOST_WORDINGS = 2000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryView:
@@ -44,6 +47,7 @@ class MemoryView:
     labels: tuple[str, ...]
     public: int
     encoder: Encoder
+    wordings: Mapping[str, Vectors]  # of the labelled memories' texts, or none
     class_vectors: Vectors  # (C, D), with D inputs of the shared model
     class_bias: Vectors  # (C,)
     memory: LabelledMemory
@@ -112,8 +116,11 @@ def build_view(
     *,
     readable: bool,
     known: Mapping[str, Vectors],
+    wordings: Mapping[str, Vectors],
 ) -> MemoryView:
     """Read the store and choose the personalization on the shared ``model``; ``known`` label names are not encoded.
+
+    Nor are texts whose wording is among ``wordings`` worded again.
 
     Only memories kept for the purpose of personalization are read, and none where they are not ``readable``.
     """
@@ -125,7 +132,9 @@ def build_view(
     place = {name: index for index, name in enumerate(labels)}
     class_vectors, class_bias = _classes(model, private, known, encoder)
     y = np.array([place[name] for name in names], dtype=np.int64)
-    inputs = model_inputs([records[id].text for id in labelled], x, model.dimension, encoder)
+    texts = [records[id].text for id in labelled]
+    inputs = model_inputs(texts, x, model.dimension, encoder, known=wordings)
+    keeps = model.wording > 0 and len(labelled) <= MOST_WORDINGS
     own_logits = logits(inputs, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
     rows, raw = _judged_rows(labelled, y, own_logits, evidence, catalogue)
     judges = Evidence(rows=rows, global_log=log_softmax(raw))
@@ -141,6 +150,7 @@ def build_view(
         labels=labels,
         public=len(catalogue),
         encoder=encoder,
+        wordings=dict(zip(texts, inputs[:, encoder.dimension :].copy(), strict=True)) if keeps else {},
         class_vectors=class_vectors,
         class_bias=class_bias,
         memory=memory,

@@ -7,7 +7,7 @@ for, and the owner's consent and limits are asked first.
 import contextlib
 import json
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,9 @@ class Participant(BackedUpKeeper):
         """Internal: use `Device.create` or `Device.open`."""
         super().__init__(store, encoder)
         self._stage = Stage(store)
-        self._private_vectors: dict[str, Vectors] = {}  # Of the labels that were in use when last looked at.
+        # Of the labels and texts that were in use when last looked at.
+        self._private_vectors: Mapping[str, Vectors] = {}
+        self._wordings: Mapping[str, Vectors] = {}
 
     # The shared model
 
@@ -287,7 +289,7 @@ class Participant(BackedUpKeeper):
 
     def _drop_cached(self) -> None:
         super()._drop_cached()
-        self._private_vectors = {}
+        self._private_vectors, self._wordings = {}, {}
 
     def _viewed(self) -> MemoryView:
         return self._kept.once("view", lambda: self._view_of(self.model))
@@ -307,8 +309,9 @@ class Participant(BackedUpKeeper):
             self._kept.evidence() if evidence is None else evidence,
             readable=readable,
             known=self._private_vectors,
+            wordings=self._wordings,
         )
-        self._private_vectors = view.private_vectors
+        self._private_vectors, self._wordings = view.private_vectors, view.wordings
         self._kept.rests_on(view.records.values())
         return view
 

@@ -11,7 +11,7 @@ and the memory's neighbours rest on the encoder's vectors alone.
 (1, 1024)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,16 +28,28 @@ def fits(dimension: int, encoder: Encoder) -> bool:
     return dimension in (encoder.dimension, encoder.dimension + wording_size(encoder))
 
 
-def model_inputs(texts: Sequence[str], vectors: Vectors, dimension: int, encoder: Encoder) -> Vectors:
+def model_inputs(
+    texts: Sequence[str],
+    vectors: Vectors,
+    dimension: int,
+    encoder: Encoder,
+    *,
+    known: Mapping[str, Vectors] | None = None,
+) -> Vectors:
     """Return (n, dimension) for n texts and the ``encoder``'s vectors (n, d) of them.
 
-    Raises `ModelError` for a misfit, and `EncoderError`.
+    Wordings that are ``known`` by text, each (wording_size,), are not made again. Raises `ModelError` for a misfit, and
+    `EncoderError`.
     """
     if dimension == vectors.shape[1]:
         return vectors
     if dimension != vectors.shape[1] + wording_size(encoder):
         raise ModelError(f"A model of {dimension} floats a label does not fit vectors of {vectors.shape[1]} floats.")
-    return np.concatenate([vectors, wording(texts, encoder)], axis=1)
+    found = dict(known or {})
+    new = [text for text in dict.fromkeys(texts) if text not in found]
+    found |= zip(new, wording(new, encoder), strict=True)
+    words = np.stack([found[text] for text in texts]) if texts else wording([], encoder)
+    return np.concatenate([vectors, words], axis=1)
 
 
 def encode_inputs(texts: Sequence[str], encoder: Encoder, dimension: int) -> Vectors:

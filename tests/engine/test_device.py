@@ -16,6 +16,7 @@ from engine.device.evidence import EvidenceRecord, held_back
 from engine.encoders.encoder import load_encoder
 from engine.encoders.spelling import SPELLING, spelling
 from engine.errors import EncoderError, EncoderMismatchError, EngineError, ModelError
+from engine.model import inputs
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, earlier_catalogue, start_checkpoint
 from engine.model.training import TrainingPlan
@@ -842,3 +843,21 @@ with Device.open({str(folder)!r}, DeviceKey(bytes(range(32))), encoder=HashEncod
     )
     assert results[0].returncode == 0, results[0].stderr
     assert device.count() == 20
+
+
+def test_wordings_are_made_once_and_gone_with_the_memories(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    honest = inputs.wording
+    monkeypatch.setattr(inputs, "wording", lambda texts, encoder: made.extend(texts) or honest(texts, encoder))
+    device.remember_many([Memory(text="a taxi home", label="taxi"), Memory(text="a pizza", label="pizza")])
+    device.suggest("something")
+    assert {"a taxi home", "a pizza"} <= set(made)
+    made.clear()
+    third = device.remember("another pizza", label="pizza")
+    device.suggest("something else")
+    assert "another pizza" in made
+    assert not {"a taxi home", "a pizza"} & set(made)
+    device.forget(third)
+    assert not any("pizza" in text for text in device._wordings)
+    device.suggest("something")
+    assert set(device._wordings) == {"a taxi home", "a pizza"}

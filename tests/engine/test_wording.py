@@ -119,3 +119,15 @@ def test_class_vectors_start_from_a_name_with_half_of_its_wording() -> None:
     np.testing.assert_allclose(started[:, 384:], read[:, 384:] / 2)
     np.testing.assert_array_equal(name_vectors(names, encoder, 384), encoder.encode(names))
     np.testing.assert_array_equal(encode_inputs(names, encoder, 1024), read)  # What is cached stays as it was.
+
+
+def test_wordings_that_are_known_are_taken_as_they_are() -> None:
+    encoder, texts = load_encoder(), ["a taxi", "a pizza", "a taxi"]
+    x = encoder.encode(texts)
+    whole = model_inputs(texts, x, 1024, encoder)
+    known = {"a pizza": np.full(640, 7, dtype=np.float32)}
+    mixed = model_inputs(texts, x, 1024, encoder, known=known)
+    np.testing.assert_array_equal(mixed[[0, 2]], whole[[0, 2]])
+    assert (mixed[1, 384:] == 7).all()
+    assert model_inputs([], x[:0], 1024, encoder, known=known).shape == (0, 1024)
+    assert list(known) == ["a pizza"]
