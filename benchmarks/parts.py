@@ -150,7 +150,7 @@ def scored(devices: Sequence[Ready], answer: Callable[[Ready], np.ndarray]) -> F
     return float((every == 1).mean()), float((1 / every).mean()), float(np.mean(hurt)), len(every)
 
 
-def personal(devices: Sequence[Ready], learned: Learned, *, own: bool = True, cautioned: bool = True) -> Callable:
+def personal(learned: Learned, *, own: bool = True, cautioned: bool = True) -> Callable:
     """How a device answers; without its ``own`` weights or its caution, if so asked."""
     shared = learned if own else replace(learned, kappa=1e12)
 
@@ -168,12 +168,12 @@ def measure(crowd: Crowd) -> Iterator[tuple[str, Figures]]:
         devices = ready(seeing(crowd, kind))
         yield f"shared model: {kind}", scored(devices, lambda one: one.asked_log)
         learned = learned_by(devices)
-        yield f"personalized: {kind}", scored(devices, personal(devices, learned))
+        yield f"personalized: {kind}", scored(devices, personal(learned))
     for number, name in enumerate(FEATURES[1:], start=1):
-        yield f"without “{name}”", scored(devices, personal(devices, learned_by(devices, number)))
-    yield "without weights learned together", scored(devices, personal(devices, Learned()))
-    yield "without weights of its own", scored(devices, personal(devices, learned, own=False))
-    yield "without its own caution", scored(devices, personal(devices, learned, cautioned=False))
+        yield f"without “{name}”", scored(devices, personal(learned_by(devices, number)))
+    yield "without weights learned together", scored(devices, personal(Learned()))
+    yield "without weights of its own", scored(devices, personal(learned, own=False))
+    yield "without its own caution", scored(devices, personal(learned, cautioned=False))
 
 
 def main() -> None:

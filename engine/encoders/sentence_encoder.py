@@ -7,6 +7,7 @@ Gurevych 2019 (Sentence-BERT).
 384
 """
 
+import functools
 import hashlib
 import os
 import threading
@@ -80,16 +81,17 @@ class SentenceEncoder:
         """Floats in a vector of a word: 0 for a model whose vocabulary is not one of WordPiece."""
         if self._name == DEFAULT_ENCODER:
             return DIMENSION
-        words = self._words()
+        words = self._words
         return 0 if words is None else int(words[1].shape[1])
 
     def word_table(self) -> tuple[dict[str, int], Vectors]:
         """The model's vocabulary, and its vector of each piece before any context. Raises `EncoderError`."""
-        words = self._words()
+        words = self._words
         if words is None:
             raise EncoderError(f"Encoder {self._name!r} has no table of words.")
         return words
 
+    @functools.cached_property
     def _words(self) -> tuple[dict[str, int], Vectors] | None:
         model = self._model()
         try:

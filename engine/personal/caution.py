@@ -40,16 +40,16 @@ def raised(scores: Floats, first: np.ndarray[tuple[int], np.dtype[np.intp]], cau
     return ranking
 
 
-def caution_marks(judged: Judged, weights: Floats, *, public: int) -> Floats:
-    """Return the marks (CAUTION_MARKS,) of a device's evidence at ``weights`` (K,), of labels of which some are public.
+def caution_marks(judged: Judged, weights: Floats, *, public: int, cautions: tuple[float, ...] = CAUTIONS) -> Floats:
+    """Return the marks (2 + len(cautions),) of a device's evidence at ``weights`` (K,), where some labels are public.
 
     Counts, so sums over devices are too.
     """
     if not len(judged.y) or not public:
-        return np.zeros(CAUTION_MARKS)
+        return np.zeros(2 + len(cautions))
     shared = judged.phi[:, :public, 0].argmax(axis=1)
     before, scores = int((shared == judged.y).sum()), judged.phi @ weights
-    right = [int((raised(scores, shared, one).argmax(axis=1) == judged.y).sum()) for one in (1.0, *CAUTIONS)]
+    right = [int((raised(scores, shared, one).argmax(axis=1) == judged.y).sum()) for one in (1.0, *cautions)]
     return np.array([len(judged.y), *(one - before for one in right)], dtype=np.float64)
 
 

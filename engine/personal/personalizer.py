@@ -74,7 +74,7 @@ class Personalizer:
         weights = local_weights(judged, start.weights, kappa=start.kappa)
         if _speaks_against(judged, weights):
             return cls(memory, None, when_cautious=start.caution)
-        count, gained, *_ = caution_marks(judged, start.weights, public=memory.public)
+        count, gained = caution_marks(judged, start.weights, public=memory.public, cautions=())
         own = own_caution(judged=int(count), gained=int(gained), gain=start.gain)
         return cls(memory, weights, caution=own, when_cautious=start.caution)
 

@@ -84,6 +84,7 @@ def test_a_model_whose_vocabulary_is_not_of_word_pieces_has_no_words(monkeypatch
     reference = SentenceEncoder.reference()
     other = SentenceEncoder(reference._folder, name="other", fingerprint="f")
     assert other.word_dimension == 384
+    del other._words
     bare = other._model().tokenizer
     monkeypatch.setattr(type(bare), "get_vocab", lambda self: {"▁tea": 0})
     assert other.word_dimension == 0
