@@ -16,6 +16,7 @@ True
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,13 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
+def of_length_one(rows: npt.NDArray[np.floating[Any]]) -> Vectors:
+    """Return rows (n, d), each divided by its length, as float32; zeros stay zeros."""
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+    scaled: Vectors = (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    return scaled
+
+
 def _spelling(texts: Sequence[str]) -> Vectors:
     split = [folded(text).split() for text in texts]
     parts = [f" {part} " for its in split for part in its]
@@ -58,9 +66,7 @@ def _spelling(texts: Sequence[str]) -> Vectors:
         signs = np.where(hashes >> np.uint64(63), 1.0, -1.0)
         counts += np.bincount(places, weights=signs, minlength=len(counts))
     table = counts.reshape(len(texts), SPELLING)
-    norms = np.sqrt(np.einsum("nd,nd->n", table, table))[:, None]
-    vectors: Vectors = (table / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-    return vectors
+    return of_length_one(table)
 
 
 def _hashed(codes: _Hashes, starts: npt.NDArray[np.int64], length: int) -> _Hashes:

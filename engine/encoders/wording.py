@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.encoders.encoder import Encoder, Vectors, word_dimension
-from engine.encoders.spelling import SPELLING, folded, spelling
+from engine.encoders.spelling import SPELLING, folded, of_length_one, spelling
 from engine.encoders.word_vectors import WordVectors, word_vectors
 
 # Of the squared length, the share of the words; the rest is spelling's.
@@ -44,7 +44,7 @@ def wording(texts: Sequence[str], encoder: Encoder) -> Vectors:
     used = [_used(texts[start : start + _AT_ONCE], table) for start in range(0, len(texts), _AT_ONCE)]
     words = np.concatenate(used) if used else np.zeros((0, word_dimension(encoder)), dtype=np.float32)
     both = np.concatenate([np.sqrt(WORDS_SHARE) * words, np.sqrt(1 - WORDS_SHARE) * spelt], axis=1)
-    return _of_length_one(both)
+    return of_length_one(both)
 
 
 def _used(texts: Sequence[str], table: WordVectors) -> Vectors:
@@ -56,10 +56,4 @@ def _used(texts: Sequence[str], table: WordVectors) -> Vectors:
     for row, its in enumerate(split):  # In the order of the text, whatever stands beside it.
         if its:
             sums[row] = vectors[[known[word] for word in its]].sum(axis=0)
-    return _of_length_one(sums)
-
-
-def _of_length_one(rows: Vectors) -> Vectors:
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
-    scaled: Vectors = (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-    return scaled
+    return of_length_one(sums)
