@@ -12,8 +12,10 @@ the same number for each α. Each kind of people, model and size of memory count
 the shared model, a third are fitted on, and what is printed was measured on the last third: for memories of 1, 3, 10
 and 30, the mean log probability of a person's other requests, and the accuracy with which the device ranks them, by
 the shared model alone, by the weights before and by the new ones; and the gain, with twice its standard error over
-people. Options: --check FILE (people to measure on only, by their users where it names any; may be repeated), --people,
---seed, --before W,W,… (in place of the weights that ship), --json.
+people. Then what these weights gain on the memories themselves, each left out, at each caution of
+`engine.personal.caution`, over all people. Options: --check FILE (people
+to measure on only, by their users where it names any; may be repeated), --people, --seed, --before W,W,… (in place of
+the weights that ship), --json.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from engine.model.checkpoint import start_checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.scoring import logits
 from engine.model.training import TrainingPlan, train
+from engine.personal.caution import CAUTION_MARKS, CAUTIONS, caution_marks, gains_of
 from engine.personal.personalizer import Personalizer
 from engine.personal.rescorer import (
     FEATURES,
@@ -176,6 +179,19 @@ def cell(people: Sequence[Person], size: int, rng: np.random.Generator) -> list[
     return judged
 
 
+def gains_by(settings: Sequence[Setting], weights: Floats, seed: int) -> Floats:
+    """What people's memories of all sizes gain at each caution; each setting and size counts the same."""
+    found = []
+    for setting in settings:
+        for size in FIT_SIZES:
+            marks = np.zeros(CAUTION_MARKS)
+            for judged in cell(setting.held_out, size, np.random.default_rng([seed, size])):
+                marks += caution_marks(judged, weights, public=setting.held_out[0].public)
+            found.append(gains_of(marks))
+    mean: Floats = np.mean(found, axis=0)
+    return mean
+
+
 def optimum(cells: Sequence[Sequence[Judged]]) -> Floats:
     """The weights (K,), the first of them 1, under which what people chose is most probable; cells count the same."""
     w = ALONE
@@ -259,14 +275,17 @@ def main() -> None:
     best = optimum([cell(one.fit, size, rng) for one in found if one.fit for size in FIT_SIZES])
     weights = np.round(before + SHARE_OF_THE_WAY * (best - before), 2)
     rows = [compared(one, size, (ALONE, before, weights), seed) for one in found for size in SIZES]
+    gains = dict(zip(CAUTIONS, gains_by(found, weights, seed).tolist(), strict=True))
     if given.json:
-        print(json.dumps({"weights": dict(zip(FEATURES, weights.tolist(), strict=True)), "rows": rows}, indent=2))
+        told = {"weights": dict(zip(FEATURES, weights.tolist(), strict=True)), "rows": rows, "gains": gains}
+        print(json.dumps(told, indent=2))
         return
     for name, each in (("optimum", best), ("before", before), ("new", weights)):
         print(f"{name:<8}" + ", ".join(f"{of}: {weight:.2f}" for of, weight in zip(FEATURES, each, strict=True)))
     print("\npeople     model   memories  alone          before         new            gain in nats    in points")
     for row in rows:
         print(line(row))
+    print("\ngain at caution " + ", ".join(f"{caution:g}: {gain:.3f}" for caution, gain in gains.items()))
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ from engine.model.catalogue import Catalogue
 from engine.model.inputs import fits
 from engine.personal.together import Learned
 
-FORMAT = "tacit-checkpoint-3"
-_FORMATS_BEFORE = ("tacit-checkpoint-2",)
+FORMAT = "tacit-checkpoint-4"
+# Read as well: one that says less of what devices learned, and one of which only the catalogue can be used.
+_LIKE_IT, _BEFORE = "tacit-checkpoint-3", "tacit-checkpoint-2"
 _STATE = "state."
 _POPULATION = "population"
-_LEARNED = ("kappa", "gain", "caution")
 _ABOUT = "tacit"
 MAX_PARAMETER = 1e15
 
@@ -117,7 +117,7 @@ class Checkpoint:
             "notes": json.dumps(dict(self.notes), sort_keys=True),
         }
         if self.learned is not None:
-            about |= {name: repr(float(getattr(self.learned, name))) for name in _LEARNED}
+            about |= {"kappa": repr(float(self.learned.kappa)), "gains": json.dumps(self.learned.gains.tolist())}
         return tensors, about
 
     @classmethod
@@ -133,7 +133,7 @@ class Checkpoint:
             about = json.loads(written)
         except (SafetensorError, ValueError, KeyError, RecursionError) as error:
             raise ModelError(f"{name} is not a checkpoint or is cut short: {str(error).splitlines()[0]}") from None
-        if not isinstance(about, dict) or about.get("format") != FORMAT:
+        if not isinstance(about, dict) or about.get("format") not in (FORMAT, _LIKE_IT):
             got = about.get("format") if isinstance(about, dict) else None
             raise ModelError(f"{name} has format {got!r}; this release reads {FORMAT!r}.")
         # The digest covers what was read; the rest of the header has one spelling.
@@ -187,13 +187,17 @@ def earlier_catalogue(content: bytes) -> Catalogue | None:
     try:
         head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         about = json.loads(head["__metadata__"][_ABOUT])
-        return Catalogue.from_json(about["catalogue"]) if about["format"] in _FORMATS_BEFORE else None
+        return Catalogue.from_json(about["catalogue"]) if about["format"] == _BEFORE else None
     except (ValueError, KeyError, TypeError, RecursionError, CatalogueError):
         return None
 
 
 def _learned(weights: npt.NDArray[Any] | None, about: Mapping[str, str]) -> Learned | None:
-    return None if weights is None else Learned(weights=weights, **{name: float(about[name]) for name in _LEARNED})
+    """What devices learned; public gains where the file's format did not have them yet."""
+    if weights is None:
+        return None
+    known = {} if about["format"] == _LIKE_IT else {"gains": np.array(json.loads(about["gains"]), dtype=np.float64)}
+    return Learned(weights=weights, kappa=float(about["kappa"]), **known)
 
 
 def _canonical(about: Mapping[str, str]) -> str:

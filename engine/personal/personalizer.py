@@ -49,7 +49,7 @@ class Personalizer:
         weights: Floats | None,
         *,
         caution: float = 1.0,
-        when_cautious: float = Learned().caution,
+        when_cautious: float = Learned().cautious,
     ) -> None:
         if weights is not None:
             check_weights(weights)
@@ -69,14 +69,13 @@ class Personalizer:
         """
         start = Learned() if learned is None else learned
         if not len(memory.y):
-            return cls(memory, None, when_cautious=start.caution)
+            return cls(memory, None, when_cautious=start.cautious)
         judged = evidence_features(memory, evidence.rows, evidence.global_log)
         weights = local_weights(judged, start.weights, kappa=start.kappa)
         if _speaks_against(judged, weights):
-            return cls(memory, None, when_cautious=start.caution)
-        count, gained = caution_marks(judged, start.weights, public=memory.public, cautions=())
-        own = own_caution(judged=int(count), gained=int(gained), gain=start.gain)
-        return cls(memory, weights, caution=own, when_cautious=start.caution)
+            return cls(memory, None, when_cautious=start.cautious)
+        own = own_caution(caution_marks(judged, start.weights, public=memory.public), start.gains)
+        return cls(memory, weights, caution=own, when_cautious=start.cautious)
 
     def predict(self, global_log: Floats, x: npt.NDArray[np.float32]) -> Floats:
         """Return personal log probabilities (q, C) for queries x (q, d) with global log probabilities (q, C)."""
@@ -88,9 +87,9 @@ class Personalizer:
         """Return scores (q, C) to rank labels by: the log probabilities of `predict`, with its caution.
 
         The global first answer among the public labels counts as so many times more probable as the caution says: the
-        device's own, or that of cautious mode if ``cautious``.
+        device's own, or, if ``cautious``, that of cautious mode where that is higher.
         """
-        caution = self.when_cautious if cautious else self.caution
+        caution = max(self.caution, self.when_cautious) if cautious else self.caution
         if caution == 1 or not self.memory.public:
             return personal_log
         return raised(personal_log, global_log[:, : self.memory.public].argmax(axis=1), caution)

@@ -5,8 +5,8 @@ A device's answer holds the statistics of its leave-one-out likelihood, for a Ne
 no private labels and none of their memories, so that it says nothing of these.
 
 >>> learned = Learned().after(np.zeros(ANSWER_LENGTH))
->>> bool((learned.weights == PUBLIC_WEIGHTS).all()), learned.kappa, learned.gain, learned.caution
-(True, 100.0, 0.02, 4.0)
+>>> bool((learned.weights == PUBLIC_WEIGHTS).all()), learned.kappa, learned.gains[:2].tolist(), learned.cautious
+(True, 100.0, [0.02, 0.019], 6.0)
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.errors import ModelError
-from engine.personal.caution import CAUTION_MARKS, CAUTIONS, PUBLIC_GAIN, caution_marks, cautious_of, gain_of
+from engine.personal.caution import CAUTION_MARKS, PUBLIC_GAINS, caution_marks, cautious_of, check_gains, gains_of
 from engine.personal.rescorer import (
     KAPPA,
     PUBLIC_WEIGHTS,
@@ -38,36 +38,32 @@ ANSWER_LENGTH = STATISTICS_LENGTH + len(KAPPAS) + CAUTION_MARKS
 class Learned:
     """What all devices start from: the population's weights (K,), public ones before devices have learned any.
 
-    ``kappa`` says how strongly devices hold their own weights to these, ``gain`` how many more right first answers
-    they give per judged memory than the shared model, and ``caution`` is that of cautious answers. Raises `ModelError`
-    for numbers that none of them can be.
+    ``kappa`` says how strongly devices hold their own weights to these, and ``gains`` (len(CAUTIONS),) how many more
+    right first answers they give per judged memory than the shared model, at each caution: see `gains_of`. Raises
+    `ModelError` for numbers that none of them can be.
     """
 
     weights: Floats = field(default_factory=PUBLIC_WEIGHTS.copy)
     kappa: float = KAPPA
-    gain: float = PUBLIC_GAIN
-    caution: float = CAUTIONS[0]
+    gains: Floats = field(default_factory=lambda: np.array(PUBLIC_GAINS))
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
+        check_gains(self.gains)
         if not 0 < self.kappa < float("inf"):
             raise ModelError(f"Expected kappa={self.kappa} to be positive and finite.")
-        if not -1 <= self.gain <= 1:
-            raise ModelError(f"Expected gain={self.gain} to be a share of the memories.")
-        if self.caution not in CAUTIONS:
-            raise ModelError(f"Expected caution={self.caution} to be one of {', '.join(map(str, CAUTIONS))}.")
+
+    @property
+    def cautious(self) -> float:
+        """The caution of cautious answers."""
+        return cautious_of(self.gains)
 
     def after(self, total: Floats) -> "Learned":
         """Return what is learned from the summed answers (ANSWER_LENGTH,) at these weights. Raises `ModelError`."""
         if total.shape != (ANSWER_LENGTH,):
             raise ModelError(f"Expected {ANSWER_LENGTH} summed numbers, got {total.shape}.")
         likelihood, kappas, cautions = np.split(total, [STATISTICS_LENGTH, STATISTICS_LENGTH + len(KAPPAS)])
-        return Learned(
-            weights=newton_step(self.weights, likelihood),
-            kappa=chosen(kappas),
-            gain=gain_of(cautions),
-            caution=cautious_of(cautions),
-        )
+        return Learned(weights=newton_step(self.weights, likelihood), kappa=chosen(kappas), gains=gains_of(cautions))
 
 
 def device_answer(memory: LabelledMemory, evidence: Evidence, weights: Floats) -> Floats:

@@ -22,8 +22,15 @@ from engine.encoders.spelling import spelling
 from engine.errors import EncoderMismatchError, ModelError
 from engine.model import checkpoint as module
 from engine.model.catalogue import Catalogue
-from engine.model.checkpoint import FORMAT, Checkpoint, check_encoder, start_checkpoint, write_atomically
-from engine.personal.caution import CAUTIONS
+from engine.model.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    check_encoder,
+    earlier_catalogue,
+    start_checkpoint,
+    write_atomically,
+)
+from engine.personal.caution import CAUTIONS, PUBLIC_GAINS
 from engine.personal.rescorer import MOST_WEIGHT, K
 from engine.personal.together import Learned
 
@@ -48,8 +55,7 @@ LEARNED = st.builds(
     Learned,
     weights=hnp.arrays(np.float64, K, elements=st.floats(-MOST_WEIGHT, MOST_WEIGHT)),
     kappa=st.floats(1e-3, 1e6),
-    gain=st.floats(-1, 1),
-    caution=st.sampled_from(CAUTIONS),
+    gains=hnp.arrays(np.float64, len(CAUTIONS), elements=st.floats(-1, 1)),
 )
 
 
@@ -92,8 +98,8 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert (one.learned is None) is (other.learned is None)
     if one.learned is not None and other.learned is not None:
         assert one.learned.weights.tobytes() == other.learned.weights.tobytes()
-        for name in ("kappa", "gain", "caution"):
-            assert getattr(one.learned, name) == getattr(other.learned, name), name
+        assert one.learned.kappa == other.learned.kappa
+        assert one.learned.gains.tobytes() == other.learned.gains.tobytes()
     assert one.tensors.keys() == other.tensors.keys()
     for name, value in one.tensors.items():
         assert (value.dtype, value.shape) == (other.tensors[name].dtype, other.tensors[name].shape)
@@ -189,7 +195,7 @@ def forged(**changes: Any) -> bytes:
     }
     tensors = {"model": changes.pop("model", np.zeros(6, np.float32))}
     if "kappa" in changes:
-        about |= {"kappa": "100.0", "gain": "0.0", "caution": "4.0"}
+        about |= {"kappa": "100.0", "gains": json.dumps([0.0] * len(CAUTIONS))}
         tensors["population"] = np.zeros(K)
     about = {name: value for name, value in (about | changes).items() if value is not ...}
     about["digest"] = module._digest(tensors, about)
@@ -220,9 +226,12 @@ def test_the_forger_of_these_tests_can_write_a_good_file() -> None:
         {"title": ["a"]},
         {"wording": "2"},
         {"wording": "-1"},
-        {"kappa": "100.0", "gain": "2"},
-        {"kappa": "100.0", "caution": "0"},
-        {"kappa": "100.0", "caution": "many"},
+        {"kappa": "100.0", "gains": "2"},
+        {"kappa": "100.0", "gains": "[0.1]"},
+        {"kappa": "100.0", "gains": str([2.0] * len(CAUTIONS))},
+        {"kappa": "100.0", "gains": f"[{'NaN,' * (len(CAUTIONS) - 1)}NaN]"},
+        {"kappa": "100.0", "gains": "many"},
+        {"kappa": "100.0", "gains": ...},
         {"kappa": "-1"},
         {"kappa": "nan"},
         {"kappa": ...},
@@ -350,8 +359,23 @@ def test_weights_of_the_population_that_are_none_are_refused(population: np.ndar
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kappa": 0.0}, {"kappa": np.inf}, {"gain": 1.1}, {"gain": np.nan}, {"caution": 3.0}]
+    "wrong",
+    [
+        {"kappa": 0.0},
+        {"kappa": np.inf},
+        {"gains": np.zeros(len(CAUTIONS) + 1)},
+        {"gains": np.full(len(CAUTIONS), 1.1)},
+        {"gains": np.full(len(CAUTIONS), np.nan)},
+    ],
 )
-def test_what_devices_cannot_have_learned_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ModelError, match=f"Expected {next(iter(wrong))}="):
+def test_what_devices_cannot_have_learned_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=f"Expected {next(iter(wrong))}"):
         Learned(**wrong)
+
+
+def test_file_of_the_format_before_is_read_with_public_gains() -> None:
+    content = forged(format="tacit-checkpoint-3", kappa="20.0", gain="0.5", caution="10.0", gains=...)
+    learned = Checkpoint.from_bytes(content).learned
+    assert learned is not None
+    assert (learned.kappa, learned.gains.tolist()) == (20.0, list(PUBLIC_GAINS))
+    assert earlier_catalogue(content) is None

@@ -189,7 +189,7 @@ def test_cautious_suggestions_keep_the_shared_answer_unless_another_is_far_more_
             best, shared = max(free, key=free.__getitem__), device.shared_answer(text)
             first = device.suggest(text, k=1, cautious=True)[0].label
             if best != shared:  # Where it is, caution has nothing to keep.
-                assert first == (best if free[best] > 4 * free[shared] else shared)
+                assert first == (best if free[best] > 6 * free[shared] else shared)
                 kept.add(first == best)
     assert kept == {True, False}
 
@@ -563,7 +563,7 @@ def test_device_with_a_model_of_an_earlier_release_keeps_its_memories_and_starts
     content = device.model.to_bytes()
     assert earlier_catalogue(content) is None
     assert earlier_catalogue(b"") is None
-    device.store.put("engine", "model", content.replace(b"tacit-checkpoint-3", b"tacit-checkpoint-2"))
+    device.store.put("engine", "model", content.replace(b"tacit-checkpoint-4", b"tacit-checkpoint-2"))
     device.close()
     if again == "opened":
         opened = Device.open(folder, key, encoder=toy)

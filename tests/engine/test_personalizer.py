@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import ModelError
 from engine.personal import rescorer
-from engine.personal.caution import CAUTIONS, caution_marks, cautious_of
+from engine.personal.caution import CAUTION_MARKS, CAUTIONS, PUBLIC_GAINS, caution_marks, cautious_of, gains_of
 from engine.personal.personalizer import AGAINST_NATS, Personalizer
 from engine.personal.rescorer import (
     KAPPA,
@@ -370,8 +370,9 @@ def test_probabilities_sum_to_one_and_the_memory_moves_them_its_way() -> None:
 def test_cautious_rankings_leave_the_global_first_one_only_for_one_several_times_as_likely() -> None:
     left = set()
     for seed in range(60):
-        drawn, caution = case(seed, rows=1 + seed // 2, skill=3.0), CAUTIONS[seed % 2]
-        personal = Personalizer.fit(drawn.memory, drawn.evidence, learned=Learned(caution=caution))
+        drawn, place = case(seed, rows=1 + seed // 2, skill=3.0), 2 + seed % 2
+        caution, gains = CAUTIONS[place], np.where(np.arange(len(CAUTIONS)) <= place, 0.5, 0.1)
+        personal = Personalizer.fit(drawn.memory, drawn.evidence, learned=Learned(gains=gains))
         log_p = personal.predict(drawn.query_logs, drawn.queries)
         cautious = personal.ranking(drawn.query_logs, log_p, cautious=True).argmax(axis=1)
         for p, g, answer in zip(np.exp(log_p), drawn.query_logs, cautious, strict=True):
@@ -379,6 +380,15 @@ def test_cautious_rankings_leave_the_global_first_one_only_for_one_several_times
             assert answer == (best if p[best] > caution * p[first] else first)
             left.add(answer != first)
     assert left == {True, False}
+
+
+def test_cautious_rankings_are_no_less_careful_than_others() -> None:
+    drawn = case(3, rows=20)
+    personal = Personalizer(drawn.memory, PUBLIC_WEIGHTS, caution=10.0, when_cautious=2.0)
+    log_p = personal.predict(drawn.query_logs, drawn.queries)
+    cautious = personal.ranking(drawn.query_logs, log_p, cautious=True)
+    np.testing.assert_array_equal(cautious, personal.ranking(drawn.query_logs, log_p))
+    assert (cautious != log_p).any()
 
 
 def test_cautious_rankings_keep_the_public_answer_before_a_private_label_where_the_global_model_answers_alone() -> None:
@@ -419,21 +429,30 @@ def test_statistics_say_nothing_of_private_labels_and_their_memories(
     np.testing.assert_allclose(got, bare, rtol=1e-6, atol=1e-8)
 
 
-def test_device_that_gains_less_than_one_answer_in_a_hundred_leaves_the_global_one_less_easily() -> None:
-    drawn = [case(seed, rows=12, skill=3.0) for seed in range(40)]
-    seen = set()
-    for one in drawn:
-        by_start = Personalizer(one.memory, PUBLIC_WEIGHTS)
-        right = sum(
-            int((features @ by_start.weights).argmax() == y) - int(g.argmax() == y)
-            for features, y, g in zip(one.judged.phi, one.judged.y, one.evidence.global_log, strict=True)
-        )
-        for gain in (0.0, 0.02, 0.1):
-            personal = Personalizer.fit(one.memory, one.evidence, learned=Learned(gain=gain))
-            shrunk = (right + 50 * gain) / (12 + 50)
-            assert personal.is_global or personal.caution == (1.5 if shrunk < 0.01 else 1.0)
-            seen.add((gain, personal.caution))
-    assert {(0.0, 1.5), (0.0, 1.0), (0.1, 1.0)} <= seen
+def test_device_has_the_highest_of_the_cautions_that_gain_most_where_all_count_as_200_of_its_memories() -> None:
+    falls = np.arange(len(CAUTIONS), 0, -1) / 500
+    populations = {"gains": falls, "loses": -falls}
+    seen: dict[str, list[float]] = {name: [] for name in populations}
+    for seed in range(40):
+        one = case(seed, rows=12, skill=3.0)
+        gained = []
+        for caution in CAUTIONS:
+            right = 0
+            for features, y, g in zip(one.judged.phi, one.judged.y, one.evidence.global_log, strict=True):
+                scores = features @ PUBLIC_WEIGHTS
+                scores[g.argmax()] += math.log(caution)
+                right += int(scores.argmax() == y) - int(g.argmax() == y)
+            gained.append(right)
+        for name, gains in populations.items():
+            personal = Personalizer.fit(one.memory, one.evidence, learned=Learned(gains=gains))
+            if not personal.is_global:
+                shrunk = [own + 200 * of_all for own, of_all in zip(gained, gains, strict=True)]
+                assert personal.caution == max(
+                    c for c, gain in zip(CAUTIONS, shrunk, strict=True) if gain == max(shrunk)
+                )
+                seen[name].append(personal.caution)
+    assert {1.0} < set(seen["gains"])
+    assert np.mean(seen["loses"]) > np.mean(seen["gains"])
 
 
 @settings(max_examples=40, deadline=None)
@@ -445,23 +464,51 @@ def test_marks_of_caution_count_right_answers_as_rankings_give_them(
     memory = dataclasses.replace(drawn.memory, public=4 - private)
     judged = evidence_features(memory, drawn.evidence.rows, drawn.evidence.global_log)
     got = caution_marks(judged, PUBLIC_WEIGHTS, public=4 - private)
-    gained = [0.0] * (1 + len(CAUTIONS))
+    gained, changed = [0.0] * len(CAUTIONS), [0.0] * len(CAUTIONS)
     for features, y in zip(judged.phi.tolist(), judged.y, strict=True):
         first = max(range(4 - private), key=lambda label: (features[label][0], -label))
-        for place, caution in enumerate((1.0, *CAUTIONS)):
+        for place, caution in enumerate(CAUTIONS):
             scores = [sum(w * f for w, f in zip(PUBLIC_WEIGHTS, one, strict=True)) for one in features]
             scores[first] += math.log(caution)
             best = max(range(4), key=lambda label: (scores[label], -label))
             gained[place] += int(best == y) - int(first == y)
-    assert got.tolist() == [len(judged.y), *gained]
+            changed[place] += (best == y) != (first == y)
+    assert got.tolist() == [len(judged.y), *gained, *changed]
 
 
-def test_cautious_mode_is_as_careful_as_half_of_what_all_gain_allows() -> None:
-    assert cautious_of(np.array([100.0, 20.0, 19.0, 15.0, 10.0, 9.0, 2.0])) == 10.0
-    assert cautious_of(np.array([100.0, 20.0, 9.0, 8.0, 3.0, 2.0, 0.0])) == CAUTIONS[0]
-    assert cautious_of(np.array([100.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0])) == CAUTIONS[0]
-    with pytest.raises(ModelError, match="finite sums"):
-        cautious_of(np.full(7, np.nan))
+@pytest.mark.parametrize(
+    ("gained", "caution"),
+    [
+        ([20, 19, 17, 15, 12, 10, 9, 8, 2], 6.0),
+        ([20, 9, 8, 3, 2, 0, 0, 0, 0], 1.0),
+        ([10, 20, 15, 9, 10, 0, 0, 0, 0], 4.0),  # The most is gained with a little caution.
+        ([-2, -1, 0, 0, 0, 0, 0, 0, 0], 40.0),
+        ([-9, -8, -7, -6, -5, -4, -3, -2, -1], 40.0),
+        ([-1, -2, -3, -4, -5, -6, -7, -8, -9], 1.0),
+    ],
+)
+def test_cautious_mode_is_as_careful_as_half_of_what_all_gain_allows(gained: list[int], caution: float) -> None:
+    assert cautious_of(np.array(gained) / 100) == caution
+
+
+def test_what_all_gain_is_told_less_one_standard_error() -> None:
+    # Right answers to come and to go by chance alone: that many more come in the sixth part of cases and no more.
+    rng, rows, share = np.random.default_rng(0), 4000, 0.05
+    above = []
+    for _ in range(2000):
+        turns = rng.choice([-1, 0, 1], size=rows, p=[share / 2, 1 - share, share / 2])
+        summed = np.concatenate([[rows], np.repeat(turns.sum(), 9), np.repeat(np.abs(turns).sum(), 9)])
+        above.append(gains_of(summed.astype(np.float64))[0] > 0)
+    assert np.mean(above) == pytest.approx(0.16, abs=0.03)
+    assert gains_of(np.array([100.0, *[20.0] * 9, *[36.0] * 9])).tolist() == [0.14] * 9
+
+
+def test_sums_of_cautions_that_are_none_are_refused_and_none_at_all_tell_nothing() -> None:
+    assert gains_of(np.zeros(CAUTION_MARKS)).tolist() == list(PUBLIC_GAINS)
+    for wrong in (np.full(CAUTION_MARKS, np.nan), np.zeros(CAUTION_MARKS + 1)):
+        with pytest.raises(ModelError, match="finite sums"):
+            gains_of(wrong)
+    assert np.abs(gains_of(np.array([1e-3, *[5.0] * len(CAUTIONS), *[-1.0] * len(CAUTIONS)]))).max() == 1
 
 
 def test_only_the_newest_evidence_is_judged() -> None:

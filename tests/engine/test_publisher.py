@@ -18,6 +18,7 @@ from engine.errors import ModelError, PublisherError
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint
 from engine.owner.publisher import signature_file, signed_text
+from engine.personal.caution import CAUTIONS
 from engine.personal.rescorer import PUBLIC_WEIGHTS
 from engine.personal.together import Learned
 from store import DeviceKey
@@ -74,8 +75,7 @@ def test_signature_covers_what_a_device_keeps_and_not_the_state_of_the_run(trust
         replace(model, begun=3),
         replace(model, title="another run"),
         replace(model, learned=Learned(kappa=7.0)),
-        replace(model, learned=Learned(gain=0.5)),
-        replace(model, learned=Learned(caution=10.0)),
+        replace(model, learned=Learned(gains=np.zeros(len(CAUTIONS)))),
         replace(model, wording=1),
         replace(model, learned=None),
         replace(model, learned=Learned(weights=PUBLIC_WEIGHTS * 2)),
