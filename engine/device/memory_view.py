@@ -134,14 +134,10 @@ def build_view(
     y = np.array([place[name] for name in names], dtype=np.int64)
     texts = [records[id].text for id in labelled]
     inputs = model_inputs(texts, x, model.dimension, encoder, known=wordings)
-    keeps = model.wording > 0 and len(labelled) <= MOST_WORDINGS
     own_logits = logits(inputs, class_vectors, class_bias) if len(labelled) else np.zeros((0, len(labels)))
     rows, raw = _judged_rows(labelled, y, own_logits, evidence, catalogue)
     judges = Evidence(rows=rows, global_log=log_softmax(raw))
-    seen = log_softmax(own_logits)
-    seen[rows] = judges.global_log
-    expected = np.exp(seen).mean(axis=0) if len(labelled) else np.full(len(labels), 1 / len(labels))
-    memory = LabelledMemory(x=x, y=y, expected=expected, global_log=seen, public=len(catalogue))
+    memory = _scored(x, y, own_logits, judges, public=len(catalogue))
     return MemoryView(
         records=records,
         ids=np.array(labelled, dtype=np.int64),
@@ -150,7 +146,7 @@ def build_view(
         labels=labels,
         public=len(catalogue),
         encoder=encoder,
-        wordings=dict(zip(texts, inputs[:, encoder.dimension :].copy(), strict=True)) if keeps else {},
+        wordings=_kept_wordings(texts, inputs, model),
         class_vectors=class_vectors,
         class_bias=class_bias,
         memory=memory,
@@ -158,6 +154,22 @@ def build_view(
         evidence_logits=raw,
         personalizer=Personalizer.fit(memory, judges, learned=model.learned),
     )
+
+
+def _scored(x: Vectors, y: Integers, own_logits: npt.NDArray[Any], judges: Evidence, *, public: int) -> LabelledMemory:
+    """The labelled memories with what the shared model says of them: out of sample where they judge."""
+    seen = log_softmax(own_logits)
+    seen[judges.rows] = judges.global_log
+    labels = seen.shape[1]
+    expected = np.exp(seen).mean(axis=0) if len(seen) else np.full(labels, 1 / labels)
+    return LabelledMemory(x=x, y=y, expected=expected, global_log=seen, public=public)
+
+
+def _kept_wordings(texts: Sequence[str], inputs: Vectors, model: Checkpoint) -> dict[str, Vectors]:
+    """The wordings by text for the next view; none of too many texts, or where the model sees none."""
+    if not model.wording or len(texts) > MOST_WORDINGS:
+        return {}
+    return dict(zip(texts, inputs[:, -model.wording :].copy(), strict=True))
 
 
 def _nothing(dimension: int) -> tuple[dict[int, Record], list[int], Vectors]:

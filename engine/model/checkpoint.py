@@ -128,8 +128,7 @@ class Checkpoint:
 
         try:
             tensors = load(content)
-            head = content[8 : 8 + int.from_bytes(content[:8], "little")]
-            written = (json.loads(head).get("__metadata__") or {}).get(_ABOUT, "{}")
+            head, written = _head(content)
             about = json.loads(written)
         except (SafetensorError, ValueError, KeyError, RecursionError) as error:
             raise ModelError(f"{name} is not a checkpoint or is cut short: {str(error).splitlines()[0]}") from None
@@ -185,11 +184,22 @@ def earlier_catalogue(content: bytes) -> Catalogue | None:
     cannot have been changed, as from a sealed store: nothing is checked.
     """
     try:
-        head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        about = json.loads(head["__metadata__"][_ABOUT])
+        about = json.loads(_head(content)[1])
         return Catalogue.from_json(about["catalogue"]) if about["format"] == _BEFORE else None
     except (ValueError, KeyError, TypeError, RecursionError, CatalogueError):
         return None
+
+
+def _head(content: bytes) -> tuple[bytes, str]:
+    """Return a file's header and what that says of the checkpoint, as it is written; "{}" where it says nothing.
+
+    Raises ValueError for a header that is no JSON object.
+    """
+    head = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    told = json.loads(head)
+    if not isinstance(told, dict):
+        raise ValueError("its header is no JSON object")
+    return head, (told.get("__metadata__") or {}).get(_ABOUT, "{}")
 
 
 def _learned(weights: npt.NDArray[Any] | None, about: Mapping[str, str]) -> Learned | None:
