@@ -27,9 +27,9 @@ from engine.personal.rescorer import (
     check_weights,
     evidence_features,
     local_weights,
+    log_likelihood,
     log_softmax,
     query_features,
-    statistics,
 )
 from engine.personal.together import Learned
 
@@ -98,4 +98,4 @@ class Personalizer:
 def _speaks_against(judged: Judged, weights: Floats) -> bool:
     """Whether the global model alone predicts the evidence better, by more than chance would have it."""
     alone = judged.phi[np.arange(len(judged.y)), judged.y, 0].sum()
-    return bool(statistics(judged, weights).value < alone - AGAINST_NATS)
+    return bool(log_likelihood(judged, weights) < alone - AGAINST_NATS)

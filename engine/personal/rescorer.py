@@ -236,6 +236,11 @@ def log_softmax(scores: npt.NDArray[Any]) -> Floats:
     return result
 
 
+def log_likelihood(judged: Judged, w: Floats) -> float:
+    """Return the log likelihood (nats) of one device at w (K,), without what its statistics cost."""
+    return float(log_softmax(judged.phi @ w)[np.arange(len(judged.y)), judged.y].sum())
+
+
 def statistics(judged: Judged, w: Floats) -> Statistics:
     """Return the statistics of one device at w (K,)."""
     e, labels, k = judged.phi.shape
