@@ -6,7 +6,7 @@ change, and on all other requests before and after it, for several ways to weigh
 over none and its 95% interval by bootstrap over people. Three kinds of people: no habit changes, one to three change,
 half of them change. The shared model and the re-scorer's weights come from rounds over other people. Also prints how
 often a change is found where there is none, and what recency costs in CPU-milliseconds on a device with 200 memories.
-Options: --people, --rows, --seeds, --json.
+Options: --people, --rows, --seeds, --first-seed, --json.
 """
 
 from __future__ import annotations
@@ -236,18 +236,20 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=100, help="of each kind and seed")
     parser.add_argument("--rows", type=int, default=70, help="requests of each")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     encoder = CachedEncoder(load_encoder())
     model = taught(encoder)
     assert model.learned is not None
-    figures: dict[str, Any] = {"people": asked.people, "rows": asked.rows, "seeds": asked.seeds, "by_change": {}}
+    figures: dict[str, Any] = {"people": asked.people, "rows": asked.rows, "by_change": {}}
+    figures |= {"seeds": asked.seeds, "first_seed": asked.first_seed}
     if not asked.json:
         print(f"{asked.people} invented people of each kind, {asked.seeds} seeds, {asked.rows} requests each: accuracy")
     for change in CHANGES:
         lives = [
             life
-            for seed in range(asked.seeds)
+            for seed in range(asked.first_seed, asked.first_seed + asked.seeds)
             for life in people(change, asked.people, rows=asked.rows, seed=seed, model=model, encoder=encoder)
         ]
         figures["by_change"][change] = measure(lives, model.learned)
