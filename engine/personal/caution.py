@@ -6,7 +6,7 @@ many more right first answers its population's weights give than the shared mode
 devices are looked at, and of what they gain one standard error is taken off, so that chance alone changes nothing. A
 device's own gain at each caution is shrunk to that of all, and the caution with the highest is the device's: nearly the
 shared model's own answers where nothing is gained. *Cautious* answers take the highest caution that keeps half of what
-all devices gain. Sources: Efron and Morris 1975 (shrinking many estimates by what their ensemble shows); Breiman et al.
+all devices gain, or three times where that is more. Sources: Efron and Morris 1975 (shrinking many estimates by what their ensemble shows); Breiman et al.
 1984 (the rule of one standard error); Chow 1970 (a decision only where it is sure enough).
 
 >>> gained, changed = [10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 2.0, 0.0], [16.0, 9.0, 9.0, 9.0, 4.0, 4.0, 4.0, 4.0, 0.0]
@@ -32,8 +32,8 @@ PUBLIC_GAINS = (0.02, 0.019, 0.017, 0.014, 0.013, 0.01, 0.007, 0.004, 0.001)
 people, since real ones gain less."""
 # Judged memories that the gains of all devices count as.
 GAIN_ROWS = 200.0
-# Of the gain of all devices, what cautious answers must keep.
-KEPT = 0.5
+# Of the gain of all devices, what cautious answers must keep; and what they ask for at least.
+KEPT, LEAST_CAUTIOUS = 0.5, 3.0
 
 
 def raised(scores: Floats, first: np.ndarray[tuple[int], np.dtype[np.intp]], caution: float) -> Floats:
@@ -82,9 +82,12 @@ def check_gains(gains: Floats) -> None:
 
 
 def cautious_of(gains: Floats) -> float:
-    """Return the caution of cautious answers: the highest that keeps `KEPT` of the most that all devices gain."""
+    """Return the caution of cautious answers: the highest that keeps `KEPT` of the most that all devices gain.
+
+    At least `LEAST_CAUTIOUS`: what cautious answers promise holds where that keeps less, too.
+    """
     most = gains.max()
-    return _highest(gains >= min(KEPT * most, most))
+    return max(_highest(gains >= min(KEPT * most, most)), LEAST_CAUTIOUS)
 
 
 def own_caution(marks: Floats, gains: Floats) -> float:

@@ -370,7 +370,7 @@ def test_probabilities_sum_to_one_and_the_memory_moves_them_its_way() -> None:
 def test_cautious_rankings_leave_the_global_first_one_only_for_one_several_times_as_likely() -> None:
     left = set()
     for seed in range(60):
-        drawn, place = case(seed, rows=1 + seed // 2, skill=3.0), 2 + seed % 2
+        drawn, place = case(seed, rows=1 + seed // 2, skill=3.0), 3 + seed % 2
         caution, gains = CAUTIONS[place], np.where(np.arange(len(CAUTIONS)) <= place, 0.5, 0.1)
         personal = Personalizer.fit(drawn.memory, drawn.evidence, learned=Learned(gains=gains))
         log_p = personal.predict(drawn.query_logs, drawn.queries)
@@ -480,11 +480,11 @@ def test_marks_of_caution_count_right_answers_as_rankings_give_them(
     ("gained", "caution"),
     [
         ([20, 19, 17, 15, 12, 10, 9, 8, 2], 6.0),
-        ([20, 9, 8, 3, 2, 0, 0, 0, 0], 1.0),
+        ([20, 9, 8, 3, 2, 0, 0, 0, 0], 3.0),  # Never less.
         ([10, 20, 15, 9, 10, 0, 0, 0, 0], 4.0),  # The most is gained with a little caution.
         ([-2, -1, 0, 0, 0, 0, 0, 0, 0], 40.0),
         ([-9, -8, -7, -6, -5, -4, -3, -2, -1], 40.0),
-        ([-1, -2, -3, -4, -5, -6, -7, -8, -9], 1.0),
+        ([-1, -2, -3, -4, -5, -6, -7, -8, -9], 3.0),
     ],
 )
 def test_cautious_mode_is_as_careful_as_half_of_what_all_gain_allows(gained: list[int], caution: float) -> None:
