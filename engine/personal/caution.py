@@ -6,8 +6,9 @@ many more right first answers its population's weights give than the shared mode
 devices are looked at, and of what they gain one standard error is taken off, so that chance alone changes nothing. A
 device's own gain at each caution is shrunk to that of all, and the caution with the highest is the device's: nearly the
 shared model's own answers where nothing is gained. *Cautious* answers take the highest caution that keeps half of what
-all devices gain, or three times where that is more. Sources: Efron and Morris 1975 (shrinking many estimates by what their ensemble shows); Breiman et al.
-1984 (the rule of one standard error); Chow 1970 (a decision only where it is sure enough).
+all devices gain, or three times where that is more. Sources: Efron and Morris 1975 (shrinking many estimates by what
+their ensemble shows); Breiman et al. 1984 (the rule of one standard error); Chow 1970 (a decision only where it is sure
+enough).
 
 >>> gained, changed = [10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 2.0, 0.0], [16.0, 9.0, 9.0, 9.0, 4.0, 4.0, 4.0, 4.0, 0.0]
 >>> gains = gains_of(np.array([100.0, *gained, *changed]))
