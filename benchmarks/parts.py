@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.private_fleet import Crowd, Own, crowd_of, inner, public_rows
+from benchmarks.private_fleet import Crowd, Own, crowd_of, inner, log_of, memory_of, public_rows
 from engine.encoders.encoder import CachedEncoder, load_encoder
 from engine.encoders.spelling import SPELLING
 from engine.model.anchor import SHARE
 from engine.model.catalogue import Catalogue
-from engine.model.scoring import BIAS_GAIN, SCALE, logits
+from engine.model.scoring import BIAS_GAIN, SCALE
 from engine.personal.personalizer import Personalizer
-from engine.personal.rescorer import FEATURES, Evidence, LabelledMemory, log_softmax
+from engine.personal.rescorer import FEATURES, Evidence, LabelledMemory
 from engine.personal.together import ANSWER_LENGTH, Learned, device_answer
 from federation.data.dataset import read_rows
 from federation.data.splits import Split, has_users, public_labels, split_rows, within_labels
@@ -97,24 +97,13 @@ def ready(crowd: Crowd) -> list[Ready]:
 
 
 def _ready(one: Own, whole: np.ndarray, half: np.ndarray, crowd: Crowd) -> Ready:
-    def log_of(x: np.ndarray, table: np.ndarray) -> np.ndarray:
-        bias = np.concatenate([table[:, -1], np.zeros(len(one.own), dtype=np.float32)])
-        return log_softmax(logits(x, np.concatenate([table[:, :-1], one.own]), bias))
-
     judges = np.arange(len(one.y))[1::2]
-    seen = log_of(one.x, whole)
-    seen[judges] = log_of(one.x[judges], half)
-    memory = LabelledMemory(
-        x=np.ascontiguousarray(one.x[:, : crowd.words]),
-        y=one.y,
-        expected=np.exp(seen).mean(axis=0),
-        global_log=seen,
-        public=len(crowd.start.catalogue),
-    )
+    seen = log_of(one, one.x, whole)
+    seen[judges] = log_of(one, one.x[judges], half)
     return Ready(
-        memory=memory,
+        memory=memory_of(one, seen, words=crowd.words, classes=len(crowd.start.catalogue)),
         evidence=Evidence(rows=judges, global_log=seen[judges]),
-        asked_log=log_of(one.queries, whole) if len(one.truth) else np.zeros((0, seen.shape[1])),
+        asked_log=log_of(one, one.queries, whole) if len(one.truth) else np.zeros((0, seen.shape[1])),
         asked=one.queries[:, : crowd.words],
         truth=one.truth,
     )

@@ -92,25 +92,28 @@ def inner(split: Split, seed: int) -> Split:
     return found
 
 
-def table_of(model: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
-    """The class vectors (C, D) and biases (C,) of a model."""
-    table = model.flat.reshape(len(model.catalogue), model.dimension + 1)
-    return table[:, :-1], table[:, -1]
+def log_of(one: Own, x: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Log probabilities (n, C + p) of inputs x (n, D) by a shared table (C, D + 1) and the device's own labels."""
+    bias = np.concatenate([table[:, -1], np.zeros(len(one.own), dtype=np.float32)])
+    return log_softmax(logits(x, np.concatenate([table[:, :-1], one.own]), bias))
+
+
+def memory_of(one: Own, seen: np.ndarray, *, words: int, classes: int) -> LabelledMemory:
+    """What a device remembers, with what the shared model says of it (n, C + p)."""
+    x = np.ascontiguousarray(one.x[:, :words])
+    return LabelledMemory(x=x, y=one.y, expected=np.exp(seen).mean(axis=0), global_log=seen, public=classes)
 
 
 def measured(crowd: Crowd, flat: np.ndarray, *, most: int) -> tuple[float, float]:
     """Accuracy of the shared model and of the personalized devices, on rows of the first ``most`` devices."""
-    classes, dimension = len(crowd.start.catalogue), crowd.start.dimension
-    table = flat.reshape(classes, dimension + 1)
+    classes = len(crowd.start.catalogue)
+    table = flat.reshape(classes, crowd.start.dimension + 1)
     shared = personal = rows = 0
     for one in crowd.devices[:most]:
         if not len(one.truth):
             continue
-        vectors = np.concatenate([table[:, :-1], one.own])
-        bias = np.concatenate([table[:, -1], np.zeros(len(one.own), dtype=np.float32)])
-        seen, asked = log_softmax(logits(one.x, vectors, bias)), log_softmax(logits(one.queries, vectors, bias))
-        words = one.x[:, : crowd.words]
-        memory = LabelledMemory(x=words, y=one.y, expected=np.exp(seen).mean(axis=0), global_log=seen, public=classes)
+        seen, asked = log_of(one, one.x, table), log_of(one, one.queries, table)
+        memory = memory_of(one, seen, words=crowd.words, classes=classes)
         own = Personalizer.fit(memory, Evidence(rows=np.arange(len(one.y)), global_log=seen))
         answers = own.ranking(asked, own.predict(asked, one.queries[:, : crowd.words]))
         shared += int((asked[:, :classes].argmax(axis=1) == one.truth).sum())
