@@ -13,9 +13,9 @@ the shared model, a third are fitted on, and what is printed was measured on the
 and 30, the mean log probability of a person's other requests, and the accuracy with which the device ranks them, by
 the shared model alone, by the weights before and by the new ones; and the gain, with twice its standard error over
 people. Then what these weights gain on the memories themselves, each left out, at each caution of
-`engine.personal.caution`, over all people. Options: --check FILE (people
-to measure on only, by their users where it names any; may be repeated), --people, --seed, --before W,W,… (in place of
-the weights that ship), --json.
+`engine.personal.caution`, over all people: the source of its public gains. Options: --check FILE (people to measure on
+only, by their users where it names any; may be repeated), --people, --seed, --before W,W,… (in place of the weights
+that ship), --json.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def gains_by(settings: Sequence[Setting], weights: Floats, seed: int) -> Floats:
             marks = np.zeros(CAUTION_MARKS)
             for judged in cell(setting.held_out, size, np.random.default_rng([seed, size])):
                 marks += caution_marks(judged, weights, public=setting.held_out[0].public)
-            found.append(gains_of(marks))
+            found += [gains_of(marks)] if marks[0] else []
     mean: Floats = np.mean(found, axis=0)
     return mean
 

@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 
 from benchmarks import public_weights as module
-from benchmarks.public_weights import ALONE, RIDGE, Setting, cell, compared, line, measured, optimum, settings_of
+from benchmarks.public_weights import (
+    ALONE,
+    RIDGE,
+    Setting,
+    cell,
+    compared,
+    gains_by,
+    line,
+    measured,
+    optimum,
+    settings_of,
+)
 from engine.model.catalogue import Catalogue
+from engine.personal.caution import CAUTIONS
 from engine.personal.rescorer import PUBLIC_WEIGHTS, K, statistics
 from federation.data.dataset import Row
 
@@ -86,3 +98,12 @@ def test_same_weights_gain_nothing_and_what_they_cannot_know_is_wrong(found: lis
 
 def test_script_knows_as_many_weights_as_the_engine() -> None:
     assert module.ALONE.shape == PUBLIC_WEIGHTS.shape == (K,)
+
+
+def test_gains_are_none_by_the_shared_model_alone_and_some_by_habits(crowd: list[list[Row]], toy: Any) -> None:
+    public = [[row for row in rows if row.label in LABELS] for rows in crowd]
+    settings = settings_of("made-up", [public], toy, Catalogue.from_names(LABELS), fit=True)
+    assert gains_by(settings, ALONE, 0).tolist() == [0.0] * len(CAUTIONS)
+    gains = gains_by(settings, PUBLIC_WEIGHTS, 0)
+    assert gains[0] > 0.02
+    assert gains[-1] < gains[0]
