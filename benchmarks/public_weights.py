@@ -35,7 +35,7 @@ from engine.model.checkpoint import start_checkpoint
 from engine.model.inputs import encode_inputs
 from engine.model.scoring import logits
 from engine.model.training import TrainingPlan, train
-from engine.personal.caution import CAUTION_MARKS, CAUTIONS, caution_marks, gains_of
+from engine.personal.caution import CAUTION_MARKS, CAUTIONS, caution_marks
 from engine.personal.personalizer import Personalizer
 from engine.personal.rescorer import (
     FEATURES,
@@ -187,7 +187,8 @@ def gains_by(settings: Sequence[Setting], weights: Floats, seed: int) -> Floats:
             marks = np.zeros(CAUTION_MARKS)
             for judged in cell(setting.held_out, size, np.random.default_rng([seed, size])):
                 marks += caution_marks(judged, weights, public=setting.held_out[0].public)
-            found += [gains_of(marks)] if marks[0] else []
+            if marks[0]:  # Nobody has as many memories otherwise.
+                found.append(marks[1 : 1 + len(CAUTIONS)] / marks[0])
     mean: Floats = np.mean(found, axis=0)
     return mean
 
