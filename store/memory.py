@@ -158,6 +158,16 @@ class EncryptedStore(SearchedStore):
             ids = [entry.id for entry in entries]
             return ids, self._rows.vectors([e.slot for e in entries], [e.mark for e in entries])
 
+    def read(self, where: Where = EVERYTHING) -> tuple[list[StoredRecord], Vectors]:
+        """All records that may be read, by id, and their vectors (n, d), as one commit has them.
+
+        For who reads them again and again: what was opened stays in memory, within ``cache_bytes``, until the record is
+        forgotten or changed or the store is closed, so that the next reading opens what is new.
+        """
+        with self._core.snapshot():
+            slots = current(self._core, where, self._core.clock())
+            return self._search.read(slots[np.argsort(ids_of(self._core, slots))])
+
     def iter(
         self,
         *,

@@ -4,6 +4,7 @@ Reads are kept in memory until this or another process writes to the store, or a
 """
 
 import contextlib
+import hashlib
 import logging
 import math
 import time as clock
@@ -38,6 +39,7 @@ class Kept:
         self._computed: dict[str, object] = {}
         self._computed_at = -1
         self._expires = math.inf
+        self._model: tuple[bytes, Checkpoint] | None = None  # With the SHA-256 of the bytes that it was read from.
 
     def once(self, name: str, compute: Callable[[], _T]) -> _T:
         """Return ``compute()``, kept until the store changes or what it rests on expires; not inside a transaction."""
@@ -87,7 +89,15 @@ class Kept:
 
     def model(self) -> Checkpoint:
         """Return the shared model in use."""
-        return self.once(_MODEL, lambda: Checkpoint.from_bytes(self._required(_MODEL), name="the device's model"))
+
+        def read() -> Checkpoint:
+            content = self._required(_MODEL)
+            digest = hashlib.sha256(content).digest()
+            if self._model is None or self._model[0] != digest:
+                self._model = digest, Checkpoint.from_bytes(content, name="the device's model")
+            return self._model[1]
+
+        return self.once(_MODEL, read)
 
     def catalogue(self) -> Catalogue:
         """Return the catalogue of the model in use, also where that is of an earlier release."""

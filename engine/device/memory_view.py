@@ -25,7 +25,6 @@ from engine.personal.rescorer import (
     Floats,
     Integers,
     LabelledMemory,
-    evidence_features,
     judging,
     log_softmax,
 )
@@ -85,12 +84,8 @@ class MemoryView:
         """Return the same of the memories that judge, each without itself: what requests in scope look like here."""
         able = judging(self.memory, self.evidence.rows)
         rows, raw = self.evidence.rows[able][-MOST_EVIDENCE:], self.evidence_logits[able][-MOST_EVIDENCE:]
-        weights = self.personalizer.weights
-        if weights is None:
-            answers = log_softmax(raw)
-        else:
-            judged = evidence_features(self.memory, self.evidence.rows, self.evidence.global_log)
-            answers = log_softmax(judged.phi @ weights)
+        own = self.personalizer.own_log
+        answers = log_softmax(raw) if own is None else own
         similarity = self.x[rows] @ self.x.T
         similarity[np.arange(len(rows)), rows] = -np.inf
         return signs(raw, answers, similarity)
@@ -182,12 +177,10 @@ def _read(store: EncryptedStore) -> tuple[dict[int, Record], list[int], Vectors]
 
     Recency and the newest evidence go by time.
     """
-    all_ids, all_vectors = store.vectors(Where(purpose=PERSONALIZATION))
-    records = {stored.id: stored.record for stored in store.iter(purpose=PERSONALIZATION)}
-    position = {id: row for row, id in enumerate(all_ids)}
-    labelled = [id for id in all_ids if id in records and records[id].label is not None]
-    labelled.sort(key=lambda id: (records[id].time, id))
-    return records, labelled, np.ascontiguousarray(all_vectors[[position[id] for id in labelled]])
+    stored, vectors = store.read(Where(purpose=PERSONALIZATION))
+    rows = [row for row, one in enumerate(stored) if one.record.label is not None]
+    rows.sort(key=lambda row: (stored[row].record.time, stored[row].id))
+    return {one.id: one.record for one in stored}, [stored[row].id for row in rows], vectors[rows]
 
 
 def _classes(

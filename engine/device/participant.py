@@ -137,15 +137,15 @@ class Participant(BackedUpKeeper):
             return dict.fromkeys(ids, np.zeros(0, dtype=np.float32))
         if not ids or not self._consents.granted(PERSONALIZATION):
             return {}
-        records = {one.id: one.record for one in self._store.iter(purpose=PERSONALIZATION)}
-        scored = [id for id in ids if id in records]
-        if not scored:
+        stored, vectors = self._store.read(Where(purpose=PERSONALIZATION))
+        asked = set(ids)
+        rows = [row for row, one in enumerate(stored) if one.id in asked]
+        if not rows:
             return {}
-        vectors = np.stack([self._store.vector(id) for id in scored])
-        x = model_inputs([records[id].text for id in scored], vectors, dimension, self._encoder)
+        x = model_inputs([stored[row].record.text for row in rows], vectors[rows], dimension, self._encoder)
         fresh = fresh_rows(moves, self._encoder, dimension)
         new = logits(x, fresh, np.zeros(len(fresh), dtype=np.float32)).astype(np.float32)
-        return dict(zip(scored, new, strict=True))
+        return dict(zip([stored[row].id for row in rows], new, strict=True))
 
     def train(self, flat: Vectors, *, plan: TrainingPlan, hold_back: bool, rng: np.random.Generator) -> Vectors:
         """Return the shared model ``flat`` (C·(d+1),) after local training on labelled memories.
@@ -325,13 +325,13 @@ class Participant(BackedUpKeeper):
                 np.zeros((0, dimension), dtype=np.float32),
                 np.zeros(0, dtype=np.int64),
             )
-        ids, vectors = self._store.vectors(Where(purpose=PERSONALIZATION))
-        records = {stored.id: stored.record for stored in self._store.iter(purpose=PERSONALIZATION)}
-        self._kept.rests_on(records.values())
-        rows = [row for row, id in enumerate(ids) if id in records and records[id].label in catalogue]
-        y = np.array([catalogue.index(str(records[ids[row]].label)) for row in rows], dtype=np.int64)
-        x = model_inputs([records[ids[row]].text for row in rows], vectors[rows], dimension, self._encoder)
-        return np.array(ids, dtype=np.int64)[rows], x, y
+        stored, vectors = self._store.read(Where(purpose=PERSONALIZATION))
+        self._kept.rests_on(one.record for one in stored)
+        rows = [row for row, one in enumerate(stored) if one.record.label in catalogue]
+        kept = [stored[row].record for row in rows]
+        y = np.array([catalogue.index(str(record.label)) for record in kept], dtype=np.int64)
+        x = model_inputs([record.text for record in kept], vectors[rows], dimension, self._encoder)
+        return np.array([stored[row].id for row in rows], dtype=np.int64), x, y
 
 
 def _public_logits(flat: Vectors, x: Vectors, classes: int) -> Vectors:

@@ -40,7 +40,8 @@ AGAINST_NATS = 2.0
 class Personalizer:
     """A memory with the weights (K,) that its evidence chose; ``None`` where the global model answers alone.
 
-    And two cautions (1 is none): its own, and that of cautious mode.
+    And two cautions (1 is none): its own, and that of cautious mode. ``own_log`` (e, C) is what it answers to the
+    memories that judged it, each left out; ``None`` where the global model answers alone.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class Personalizer:
         *,
         caution: float = 1.0,
         when_cautious: float = Learned().cautious,
+        own_log: Floats | None = None,
     ) -> None:
         if weights is not None:
             check_weights(weights)
-        self.memory, self.weights = memory, weights
+        self.memory, self.weights, self.own_log = memory, weights, own_log
         self.caution, self.when_cautious = caution, when_cautious
 
     @property
@@ -75,7 +77,8 @@ class Personalizer:
         if _speaks_against(judged, weights):
             return cls(memory, None, when_cautious=start.cautious)
         own = own_caution(caution_marks(judged, start.weights, public=memory.public), start.gains)
-        return cls(memory, weights, caution=own, when_cautious=start.cautious)
+        own_log = log_softmax(judged.phi @ weights)
+        return cls(memory, weights, caution=own, when_cautious=start.cautious, own_log=own_log)
 
     def predict(self, global_log: Floats, x: npt.NDArray[np.float32]) -> Floats:
         """Return personal log probabilities (q, C) for queries x (q, d) with global log probabilities (q, C)."""

@@ -110,7 +110,10 @@ class OpenedVectors:
 
 
 class OpenedRecords:
-    """Records by slot with what one reader derives from them, of at most ``size_bytes``; the oldest leaves first."""
+    """Records by slot with what one reader derives from them, of at most ``size_bytes``; the oldest leaves first.
+
+    A record that was read by who derives nothing is kept too.
+    """
 
     def __init__(self, size_bytes: int) -> None:
         self._most = size_bytes
@@ -126,18 +129,21 @@ class OpenedRecords:
     def get(self, slots: Sequence[int], fetch: FetchRecords, derive: Derive | None) -> list[OpenedRecord]:
         """The records in ``slots``, each with what ``derive`` makes of it; ``fetch`` opens those that are missing.
 
-        Another ``derive`` than before finds nothing kept.
+        Another ``derive`` than before finds nothing kept; none takes records as they are kept.
         """
-        if derive != self._derive:
-            self.clear()
+        if derive is not None and derive != self._derive:
+            if self._derive is not None:
+                self.clear()
             self._derive = derive
         missing = [slot for slot in slots if slot not in self._kept]
-        if not missing:
+        bare = [] if derive is None else [slot for slot in slots if self._is_bare(slot)]
+        if not missing and not bare:
             return [self._kept[slot] for slot in slots]
-        stored = fetch(missing)
+        stored = [*(self._kept[slot].stored for slot in bare), *(fetch(missing) if missing else ())]
         derived = [None] * len(stored) if derive is None else derive([one.record for one in stored])
-        opened = dict(zip(missing, map(_sized, stored, derived), strict=True))
+        opened = dict(zip([*bare, *missing], map(_sized, stored, derived), strict=True))
         found = [opened.get(slot) or self._kept[slot] for slot in slots]
+        self.drop(bare)
         for slot, one in opened.items():
             self._keep(slot, one)
         return found
@@ -153,6 +159,9 @@ class OpenedRecords:
         """Let go of all records."""
         self._kept.clear()
         self.size_bytes = 0
+
+    def _is_bare(self, slot: int) -> bool:
+        return slot in self._kept and self._kept[slot].derived is None
 
     def _keep(self, slot: int, opened: OpenedRecord) -> None:
         if opened.size_bytes > self._most // _LARGEST:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from store.format.columns import Span, Where
 from store.format.head import SEGMENT_ROWS
 from store.format.ranges import outside
+from store.format.records import StoredRecord
 from store.format.segment_table import SegmentRef, slots_of
 from store.format.vectors import Vectors
 from store.index.codes import DEVIATIONS, CodeIndex, candidates_for, rerank
@@ -156,6 +157,11 @@ class Searcher:
     def score(self, query: Vectors, slots: Slots) -> Vectors:
         """The exact products (n,) of ``query`` (d,) with the vectors in ``slots``."""
         return self._vectors(slots) @ query
+
+    def read(self, slots: Slots) -> tuple[list[StoredRecord], Vectors]:
+        """The records in ``slots`` (n,) and their vectors (n, d); what has to be opened for it is kept."""
+        vectors = self._vectors(slots)
+        return [one.stored for one in self.opener.records(slots, None)], vectors
 
     def _vectors(self, slots: Slots) -> Vectors:
         self._distrust()

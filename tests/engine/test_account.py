@@ -207,8 +207,8 @@ def test_contribution_leaves_what_is_kept_in_memory(willing: Device, monkeypatch
     willing.remember("a taxi to the opera", label="taxi")
     willing.suggest("taxi")
     reads: list[object] = []
-    whole = type(willing.store).iter
-    monkeypatch.setattr(type(willing.store), "iter", lambda *args, **terms: reads.append(1) or whole(*args, **terms))
+    whole = type(willing.store).read
+    monkeypatch.setattr(type(willing.store), "read", lambda *args, **terms: reads.append(1) or whole(*args, **terms))
     give(willing, 1)
     willing.suggest("taxi")
     assert not reads

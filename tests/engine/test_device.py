@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.device.device import Device, Memory
 from engine.device.evidence import EvidenceRecord, held_back
@@ -861,3 +865,61 @@ def test_wordings_are_made_once_and_gone_with_the_memories(device: Device, monke
     assert not any("pizza" in text for text in device._wordings)
     device.suggest("something")
     assert set(device._wordings) == {"a taxi home", "a pizza"}
+
+
+ASKED = ["a ride", "a pizza now", "warm seats", "parrot food"]
+TAUGHT = st.tuples(st.sampled_from(ASKED), st.sampled_from(["taxi", "pizza", "opera", "parrots", None]))
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("remember"), st.lists(TAUGHT, min_size=1, max_size=3)),
+        st.tuples(st.just("replace"), st.tuples(st.integers(0, 30), TAUGHT)),
+        st.tuples(st.just("forget"), st.integers(0, 30)),
+        st.tuples(st.just("undone"), TAUGHT),
+        st.tuples(st.just("search"), st.just(None)),
+        st.tuples(st.just("model"), st.booleans()),
+    ),
+    max_size=12,
+)
+
+
+@given(steps=STEPS)
+@settings(max_examples=25, deadline=None)
+def test_a_device_that_changed_step_by_step_answers_as_one_that_reads_all_anew(steps: list[Any], toy: Any) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder, secret, key = Path(place) / "phone", FileSecret(Path(place) / "secret"), DeviceKey(bytes(32))
+        start = start_checkpoint(Catalogue.from_names(["taxi", "pizza", "opera"], title="three"), toy)
+        other = dataclasses.replace(start, flat=start.flat[::-1].copy())
+        with Device.create(folder, key, model=start, encoder=toy, secret=secret) as device:
+            for step, given_ in steps:
+                change(device, step, given_, models=(start, other))
+                said = everything_said(device)
+                with Device.open(folder, key, encoder=toy, secret=secret) as anew:
+                    assert everything_said(anew) == said
+
+
+def change(device: Device, step: str, given_: Any, *, models: tuple[Checkpoint, Checkpoint]) -> None:
+    """One step of those that may happen to a device, where there is something for it to happen to."""
+    ids = [found.id for found in device.memories()]
+    match step:
+        case "remember":
+            device.remember_many([Memory(text=text, label=label) for text, label in given_])
+        case "replace" if ids:
+            at, (text, label) = given_
+            device.remember(text, label=label, supersedes=ids[at % len(ids)])
+        case "forget" if ids:
+            device.forget(ids[given_ % len(ids)])
+        case "undone":
+            with contextlib.suppress(ZeroDivisionError), device.store.transaction():
+                device.remember(given_[0], label=given_[1])
+                device.suggest("a ride")
+                raise ZeroDivisionError
+        case "search":
+            device.search("a warm ride", k=3)
+        case "model":
+            device.load_model(models[given_])
+
+
+def everything_said(device: Device) -> list[Any]:
+    """All suggestions to some requests with their scores and reasons, to the bit."""
+    answers = [device.suggest(text, k=9) for text in ("a ride home", "hungry parrot", "pizza")]
+    return [[(each.label, each.score, each.because) for each in answer] + [answer.scope] for answer in answers]
