@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from engine.encoders.encoder import CachedEncoder, load_encoder
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint, start_checkpoint
 from engine.personal.personalizer import Personalizer
-from engine.personal.recency import recency_weights
-from engine.personal.rescorer import Evidence, Floats, Integers, LabelledMemory
+from engine.personal.recency import Recency, recency_weights
+from engine.personal.rescorer import Evidence, Floats, Integers
 from engine.personal.together import Learned
 from federation.data.splits import split_as_marked
 from federation.population import generate
@@ -56,29 +56,35 @@ class HalfLife:
 
 
 class Way:
-    """How one person's memories are weighed: ``memory`` is what is known before request ``row``."""
+    """How one person's memories are weighed before request ``row``: all of them, by the recency that was learned."""
 
     def __init__(self, learned: Learned) -> None:
         self.learned = learned
         self.asked = self.found = 0
 
-    def memory(self, life: Life, row: int) -> LabelledMemory:
-        return replace(life.memory(np.arange(row)), recency=self.watched)
+    def rows(self, life: Life, row: int) -> Integers:
+        """The memories that are known."""
+        return np.arange(row)
+
+    def recency(self, life: Life, row: int) -> Recency | None:
+        """How far they count."""
+        return self.watched
 
     def watched(self, alike: Floats, expected: Floats, y: Integers, /) -> Floats | None:
-        weights = recency_weights(alike, expected, y)
+        learned = self.learned.recency
+        weights = None if learned is None else learned(alike, expected, y)
         self.asked, self.found = self.asked + 1, self.found + (weights is not None)
         return weights
 
 
 class Plain(Way):
-    def memory(self, life: Life, row: int) -> LabelledMemory:
-        return replace(life.memory(np.arange(row)), recency=None)
+    def recency(self, life: Life, row: int) -> Recency | None:
+        return None
 
 
 class Fixed(Way):
-    def memory(self, life: Life, row: int) -> LabelledMemory:
-        return replace(life.memory(np.arange(row)), recency=HalfLife(20.0))
+    def recency(self, life: Life, row: int) -> Recency | None:
+        return HalfLife(20.0)
 
 
 class Chosen(Way):
@@ -88,26 +94,22 @@ class Chosen(Way):
         super().__init__(learned)
         self.foresaw: dict[HalfLife | None, float] = {None: 0.0} | {HalfLife(h): -MARGIN_NATS for h in HALF_LIVES}
 
-    def memory(self, life: Life, row: int) -> LabelledMemory:
+    def recency(self, life: Life, row: int) -> Recency | None:
         best = max(self.foresaw, key=lambda one: self.foresaw[one])
         whole = life.memory(np.arange(row))
         log_p, label = life.query(row, np.arange(row))
         for one in self.foresaw if label >= 0 else ():
-            answers = Personalizer(replace(whole, recency=one), self.learned.weights).predict(
-                log_p, life.x[row : row + 1]
-            )
+            answers = Personalizer(whole, self.learned.weights, recency=one).predict(log_p, life.x[row : row + 1])
             self.foresaw[one] += float(answers[0, label])
-        return replace(whole, recency=best)
+        return best
 
 
-class Forgotten(Way):
+class Forgotten(Plain):
     """As if told which habits changed, and when."""
 
-    def memory(self, life: Life, row: int) -> LabelledMemory:
+    def rows(self, life: Life, row: int) -> Integers:
         rows = np.arange(row)
-        if row >= life.change:
-            rows = rows[~life.of_changed[:row] | (rows >= life.change)]
-        return replace(life.memory(rows), recency=None)
+        return rows if row < life.change else rows[~life.of_changed[:row] | (rows >= life.change)]
 
 
 WAYS: dict[str, type[Way]] = {
@@ -123,12 +125,13 @@ def walk(life: Life, way: Way) -> Floats:
     """1 or 0 for each request (n,) that was answered right or wrong from those before it, NaN where not looked at."""
     right = np.full(len(life.y), np.nan)
     for row in range(FIRST, len(life.y)):
-        memory = way.memory(life, row)
+        memory = life.memory(way.rows(life, row))
         log_p, label = life.query(row, np.arange(row))
         if label < 0:
             continue  # A label that nobody could know yet.
         evidence = Evidence(rows=np.arange(len(memory.y)), global_log=memory.global_log)
         personal = Personalizer.fit(memory, evidence, learned=way.learned)
+        personal.recency = way.recency(life, row)
         x = life.x[row : row + 1]
         right[row] = personal.ranking(log_p, personal.predict(log_p, x)).argmax() == label
     return right
@@ -195,7 +198,7 @@ def cost(life: Life, learned: Learned) -> dict[str, float]:
     taken: dict[str, list[float]] = {"without": [], "with": []}
     for _ in range(ASKED):
         for name, recency in (("without", None), ("with", recency_weights)):
-            personal = Personalizer(replace(memory, recency=recency), learned.weights)
+            personal = Personalizer(memory, learned.weights, recency=recency)
             began = time.process_time()
             personal.predict(log_p, life.x[MEMORIES : MEMORIES + 1])
             taken[name].append(1e3 * (time.process_time() - began))

@@ -13,7 +13,9 @@ the shared model, a third are fitted on, and what is printed was measured on the
 and 30, the mean log probability of a person's other requests, and the accuracy with which the device ranks them, by
 the shared model alone, by the weights before and by the new ones; and the gain, with twice its standard error over
 people. Then what these weights gain on the memories themselves, each left out, at each caution of
-`engine.personal.caution`, over all people: the source of its public gains. Options: --check FILE (people to measure on
+`engine.personal.caution`, over all people: the source of its public gains. And what following changed habits gains in
+nats, less its standard error, at each least chance of `engine.personal.drift`, over all memories of those people whose
+requests came in order, the generated ones. Options: --check FILE (people to measure on
 only, by their users where it names any; may be repeated), --people, --seed, --before W,W,… (in place of the weights
 that ship), --json.
 """
@@ -36,6 +38,7 @@ from engine.model.inputs import encode_inputs
 from engine.model.scoring import logits
 from engine.model.training import TrainingPlan, train
 from engine.personal.caution import CAUTION_MARKS, CAUTIONS, caution_marks
+from engine.personal.drift import CHANCES, DRIFT_MARKS, drift_marks
 from engine.personal.personalizer import Personalizer
 from engine.personal.rescorer import (
     FEATURES,
@@ -62,6 +65,7 @@ DEVICES, DRAWS, MOST_ROWS = 150, 3, 12_000
 # Of memories. Leave-one-out leaves one less, so that both lists speak of the same devices.
 FIT_SIZES, SIZES = (2, 4, 11, 31), (1, 3, 10, 30)
 MODELS = ("names", "trained")
+GENERATED = "generated"
 # In nats a request, for a distance of √2, around the shared model alone. This and how far to go were chosen on the
 # people that are fitted on, one half fitted and the other measured.
 RIDGE = 0.01
@@ -143,7 +147,7 @@ def made_up(encoder: CachedEncoder, *, people: int, seed: int) -> list[Setting]:
     made = generate(people, seed=seed).rows
     users = list(dict.fromkeys(row.user for row in made))
     crowd = [[row for row in made if row.user == user] for user in users]
-    return settings_of("generated", [crowd], encoder, Catalogue.builtin(), fit=True)
+    return settings_of(GENERATED, [crowd], encoder, Catalogue.builtin(), fit=True)
 
 
 def of_file(path: Path, encoder: CachedEncoder, *, seed: int, fit: bool) -> list[Setting]:
@@ -191,6 +195,18 @@ def gains_by(settings: Sequence[Setting], weights: Floats, seed: int) -> Floats:
                 found.append(marks[1 : 1 + len(CAUTIONS)] / marks[0])
     mean: Floats = np.mean(found, axis=0)
     return mean
+
+
+def drift_by(setting: Setting, weights: Floats) -> Floats:
+    """The nats that following changed habits gains at each least chance, less one standard error."""
+    marks = np.zeros(DRIFT_MARKS)
+    for one in setting.held_out:
+        rows = np.arange(len(one.labels))
+        memory, logs, _ = one.device(rows)
+        marks += drift_marks(memory, Evidence(rows=rows, global_log=logs), weights)
+    nats, squares = np.split(marks, 2)
+    gained: Floats = nats - np.sqrt(squares)
+    return gained
 
 
 def optimum(cells: Sequence[Sequence[Judged]]) -> Floats:
@@ -277,8 +293,14 @@ def main() -> None:
     weights = np.round(before + SHARE_OF_THE_WAY * (best - before), 2)
     rows = [compared(one, size, (ALONE, before, weights), seed) for one in found for size in SIZES]
     gains = dict(zip(CAUTIONS, gains_by(found, weights, seed).tolist(), strict=True))
+    drift = {
+        one.model: dict(zip(CHANCES, drift_by(one, weights).tolist(), strict=True))
+        for one in found
+        if one.kind == GENERATED
+    }
     if given.json:
         told = {"weights": dict(zip(FEATURES, weights.tolist(), strict=True)), "rows": rows, "gains": gains}
+        told |= {"drift_nats": drift}
         print(json.dumps(told, indent=2))
         return
     for name, each in (("optimum", best), ("before", before), ("new", weights)):
@@ -287,6 +309,9 @@ def main() -> None:
     for row in rows:
         print(line(row))
     print("\ngain at caution " + ", ".join(f"{caution:g}: {gain:.3f}" for caution, gain in gains.items()))
+    for model, nats in drift.items():
+        its = ", ".join(f"{chance:g}: {nat:.1f}" for chance, nat in nats.items())
+        print(f"drift, model {model}, nats at least chance {its}")
 
 
 if __name__ == "__main__":

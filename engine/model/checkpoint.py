@@ -33,9 +33,9 @@ from engine.model.catalogue import Catalogue
 from engine.model.inputs import fits
 from engine.personal.together import Learned
 
-FORMAT = "tacit-checkpoint-4"
-# Read as well: one that says less of what devices learned, and one of which only the catalogue can be used.
-_LIKE_IT, _BEFORE = "tacit-checkpoint-3", "tacit-checkpoint-2"
+FORMAT = "tacit-checkpoint-5"
+# Read as well: those that say less of what devices learned, and one of which only the catalogue can be used.
+_WITHOUT_CHANCE, _WITHOUT_GAINS, _BEFORE = "tacit-checkpoint-4", "tacit-checkpoint-3", "tacit-checkpoint-2"
 _STATE = "state."
 _POPULATION = "population"
 _ABOUT = "tacit"
@@ -117,7 +117,11 @@ class Checkpoint:
             "notes": json.dumps(dict(self.notes), sort_keys=True),
         }
         if self.learned is not None:
-            about |= {"kappa": repr(float(self.learned.kappa)), "gains": json.dumps(self.learned.gains.tolist())}
+            about |= {
+                "kappa": repr(float(self.learned.kappa)),
+                "gains": json.dumps(self.learned.gains.tolist()),
+                "least chance": repr(float(self.learned.least_chance)),
+            }
         return tensors, about
 
     @classmethod
@@ -132,7 +136,7 @@ class Checkpoint:
             about = json.loads(written)
         except (SafetensorError, ValueError, KeyError, RecursionError) as error:
             raise ModelError(f"{name} is not a checkpoint or is cut short: {str(error).splitlines()[0]}") from None
-        if not isinstance(about, dict) or about.get("format") not in (FORMAT, _LIKE_IT):
+        if not isinstance(about, dict) or about.get("format") not in (FORMAT, _WITHOUT_CHANCE, _WITHOUT_GAINS):
             got = about.get("format") if isinstance(about, dict) else None
             raise ModelError(f"{name} has format {got!r}; this release reads {FORMAT!r}.")
         # The digest covers what was read; the rest of the header has one spelling.
@@ -203,11 +207,15 @@ def _head(content: bytes) -> tuple[bytes, str]:
 
 
 def _learned(weights: npt.NDArray[Any] | None, about: Mapping[str, str]) -> Learned | None:
-    """What devices learned; public gains where the file's format did not have them yet."""
+    """What devices learned; what is public where the file's format did not have it yet."""
     if weights is None:
         return None
-    known = {} if about["format"] == _LIKE_IT else {"gains": np.array(json.loads(about["gains"]), dtype=np.float64)}
-    return Learned(weights=weights, kappa=float(about["kappa"]), **known)
+    learned = Learned(weights=weights, kappa=float(about["kappa"]))
+    if about["format"] != _WITHOUT_GAINS:
+        learned = replace(learned, gains=np.array(json.loads(about["gains"]), dtype=np.float64))
+    if about["format"] == FORMAT:
+        learned = replace(learned, least_chance=float(about["least chance"]))
+    return learned
 
 
 def _canonical(about: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.personal.caution import caution_marks, own_caution, raised
+from engine.personal.recency import Recency
 from engine.personal.rescorer import (
     Evidence,
     Floats,
@@ -41,7 +42,8 @@ class Personalizer:
     """A memory with the weights (K,) that its evidence chose; ``None`` where the global model answers alone.
 
     And two cautions (1 is none): its own, and that of cautious mode. ``own_log`` (e, C) is what it answers to the
-    memories that judged it, each left out; ``None`` where the global model answers alone.
+    memories that judged it, each left out; ``None`` where the global model answers alone. ``recency`` says how far
+    older memories still count; ``None``: fully.
     """
 
     def __init__(
@@ -52,11 +54,12 @@ class Personalizer:
         caution: float = 1.0,
         when_cautious: float = Learned().cautious,
         own_log: Floats | None = None,
+        recency: Recency | None = None,
     ) -> None:
         if weights is not None:
             check_weights(weights)
         self.memory, self.weights, self.own_log = memory, weights, own_log
-        self.caution, self.when_cautious = caution, when_cautious
+        self.caution, self.when_cautious, self.recency = caution, when_cautious, recency
 
     @property
     def is_global(self) -> bool:
@@ -77,14 +80,20 @@ class Personalizer:
         if _speaks_against(judged, weights):
             return cls(memory, None, when_cautious=start.cautious)
         own = own_caution(caution_marks(judged, start.weights, public=memory.public), start.gains)
-        own_log = log_softmax(judged.phi @ weights)
-        return cls(memory, weights, caution=own, when_cautious=start.cautious, own_log=own_log)
+        return cls(
+            memory,
+            weights,
+            caution=own,
+            when_cautious=start.cautious,
+            own_log=log_softmax(judged.phi @ weights),
+            recency=start.recency,
+        )
 
     def predict(self, global_log: Floats, x: npt.NDArray[np.float32]) -> Floats:
         """Return personal log probabilities (q, C) for queries x (q, d) with global log probabilities (q, C)."""
         if self.weights is None:
             return global_log  # To the bit, so that nothing looks as if the memory had raised it.
-        return log_softmax(query_features(self.memory, x, global_log) @ self.weights)
+        return log_softmax(query_features(self.memory, x, global_log, self.recency) @ self.weights)
 
     def ranking(self, global_log: Floats, personal_log: Floats, *, cautious: bool = False) -> Floats:
         """Return scores (q, C) to rank labels by: the log probabilities of `predict`, with its caution.

@@ -12,9 +12,9 @@ are ::
 
     λk_s·min(1, Σ_{i<s} k_i) / (1 + λ·Σk) · Π_{i≥s} [ P(y_i | alike memories after i) / P(y_i | those before i) ]^k_i
 
-so before the labels are looked at, a change is never likelier than none. If a change is then likelier than none, each
-memory weighs as much as it is likely that the change came before it, and what is left is looked at again; if not, all
-weigh 1. Times enter by their order alone.
+so before the labels are looked at, a change is never likelier than none. If a change is then likelier than a least
+chance (half; how much more, devices learn together: ``drift.py``), each memory weighs as much as it is likely that the
+change came before it, and what is left is looked at again; if not, all weigh 1. Times enter by their order alone.
 
 Sources: Dawid 1984 (prequential: each label's probability given those already seen); Blackwell and MacQueen 1973 (the
 urn); Barry and Hartigan 1993, Adams and MacKay 2007 (posterior over the moments of change); Tibshirani and Hastie 1987
@@ -43,7 +43,7 @@ URN_START = 2.0
 EVEN_SHARE = 0.5
 # λ: how many changes a memory of the kind is expected to bring, while they are few.
 RATE = 0.3
-# From this probability of a change on, memories weigh as if there was one.
+# From this probability of a change on, memories weigh as if there was one, where no higher one is asked for.
 LEAST_CHANCE = 0.5
 # How alike two texts are is counted this often, up to 1, where the model's answer is not even; how even it is, its
 # Bhattacharyya coefficient with all labels alike, is taken to this power.
@@ -61,11 +61,13 @@ class Recency(Protocol):
         """Return the weights (q, m), or ``None`` where all weigh 1."""
 
 
-def recency_weights(alike: Floats, expected: Floats, y: Integers, /) -> Floats | None:
+def recency_weights(
+    alike: Floats, expected: Floats, y: Integers, /, *, least_chance: float = LEAST_CHANCE
+) -> Floats | None:
     """Return the weights (q, m) in 0..1 of m memories, oldest first, before q queries; ``None`` where all weigh 1.
 
     ``alike`` (q, m) in 0..1 is how alike memory and query are, ``expected`` (q, C) are the global probabilities of the
-    query's labels, and ``y`` (m,) are the memories' labels.
+    query's labels, and ``y`` (m,) are the memories' labels. A change counts from the probability ``least_chance`` on.
     """
     skipped = max(0, len(y) - MOST_MOMENTS)
     labels = y[skipped:]
@@ -78,7 +80,7 @@ def recency_weights(alike: Floats, expected: Floats, y: Integers, /) -> Floats |
     for _ in range(MOST_CHANGES):  # What is left after a change is looked at again: the habit may have changed back.
         chance = _chances(k * weights, start, labels)
         total = chance.sum(axis=1, keepdims=True)
-        found = total > LEAST_CHANCE
+        found = total > least_chance
         if not found.any():
             break
         # How likely the change came before each memory, given that there was one.

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
-from engine.personal.recency import Recency, recency_weights
+from engine.personal.recency import Recency
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -84,7 +84,7 @@ class LabelledMemory:
 
     ``global_log`` (m, C) are its log probabilities, out of sample where there are such; ``expected`` (C,) is the share
     of each label that it expects on average, over the device's texts; ``prior`` is that, blended with even shares.
-    Memories stand in order of time, oldest first. ``recency`` says how far the older ones still count; ``None``: fully.
+    Memories stand in order of time, oldest first.
     """
 
     x: Vectors
@@ -92,7 +92,6 @@ class LabelledMemory:
     expected: Floats
     global_log: Floats
     public: int
-    recency: Recency | None = recency_weights
     prior: Floats = field(init=False)  # (C,)
     counts: Floats = field(init=False)  # (C,)
     order: Integers = field(init=False)  # (m,) memories sorted by label
@@ -127,7 +126,10 @@ class LabelledMemory:
 def _features(
     memory: LabelledMemory, similarity: Floats, counts: Floats, global_log: Floats, recency: Recency | None = None
 ) -> Floats:
-    """Return φ (q, C, K) for similarities (q, m), −inf where a memory must not count, and counts (q or 1, C)."""
+    """Return φ (q, C, K) for similarities (q, m), −inf where a memory must not count, and counts (q or 1, C).
+
+    ``recency`` says how far older memories still count; ``None``: fully.
+    """
     q, labels = global_log.shape
     prior = memory.prior
     sorted_similarity = similarity[:, memory.order]  # (q, m), memories of a label side by side
@@ -145,7 +147,7 @@ def _features(
     alike = (np.sqrt(p) @ np.sqrt(memory.answers).T) ** ALIKE_POWER  # (q, m)
     alike[sorted_similarity == -np.inf] = 0.0
     if recency is not None and (weights := recency(alike[:, memory.in_time], p, memory.y)) is not None:
-        weights = weights[:, memory.order]
+        weights = np.where(sorted_similarity == -np.inf, 0.0, weights[:, memory.order])
         kernel, alike, counts = kernel * weights, alike * weights, by_label(weights)
     usual = ALIKE_SELF * p + ALIKE_FLOOR
     total = counts.sum(axis=1, keepdims=True)
@@ -160,10 +162,10 @@ def _features(
     return phi
 
 
-def query_features(memory: LabelledMemory, x: Vectors, global_log: Floats) -> Floats:
+def query_features(memory: LabelledMemory, x: Vectors, global_log: Floats, recency: Recency | None = None) -> Floats:
     """Return φ (q, C, K) of queries x (q, d) with global log probabilities (q, C) before the whole memory."""
     similarity = (x @ memory.x.T).astype(np.float64)
-    return _features(memory, similarity, memory.counts[None], global_log, memory.recency)
+    return _features(memory, similarity, memory.counts[None], global_log, recency)
 
 
 def judging(memory: LabelledMemory, rows: Integers) -> npt.NDArray[np.bool_]:
@@ -194,8 +196,7 @@ def evidence_features(memory: LabelledMemory, rows: Integers, global_log: Floats
 
     Each row is removed from counts and neighbours of its own query.
     """
-    able = judging(memory, rows)
-    rows, global_log = rows[able][-MOST_EVIDENCE:], global_log[able][-MOST_EVIDENCE:]
+    rows, global_log = newest_judges(memory, rows, global_log)
     y = memory.y[rows]
     position = np.arange(len(rows))
     similarity = (memory.x[rows] @ memory.x.T).astype(np.float64)
@@ -203,6 +204,25 @@ def evidence_features(memory: LabelledMemory, rows: Integers, global_log: Floats
     counts = np.repeat(memory.counts[None], len(rows), axis=0)
     counts[position, y] -= 1.0
     return Judged(phi=_features(memory, similarity, counts, global_log), y=y)
+
+
+def earlier_features(
+    memory: LabelledMemory, rows: Integers, global_log: Floats, recency: Recency | None = None
+) -> Judged:
+    """Return the same evidence, each row before the memories that are older than it alone."""
+    rows, global_log = newest_judges(memory, rows, global_log)
+    similarity = (memory.x[rows] @ memory.x.T).astype(np.float64)
+    similarity[np.arange(len(memory.y)) >= rows[:, None]] = -np.inf
+    counts = np.zeros((len(rows), len(memory.counts)))
+    for place, row in enumerate(rows):
+        counts[place] = np.bincount(memory.y[:row], minlength=len(memory.counts))
+    return Judged(phi=_features(memory, similarity, counts, global_log, recency), y=memory.y[rows])
+
+
+def newest_judges(memory: LabelledMemory, rows: Integers, global_log: Floats) -> tuple[Integers, Floats]:
+    """Return those of the rows (e,) that may judge, the newest of them, with their log probabilities."""
+    able = judging(memory, rows)
+    return rows[able][-MOST_EVIDENCE:], global_log[able][-MOST_EVIDENCE:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

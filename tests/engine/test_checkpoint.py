@@ -31,6 +31,7 @@ from engine.model.checkpoint import (
     write_atomically,
 )
 from engine.personal.caution import CAUTIONS, PUBLIC_GAINS
+from engine.personal.drift import PUBLIC_CHANCE
 from engine.personal.rescorer import MOST_WEIGHT, K
 from engine.personal.together import Learned
 
@@ -56,6 +57,7 @@ LEARNED = st.builds(
     weights=hnp.arrays(np.float64, K, elements=st.floats(-MOST_WEIGHT, MOST_WEIGHT)),
     kappa=st.floats(1e-3, 1e6),
     gains=hnp.arrays(np.float64, len(CAUTIONS), elements=st.floats(-1, 1)),
+    least_chance=st.floats(0.5, 1.0),
 )
 
 
@@ -195,7 +197,7 @@ def forged(**changes: Any) -> bytes:
     }
     tensors = {"model": changes.pop("model", np.zeros(6, np.float32))}
     if "kappa" in changes:
-        about |= {"kappa": "100.0", "gains": json.dumps([0.0] * len(CAUTIONS))}
+        about |= {"kappa": "100.0", "gains": json.dumps([0.0] * len(CAUTIONS)), "least chance": "0.5"}
         tensors["population"] = np.zeros(K)
     about = {name: value for name, value in (about | changes).items() if value is not ...}
     about["digest"] = module._digest(tensors, about)
@@ -366,6 +368,9 @@ def test_weights_of_the_population_that_are_none_are_refused(population: np.ndar
         {"gains": np.zeros(len(CAUTIONS) + 1)},
         {"gains": np.full(len(CAUTIONS), 1.1)},
         {"gains": np.full(len(CAUTIONS), np.nan)},
+        {"least_chance": 0.4},
+        {"least_chance": 1.1},
+        {"least_chance": float("nan")},
     ],
 )
 def test_what_devices_cannot_have_learned_is_refused(wrong: dict[str, Any]) -> None:
@@ -373,9 +378,19 @@ def test_what_devices_cannot_have_learned_is_refused(wrong: dict[str, Any]) -> N
         Learned(**wrong)
 
 
-def test_file_of_the_format_before_is_read_with_public_gains() -> None:
-    content = forged(format="tacit-checkpoint-3", kappa="20.0", gain="0.5", caution="10.0", gains=...)
+@pytest.mark.parametrize(
+    ("fields", "gains"),
+    [
+        ({"format": "tacit-checkpoint-3", "gain": "0.5", "caution": "10.0", "gains": ...}, PUBLIC_GAINS),
+        ({"format": "tacit-checkpoint-4"}, None),
+    ],
+)
+def test_file_of_a_format_before_is_read_with_what_is_public(
+    fields: dict[str, Any], gains: tuple[float, ...] | None
+) -> None:
+    content = forged(kappa="20.0", **{"least chance": ...}, **fields)
     learned = Checkpoint.from_bytes(content).learned
     assert learned is not None
-    assert (learned.kappa, learned.gains.tolist()) == (20.0, list(PUBLIC_GAINS))
+    assert (learned.kappa, learned.least_chance) == (20.0, PUBLIC_CHANCE)
+    assert gains is None or learned.gains.tolist() == list(gains)
     assert earlier_catalogue(content) is None

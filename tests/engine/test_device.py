@@ -22,7 +22,7 @@ from engine.encoders.spelling import SPELLING, spelling
 from engine.errors import EncoderError, EncoderMismatchError, EngineError, ModelError
 from engine.model import inputs
 from engine.model.catalogue import Catalogue
-from engine.model.checkpoint import Checkpoint, earlier_catalogue, start_checkpoint
+from engine.model.checkpoint import FORMAT, Checkpoint, earlier_catalogue, start_checkpoint
 from engine.model.training import TrainingPlan
 from store import (
     AnchorFile,
@@ -567,7 +567,7 @@ def test_device_with_a_model_of_an_earlier_release_keeps_its_memories_and_starts
     content = device.model.to_bytes()
     assert earlier_catalogue(content) is None
     assert earlier_catalogue(b"") is None
-    device.store.put("engine", "model", content.replace(b"tacit-checkpoint-4", b"tacit-checkpoint-2"))
+    device.store.put("engine", "model", content.replace(FORMAT.encode(), b"tacit-checkpoint-2"))
     device.close()
     if again == "opened":
         opened = Device.open(folder, key, encoder=toy)

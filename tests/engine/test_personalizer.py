@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from engine.errors import ModelError
 from engine.personal import rescorer
 from engine.personal.caution import CAUTION_MARKS, CAUTIONS, PUBLIC_GAINS, caution_marks, cautious_of, gains_of
+from engine.personal.drift import NEVER
 from engine.personal.personalizer import AGAINST_NATS, Personalizer
 from engine.personal.rescorer import (
     KAPPA,
@@ -141,7 +142,7 @@ SIZES = st.integers(1, 12)
 @given(seed=SEEDS, rows=st.integers(0, 12))
 def test_features_of_queries_equal_the_oracle(seed: int, rows: int) -> None:
     drawn = case(seed, rows=rows)
-    memory = dataclasses.replace(drawn.memory, recency=None)
+    memory = drawn.memory
     prior, answers = oracle_prior(memory.expected, rows), np.exp(memory.global_log).tolist()
     got = query_features(memory, drawn.queries, drawn.query_logs)
     assert got.shape == (3, 4, K)
@@ -153,9 +154,9 @@ def test_features_of_queries_equal_the_oracle(seed: int, rows: int) -> None:
 @given(seed=SEEDS, rows=SIZES)
 def test_features_of_queries_count_each_memory_by_its_weight(seed: int, rows: int) -> None:
     drawn, weights = case(seed, rows=rows), np.random.default_rng(seed).random((3, rows)).round(1)
-    memory = dataclasses.replace(drawn.memory, recency=lambda alike, expected, y: weights)
+    memory = drawn.memory
     prior, answers = oracle_prior(memory.expected, rows), np.exp(memory.global_log).tolist()
-    got = query_features(memory, drawn.queries, drawn.query_logs)
+    got = query_features(memory, drawn.queries, drawn.query_logs, lambda alike, expected, y: weights)
     for x, g, features, its in zip(drawn.queries, drawn.query_logs.tolist(), got, weights.tolist(), strict=True):
         oracle = oracle_features(g, x, drawn.rows, answers, prior, its)
         np.testing.assert_allclose(features, oracle, rtol=1e-4, atol=1e-5)
@@ -298,7 +299,7 @@ def test_evidence_never_speaks_against_the_personal_answers_by_more_than_the_bou
         keep = np.arange(rows) != row
         memory = drawn.memory
         terms = {"x": memory.x[keep], "y": memory.y[keep], "global_log": memory.global_log[keep]}
-        without = dataclasses.replace(memory, **terms, recency=None)  # Which has no say on what is judged.
+        without = dataclasses.replace(memory, **terms)
         object.__setattr__(without, "prior", memory.prior)  # A row leaves counts and neighbours, not the prior.
         answer = Personalizer(without, personal.weights).predict(g[None], memory.x[row : row + 1])[0]
         difference += float(answer[memory.y[row]] - g[memory.y[row]])
@@ -322,14 +323,15 @@ def test_a_global_model_that_is_right_is_left_alone_where_personalizing_costs_li
 def test_the_order_of_memories_has_no_effect_but_by_recency(seed: int, rows: int) -> None:
     drawn = case(seed, rows=rows, judged=rows // 2 + 1)
     order = np.random.default_rng(seed).permutation(rows)
-    where, its = np.argsort(order), dataclasses.replace(drawn.memory, recency=None)
+    where, its, learned = np.argsort(order), drawn.memory, Learned(least_chance=NEVER)
     shuffled = Personalizer.fit(
         dataclasses.replace(its, x=its.x[order], y=its.y[order], global_log=its.global_log[order]),
         Evidence(rows=where[drawn.evidence.rows], global_log=drawn.evidence.global_log),
+        learned=learned,
     )
     np.testing.assert_allclose(
         shuffled.predict(drawn.query_logs, drawn.queries),
-        Personalizer.fit(its, drawn.evidence).predict(drawn.query_logs, drawn.queries),
+        Personalizer.fit(its, drawn.evidence, learned=learned).predict(drawn.query_logs, drawn.queries),
         rtol=1e-5,
         atol=1e-7,
     )

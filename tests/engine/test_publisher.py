@@ -76,6 +76,7 @@ def test_signature_covers_what_a_device_keeps_and_not_the_state_of_the_run(trust
         replace(model, title="another run"),
         replace(model, learned=Learned(kappa=7.0)),
         replace(model, learned=Learned(gains=np.zeros(len(CAUTIONS)))),
+        replace(model, learned=Learned(least_chance=0.65)),
         replace(model, wording=1),
         replace(model, learned=None),
         replace(model, learned=Learned(weights=PUBLIC_WEIGHTS * 2)),

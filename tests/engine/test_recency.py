@@ -18,9 +18,9 @@ from engine.device.device import Device, Memory
 from engine.model.catalogue import Catalogue
 from engine.personal import recency
 from engine.personal.personalizer import Personalizer
-from engine.personal.recency import LEAST_CHANCE, MOST_MOMENTS, recency_weights
-from engine.personal.rescorer import PUBLIC_WEIGHTS, Evidence, LabelledMemory, log_softmax
-from engine.personal.together import device_answer
+from engine.personal.recency import LEAST_CHANCE, MOST_MOMENTS, Recency, recency_weights
+from engine.personal.rescorer import Evidence, LabelledMemory, log_softmax
+from engine.personal.together import Learned
 from store import DeviceKey, FileSecret
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -163,10 +163,10 @@ class Person:
     changed: np.ndarray
     change: int
 
-    def memory(self, rows: np.ndarray, **terms: Any) -> LabelledMemory:
+    def memory(self, rows: np.ndarray) -> LabelledMemory:
         logs = self.logs[rows]
         expected = np.exp(logs).mean(axis=0)
-        return LabelledMemory(x=self.x[rows], y=self.y[rows], expected=expected, global_log=logs, public=12, **terms)
+        return LabelledMemory(x=self.x[rows], y=self.y[rows], expected=expected, global_log=logs, public=12)
 
 
 def person(seed: int, *, changes: bool, rows: int = 120) -> Person:
@@ -184,18 +184,20 @@ def person(seed: int, *, changes: bool, rows: int = 120) -> Person:
     return Person(x=x, y=y, logs=log_softmax(logits), changed=(favourite != after)[kinds], change=change)
 
 
-def fitted(memory: LabelledMemory) -> Personalizer:
-    return Personalizer.fit(memory, Evidence(rows=np.arange(len(memory.y)), global_log=memory.global_log))
+def fitted(memory: LabelledMemory, recency: Recency | None = recency_weights) -> Personalizer:
+    personal = Personalizer.fit(memory, Evidence(rows=np.arange(len(memory.y)), global_log=memory.global_log))
+    personal.recency = recency
+    return personal
 
 
-def right(one: Person, *, first: int, told: bool = False, **terms: Any) -> np.ndarray:
+def right(one: Person, *, first: int, told: bool = False, recency: Recency | None = recency_weights) -> np.ndarray:
     """Whether each request (rows − first,) is answered right from those before it; ``told`` forgets changed habits."""
     hits = []
     for row in range(first, len(one.y)):
         rows = np.arange(row)
         if told and row >= one.change:
             rows = rows[~one.changed[:row] | (rows >= one.change)]
-        personal = fitted(one.memory(rows, **terms))
+        personal = fitted(one.memory(rows), recency)
         hits.append(personal.predict(one.logs[row : row + 1], one.x[row : row + 1]).argmax() == one.y[row])
     return np.array(hits)
 
@@ -205,8 +207,7 @@ def test_where_no_change_is_found_answers_are_those_without_recency_to_the_bit()
     for seed in range(20):
         one = person(seed, changes=seed % 2 == 0)
         rows, queries = np.arange(90), np.arange(90, 120)
-        with_, without = (fitted(one.memory(rows, **terms)) for terms in ({}, {"recency": None}))
-        np.testing.assert_array_equal(with_.weights, without.weights)  # What is judged is judged as ever.
+        with_, without = (fitted(one.memory(rows), recency) for recency in (recency_weights, None))
         for at in queries:
             answers = [each.predict(one.logs[at : at + 1], one.x[at : at + 1]) for each in (with_, without)]
             alike = np.minimum((np.exp(one.logs[at] / 2) @ np.exp(one.logs[rows] / 2).T) ** 4, 1.0)
@@ -217,14 +218,6 @@ def test_where_no_change_is_found_answers_are_those_without_recency_to_the_bit()
                 differ += not np.array_equal(answers[0], answers[1])
     assert same > 300
     assert differ > 30
-
-
-def test_the_statistics_that_a_device_gives_know_no_recency() -> None:
-    one = person(0, changes=True)
-    both = [one.memory(np.arange(120), **terms) for terms in ({}, {"recency": None})]
-    evidence = Evidence(rows=np.arange(120), global_log=one.logs)
-    packed = [device_answer(memory, evidence, PUBLIC_WEIGHTS) for memory in both]
-    np.testing.assert_array_equal(packed[0], packed[1])
 
 
 def test_people_whose_habits_stay_lose_nothing_and_seldom_seem_to_change() -> None:
@@ -284,7 +277,8 @@ def knowing(device: Device, encoder: Any) -> Device:
     table = np.zeros((len(device.model.catalogue), device.model.dimension + 1), dtype=np.float32)
     for name, bias in SURE.items():
         table[device.model.catalogue.index(name), -1] = bias
-    device.load_model(dataclasses.replace(device.model, flat=table.reshape(-1)))
+    learned = Learned(least_chance=LEAST_CHANCE)
+    device.load_model(dataclasses.replace(device.model, flat=table.reshape(-1), learned=learned))
     return device
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint
-from engine.personal.caution import CAUTIONS, gains_of
+from engine.personal.caution import CAUTION_MARKS, CAUTIONS, gains_of
+from engine.personal.drift import CHANCES, least_chance_of
 from engine.personal.rescorer import PUBLIC_WEIGHTS, STATISTICS_LENGTH, K, Statistics, newton_step
 from engine.personal.shrinkage import KAPPAS, chosen
 from engine.personal.together import ANSWER_LENGTH, Learned
@@ -54,7 +55,9 @@ def test_population_weights_are_newtons_on_the_sum_of_what_devices_hold(town: An
     assert not np.allclose(weights, PUBLIC_WEIGHTS, atol=1e-3)
     np.testing.assert_allclose(trained.learned.weights, weights, rtol=1e-6)
     assert trained.learned.kappa == chosen(total[STATISTICS_LENGTH:][: len(KAPPAS)])
-    np.testing.assert_allclose(trained.learned.gains, gains_of(total[STATISTICS_LENGTH + len(KAPPAS) :]), rtol=1e-6)
+    marks, drift = np.split(total[STATISTICS_LENGTH + len(KAPPAS) :], [CAUTION_MARKS])
+    np.testing.assert_allclose(trained.learned.gains, gains_of(marks), rtol=1e-6)
+    assert trained.learned.least_chance == least_chance_of(drift)
 
 
 def test_without_steps_the_model_carries_no_weights_and_devices_use_the_public_ones(town: Any) -> None:
@@ -82,7 +85,8 @@ def test_statistics_leave_clipped_as_one_array_of_fixed_length(town: Any) -> Non
     with town.fleet.open(town.names[0]) as device:
         whole = Agent(device).statistics(request(flat, clip_norm=1e6))
         np.testing.assert_allclose(whole, device.rescorer_statistics(flat, PUBLIC_WEIGHTS), rtol=1e-6)
-        assert whole.shape == (ANSWER_LENGTH,) == (K + K * (K + 1) // 2 + len(KAPPAS) + 1 + 2 * len(CAUTIONS),)
+        marks = len(KAPPAS) + 1 + 2 * len(CAUTIONS) + 2 * len(CHANCES)
+        assert whole.shape == (ANSWER_LENGTH,) == (K + K * (K + 1) // 2 + marks,)
         small = Agent(device).statistics(request(flat, clip_norm=0.5))
     assert small.dtype == np.float32
     assert l2_norm(whole) > 0.5 >= l2_norm(small)
