@@ -76,9 +76,8 @@ class Life:
         """What a device knows that remembers these rows; no model trained on them."""
         labels = self._labels(rows)
         logs = log_softmax(self.logits[np.ix_(rows, labels)])
-        expected = np.exp(logs).mean(axis=0) if len(rows) else np.full(len(labels), 1 / len(labels))
         y = np.searchsorted(labels, self.y[rows])
-        return LabelledMemory(x=self.x[rows], y=y, expected=expected, global_log=logs, public=self.public)
+        return LabelledMemory(x=self.x[rows], y=y, global_log=logs, public=self.public)
 
     def query(self, row: int, rows: Integers) -> tuple[Floats, int]:
         """The global log probabilities (1, C) of a request where these rows are remembered, and its label's place.

@@ -3,9 +3,10 @@
 For a file with users (each is a device) or one without (rows dealt by Dirichlet α), accuracy and MRR of a shared model
 that sees the encoder's vectors alone, with spelling, with words, and with both; and then of the personalized devices,
 whole and without one part at a time: a feature of the re-scorer, the weights that devices learn together, a device's
-own, its caution. The shared model is a softmax with a ridge towards half of the label names on all train rows in one
-place, which rounds come close to in minutes less; what judges a device's memories is such a model of the other half of
-all rows, as in rounds. --inner measures on a fifth of the train rows, for choices.
+own, its caution; and where each likely change of habit is followed, or none. The shared model is a softmax with a ridge
+towards half of the label names on all train rows in one place, which rounds come close to in minutes less; what judges
+a device's memories is such a model of the other half of all rows, as in rounds. --inner measures on a fifth of the
+train rows, for choices.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from engine.encoders.spelling import SPELLING
 from engine.model.anchor import SHARE
 from engine.model.catalogue import Catalogue
 from engine.model.scoring import BIAS_GAIN, SCALE
+from engine.personal.drift import CHANCES, NEVER
 from engine.personal.personalizer import Personalizer
 from engine.personal.rescorer import FEATURES, Evidence, LabelledMemory
 from engine.personal.together import ANSWER_LENGTH, Learned, device_answer
@@ -163,6 +165,8 @@ def measure(crowd: Crowd) -> Iterator[tuple[str, Figures]]:
     yield "without weights learned together", scored(devices, personal(Learned()))
     yield "without weights of its own", scored(devices, personal(learned, own=False))
     yield "without its own caution", scored(devices, personal(learned, cautioned=False))
+    yield "following each likely change", scored(devices, personal(replace(learned, least_chance=CHANCES[0])))
+    yield "following no change", scored(devices, personal(replace(learned, least_chance=NEVER)))
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def log_of(one: Own, x: np.ndarray, table: np.ndarray) -> np.ndarray:
 def memory_of(one: Own, seen: np.ndarray, *, words: int, classes: int) -> LabelledMemory:
     """What a device remembers, with what the shared model says of it (n, C + p)."""
     x = np.ascontiguousarray(one.x[:, :words])
-    return LabelledMemory(x=x, y=one.y, expected=np.exp(seen).mean(axis=0), global_log=seen, public=classes)
+    return LabelledMemory(x=x, y=one.y, global_log=seen, public=classes)
 
 
 def measured(crowd: Crowd, flat: np.ndarray, *, most: int) -> tuple[float, float]:

@@ -92,8 +92,7 @@ class Person:
         names = tuple(self.names[at] for at in columns)
         logs = log_softmax(self.scores[:, columns])
         y = np.array([names.index(self.labels[row]) for row in rows], dtype=np.int64)
-        expected = np.exp(logs[rows]).mean(axis=0)
-        memory = LabelledMemory(x=self.x[rows], y=y, expected=expected, global_log=logs[rows], public=self.public)
+        memory = LabelledMemory(x=self.x[rows], y=y, global_log=logs[rows], public=self.public)
         return memory, logs, names
 
 

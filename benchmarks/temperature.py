@@ -55,10 +55,9 @@ class Case:
     def sharpened(self, by: float) -> "Case":
         """Return the same with all shared logits times ``by``, one over a temperature."""
         logs = log_softmax(by * self.memory.global_log)
-        expected = np.exp(logs).mean(axis=0) if len(logs) else self.memory.expected
         return replace(
             self,
-            memory=replace(self.memory, global_log=logs, expected=expected),
+            memory=replace(self.memory, global_log=logs),
             evidence=replace(self.evidence, global_log=log_softmax(by * self.evidence.global_log)),
             logits=by * self.logits,
         )

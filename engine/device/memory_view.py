@@ -155,9 +155,7 @@ def _scored(x: Vectors, y: Integers, own_logits: npt.NDArray[Any], judges: Evide
     """The labelled memories with what the shared model says of them: out of sample where they judge."""
     seen = log_softmax(own_logits)
     seen[judges.rows] = judges.global_log
-    labels = seen.shape[1]
-    expected = np.exp(seen).mean(axis=0) if len(seen) else np.full(labels, 1 / labels)
-    return LabelledMemory(x=x, y=y, expected=expected, global_log=seen, public=public)
+    return LabelledMemory(x=x, y=y, global_log=seen, public=public)
 
 
 def _kept_wordings(texts: Sequence[str], inputs: Vectors, model: Checkpoint) -> dict[str, Vectors]:

@@ -9,7 +9,7 @@ Raftery 1995 (§3.2: what a Bayes factor says).
 >>> x = np.eye(2, dtype=np.float32)[[0, 0, 1, 0, 0, 1]]
 >>> y = np.array([1, 1, 0, 1, 1, 0])
 >>> undecided = np.log(np.full((6, 2), 0.5))
->>> memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), global_log=undecided, public=2)
+>>> memory = LabelledMemory(x=x, y=y, global_log=undecided, public=2)
 >>> personal = Personalizer.fit(memory, Evidence(rows=np.arange(6), global_log=undecided))
 >>> personal.predict(undecided[:1], x[:1]).argmax(axis=1)
 array([1])

@@ -15,7 +15,7 @@ derivatives); Marfoq et al. 2022 (kNN-Per, eq. 7); Saerens et al. 2002 (eq. 2.4:
 >>> x = np.eye(2, dtype=np.float32)[[0, 0, 1, 0, 0, 1]]
 >>> y = np.array([1, 1, 0, 1, 1, 0])
 >>> undecided = np.log(np.full((6, 2), 0.5))
->>> memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), global_log=undecided, public=2)
+>>> memory = LabelledMemory(x=x, y=y, global_log=undecided, public=2)
 >>> judged = evidence_features(memory, np.arange(6), undecided)
 >>> w = local_weights(judged, PUBLIC_WEIGHTS)
 >>> (query_features(memory, x[:1], undecided[:1]) @ w).argmax(axis=1)
@@ -83,15 +83,15 @@ class LabelledMemory:
     """m unit vectors x (m, d), their labels y (m,), what the global model says of them, and how many labels are public.
 
     ``global_log`` (m, C) are its log probabilities, out of sample where there are such; ``expected`` (C,) is the share
-    of each label that it expects on average, over the device's texts; ``prior`` is that, blended with even shares.
-    Memories stand in order of time, oldest first.
+    of each label that it expects of them on average; ``prior`` is that, blended with even shares. Memories stand in
+    order of time, oldest first.
     """
 
     x: Vectors
     y: Integers
-    expected: Floats
     global_log: Floats
     public: int
+    expected: Floats = field(init=False)  # (C,)
     prior: Floats = field(init=False)  # (C,)
     counts: Floats = field(init=False)  # (C,)
     order: Integers = field(init=False)  # (m,) memories sorted by label
@@ -103,24 +103,25 @@ class LabelledMemory:
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or len(self.x) != len(self.y):
             raise ValueError(f"Expected as many labels as vectors, got {self.y.shape} and {self.x.shape}.")
-        if self.global_log.shape != (len(self.y), len(self.expected)):
-            raise ValueError(
-                f"Expected global_log of {(len(self.y), len(self.expected))}, got {self.global_log.shape}."
-            )
-        if not 0 <= self.public <= len(self.expected):
-            raise ValueError(f"Expected public={self.public} in 0..{len(self.expected)}.")
-        m, labels = len(self.y), len(self.expected)
-        prior = (m * np.asarray(self.expected, dtype=np.float64) + EVEN_ROWS / labels) / (m + EVEN_ROWS)
+        if self.global_log.ndim != 2 or len(self.global_log) != len(self.y):
+            raise ValueError(f"Expected global_log of ({len(self.y)}, C), got {self.global_log.shape}.")
+        m, labels = self.global_log.shape
+        if not 0 <= self.public <= labels:
+            raise ValueError(f"Expected public={self.public} in 0..{labels}.")
+        answers = np.exp(self.global_log)
+        expected = answers.mean(axis=0) if m else np.full(labels, 1 / labels)
+        prior = (m * expected + EVEN_ROWS / labels) / (m + EVEN_ROWS)
         order = np.argsort(self.y, kind="stable")
         seen, starts = np.unique(self.y[order], return_index=True)
         put = object.__setattr__
+        put(self, "expected", expected)
         put(self, "prior", prior / prior.sum())
         put(self, "counts", np.bincount(self.y, minlength=labels).astype(np.float64))
         put(self, "order", order)
         put(self, "in_time", np.argsort(order))
         put(self, "starts", starts)
         put(self, "seen", seen)
-        put(self, "answers", np.exp(self.global_log[order]))
+        put(self, "answers", answers[order])
 
 
 def _features(

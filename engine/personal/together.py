@@ -98,7 +98,6 @@ def _public_part(memory: LabelledMemory, evidence: Evidence) -> tuple[LabelledMe
     public = memory.public
     kept, judges = np.flatnonzero(memory.y < public), memory.y[evidence.rows] < public
     logs = log_softmax(memory.global_log[kept, :public])
-    expected = np.exp(logs).mean(axis=0) if len(kept) else np.full(public, 1 / public)
-    part = LabelledMemory(x=memory.x[kept], y=memory.y[kept], expected=expected, global_log=logs, public=public)
+    part = LabelledMemory(x=memory.x[kept], y=memory.y[kept], global_log=logs, public=public)
     rows = np.searchsorted(kept, evidence.rows[judges])
     return part, Evidence(rows=rows, global_log=log_softmax(evidence.global_log[judges, :public]))

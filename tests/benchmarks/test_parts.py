@@ -42,7 +42,7 @@ def test_a_shared_model_that_sees_less_is_the_whole_one_without_those_inputs(cro
 @pytest.mark.slow
 def test_all_lines_are_there_and_memory_tells_who_asks(crowd: Any) -> None:
     found = dict(parts.measure(crowd))
-    assert len(found) == 8 + 5 + 3
+    assert len(found) == 8 + 5 + 5
     assert {its[-1] for its in found.values()} == {48}
     shared, personal = (found[f"{one}: {parts.INPUTS[-1]}"] for one in ("shared model", "personalized"))
     assert shared[0] < 0.9 < personal[0]

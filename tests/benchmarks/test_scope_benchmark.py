@@ -40,7 +40,7 @@ def test_the_temperature_is_the_one_that_labels_were_drawn_with(by: float) -> No
     logs = log_softmax(rng.normal(0, 2, (4000, 5)))
     y = (by * logs + rng.gumbel(size=logs.shape)).argmax(axis=1)  # Drawn from softmax(by · logs).
     x = np.zeros((len(y), 2), dtype=np.float32)
-    memory = LabelledMemory(x=x, y=y, expected=np.full(5, 0.2), global_log=logs, public=5)
+    memory = LabelledMemory(x=x, y=y, global_log=logs, public=5)
     evidence = Evidence(rows=np.arange(len(y)), global_log=logs)
     case = Case(memory=memory, evidence=evidence, logits=np.zeros((0, 5)), x=x[:0], truth=y[:0])
     assert inverse_temperature([case]) == pytest.approx(by, rel=0.08)

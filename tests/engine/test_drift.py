@@ -44,9 +44,8 @@ class Life:
     logs: np.ndarray
 
     def memory(self, rows: np.ndarray) -> LabelledMemory:
-        even = np.full(LABELS, 1 / LABELS)
         logs = self.logs[rows]
-        return LabelledMemory(x=self.x[rows], y=self.y[rows], expected=even, global_log=logs, public=LABELS)
+        return LabelledMemory(x=self.x[rows], y=self.y[rows], global_log=logs, public=LABELS)
 
     def marks(self) -> np.ndarray:
         rows = np.arange(len(self.y))

@@ -125,9 +125,8 @@ def case(seed: int, *, rows: int, classes: int = 4, judged: int | None = None, s
     logits[np.arange(rows), y] += skill * rng.random(rows)
     judges = np.sort(rng.choice(rows, size=rows if judged is None else judged, replace=False)).astype(np.int64)
     logs = log_softmax(logits)
-    expected = np.exp(logs).mean(axis=0) if rows else np.full(classes, 1 / classes)
     return Case(
-        memory=LabelledMemory(x=unit(rows), y=y.astype(np.int64), expected=expected, global_log=logs, public=classes),
+        memory=LabelledMemory(x=unit(rows), y=y.astype(np.int64), global_log=logs, public=classes),
         evidence=Evidence(rows=judges, global_log=logs[judges]),
         queries=unit(3),
         query_logs=log_softmax(rng.standard_normal((3, classes))),
@@ -312,7 +311,7 @@ def test_a_global_model_that_is_right_is_left_alone_where_personalizing_costs_li
     y = np.array([1] * 40 + [0] * 12)
     sure = log_softmax(np.array([[3.0, 0.0]]))
     logs = np.repeat(sure, 52, axis=0)
-    memory = LabelledMemory(x=x, y=y, expected=np.array([0.5, 0.5]), global_log=logs, public=2)
+    memory = LabelledMemory(x=x, y=y, global_log=logs, public=2)
     personal = Personalizer.fit(memory, Evidence(rows=np.arange(40, 52), global_log=logs[:12]))
     kept = personal.predict(sure, x[:1])
     assert personal.is_global or kept.argmax() == 0
@@ -346,7 +345,6 @@ def test_the_order_of_labels_has_no_effect(seed: int, rows: int) -> None:
         LabelledMemory(
             x=its.x,
             y=np.argsort(order)[its.y],
-            expected=its.expected[order],
             global_log=its.global_log[:, order],
             public=4,
         ),
@@ -364,7 +362,7 @@ def test_probabilities_sum_to_one_and_the_memory_moves_them_its_way() -> None:
     drawn = case(11, rows=40)
     answers = np.exp(drawn.fit().predict(drawn.query_logs, drawn.queries))
     np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-9)
-    always = dataclasses.replace(drawn.memory, y=np.full(40, 2), expected=np.full(4, 0.25))
+    always = dataclasses.replace(drawn.memory, y=np.full(40, 2))
     moved = np.exp(Personalizer(always, PUBLIC_WEIGHTS).predict(drawn.query_logs, drawn.queries))
     assert (moved[:, 2] > np.exp(drawn.query_logs)[:, 2]).all()
 
@@ -397,7 +395,6 @@ def test_cautious_rankings_keep_the_public_answer_before_a_private_label_where_t
     empty = LabelledMemory(
         x=np.zeros((0, 2), dtype=np.float32),
         y=np.zeros(0, dtype=np.int64),
-        expected=np.full(3, 1 / 3),
         global_log=np.zeros((0, 3)),
         public=2,
     )
@@ -422,9 +419,7 @@ def test_statistics_say_nothing_of_private_labels_and_their_memories(
     keys = rng.random(len(y))
     keys[: len(plain.memory.y)].sort()  # Public memories stay in their order, by which they are dealt to folds.
     mixed = np.argsort(keys)
-    memory = LabelledMemory(
-        x=x[mixed], y=y[mixed], expected=np.full(4 + labels, 1 / (4 + labels)), global_log=logs[mixed], public=4
-    )
+    memory = LabelledMemory(x=x[mixed], y=y[mixed], global_log=logs[mixed], public=4)
     rows_of = np.arange(len(y))
     evidence = Evidence(rows=rows_of, global_log=logs[mixed])
     got = device_answer(memory, evidence, PUBLIC_WEIGHTS)
@@ -521,7 +516,7 @@ def test_only_the_newest_evidence_is_judged() -> None:
 def test_the_only_memory_of_a_private_label_judges_nothing() -> None:
     x = np.eye(4, dtype=np.float32)
     logs = log_softmax(np.zeros((4, 4)))
-    memory = LabelledMemory(x=x, y=np.array([0, 2, 3, 3]), expected=np.full(4, 0.25), global_log=logs, public=2)
+    memory = LabelledMemory(x=x, y=np.array([0, 2, 3, 3]), global_log=logs, public=2)
     judged = evidence_features(memory, np.arange(4), logs)
     assert judged.y.tolist() == [0, 3, 3]
 
@@ -532,7 +527,7 @@ def test_the_only_memory_of_a_private_label_judges_nothing() -> None:
 def test_identical_memories_with_different_labels_stay_finite() -> None:
     x = np.tile(np.array([[0.0, 1.0]], dtype=np.float32), (6, 1))
     logs = log_softmax(np.zeros((6, 2)))
-    memory = LabelledMemory(x=x, y=np.array([0, 1] * 3), expected=np.array([0.5, 0.5]), global_log=logs, public=2)
+    memory = LabelledMemory(x=x, y=np.array([0, 1] * 3), global_log=logs, public=2)
     personal = Personalizer.fit(memory, Evidence(rows=np.arange(6), global_log=logs))
     assert np.isfinite(personal.predict(logs[:1], x[:1])).all()
 
@@ -541,7 +536,7 @@ def test_identical_memories_with_different_labels_stay_finite() -> None:
 def test_a_label_that_the_global_model_never_expects_stays_finite(least: float) -> None:
     x = np.eye(2, dtype=np.float32)
     logs = log_softmax(np.array([[0.0, least], [0.0, least]]))
-    memory = LabelledMemory(x=x, y=np.array([1, 1]), expected=np.array([1.0, 0.0]), global_log=logs, public=2)
+    memory = LabelledMemory(x=x, y=np.array([1, 1]), global_log=logs, public=2)
     with np.errstate(divide="raise", invalid="raise"):
         personal = Personalizer.fit(memory, Evidence(rows=np.arange(2), global_log=logs))
         answer = personal.predict(logs[:1], x[:1])
@@ -551,11 +546,11 @@ def test_a_label_that_the_global_model_never_expects_stays_finite(least: float) 
 
 @pytest.mark.parametrize(
     "terms",
-    [{"y": np.array([0])}, {"public": 3}, {"public": -1}, {"x": np.zeros(2)}, {"global_log": np.zeros((2, 3))}],
+    [{"y": np.array([0])}, {"public": 3}, {"public": -1}, {"x": np.zeros(2)}, {"global_log": np.zeros((3, 2))}],
     ids=str,
 )
 def test_memory_that_does_not_fit_together_is_refused(terms: dict[str, object]) -> None:
-    whole = {"x": np.eye(2, dtype=np.float32), "y": np.array([0, 1]), "expected": np.full(2, 0.5), "public": 2}
+    whole = {"x": np.eye(2, dtype=np.float32), "y": np.array([0, 1]), "public": 2}
     whole["global_log"] = log_softmax(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="Expected"):
         LabelledMemory(**{**whole, **terms})  # type: ignore[arg-type]
