@@ -246,9 +246,10 @@ def main() -> None:
     model = taught(encoder)
     assert model.learned is not None
     figures: dict[str, Any] = {"people": asked.people, "rows": asked.rows, "by_change": {}}
-    figures |= {"seeds": asked.seeds, "first_seed": asked.first_seed}
+    figures |= {"seeds": asked.seeds, "first_seed": asked.first_seed, "least_chance": model.learned.least_chance}
     if not asked.json:
         print(f"{asked.people} invented people of each kind, {asked.seeds} seeds, {asked.rows} requests each: accuracy")
+        print(f"Devices of other people learned to follow a change that is {model.learned.least_chance:g} probable or more")
     for change in CHANGES:
         lives = [
             life
