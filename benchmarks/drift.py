@@ -249,7 +249,9 @@ def main() -> None:
     figures |= {"seeds": asked.seeds, "first_seed": asked.first_seed, "least_chance": model.learned.least_chance}
     if not asked.json:
         print(f"{asked.people} invented people of each kind, {asked.seeds} seeds, {asked.rows} requests each: accuracy")
-        print(f"Other people's devices learned to follow a change from a probability of {model.learned.least_chance:g} on")
+        print(
+            f"Other people's devices learned to follow a change from a probability of {model.learned.least_chance:g} on"
+        )
     for change in CHANGES:
         lives = [
             life
