@@ -35,8 +35,8 @@ NEVER = 1.0
 """From this probability on no change counts."""
 DRIFT_MARKS = 2 * len(CHANCES)
 """Floats of a device's marks: nats gained at each of `CHANCES`, then their squares."""
-PUBLIC_CHANCE = 0.8
-"""Where no more is known: changes are found later than from a half on, and hardly any where there is none."""
+PUBLIC_CHANCE = LEAST_CHANCE
+"""Where no more is known: generated people lose as good as nothing by it (``benchmarks/public_weights.py``)."""
 
 
 def recency_from(least_chance: float) -> Recency | None:

@@ -4,11 +4,11 @@ A memory loses its say only where the memories that are alike to a query say tha
 else it keeps all of it, to the bit. ``benchmarks/drift.py`` prints what this and half-lives for all memories gain on
 changed habits, and what each costs on the others.
 
-For a query, each memory i counts as one of its kind by k_i in 0..1: how alike the global model's answers to the two
-texts are, and less where its answer to the query is as good as none, since all texts are alike to a model that knows
-nothing. Two stories of these memories' labels compare, each told by a Pólya urn that starts from what the model expects
-of the query: one urn for all of them, or, from some moment on, a new one. The odds of a change just before memory s
-are ::
+For a query, each memory i counts as one of its kind by k_i in 0..1: how alike the two texts are, in meaning and by the
+global model's answers to them, and less where its answer to the query is as good as none, since all texts are alike to
+a model that knows nothing. Two stories of these memories' labels compare, each told by a Pólya urn that starts from
+what the model expects of the query: one urn for all of them, or, from some moment on, a new one. The odds of a change
+just before memory s are ::
 
     λk_s·min(1, Σ_{i<s} k_i) / (1 + λ·Σk) · Π_{i≥s} [ P(y_i | alike memories after i) / P(y_i | those before i) ]^k_i
 

@@ -134,33 +134,36 @@ def _features(
     q, labels = global_log.shape
     prior = memory.prior
     sorted_similarity = similarity[:, memory.order]  # (q, m), memories of a label side by side
-
-    def by_label(values: Floats) -> Floats:
-        """Sum values (q, m) over the memories of each label: (q, C)."""
-        whole = np.zeros((q, labels))
-        if len(memory.seen) and q:
-            whole[:, memory.seen] = np.add.reduceat(values, memory.starts, axis=1)
-        return whole
-
     kernel = np.exp(NEAR_SHARPNESS * (sorted_similarity - 1.0))  # (q, m); 0 where a memory must not count
     anchor = np.exp(NEAR_SHARPNESS * (ANCHOR_COSINE - 1.0))
     p = np.exp(global_log)
     alike = (np.sqrt(p) @ np.sqrt(memory.answers).T) ** ALIKE_POWER  # (q, m)
     alike[sorted_similarity == -np.inf] = 0.0
-    if recency is not None and (weights := recency(alike[:, memory.in_time], p, memory.y)) is not None:
-        weights = np.where(sorted_similarity == -np.inf, 0.0, weights[:, memory.order])
-        kernel, alike, counts = kernel * weights, alike * weights, by_label(weights)
+    if recency is not None:
+        # Habits go with what is asked for: of one kind are texts that are alike in meaning, too.
+        kind = alike[:, memory.in_time] * np.sqrt(np.clip(similarity, 0.0, 1.0))
+        if (weights := recency(kind, p, memory.y)) is not None:
+            weights = np.where(sorted_similarity == -np.inf, 0.0, weights[:, memory.order])
+            kernel, alike, counts = kernel * weights, alike * weights, _by_label(memory, weights)
     usual = ALIKE_SELF * p + ALIKE_FLOOR
     total = counts.sum(axis=1, keepdims=True)
     phi = np.empty((q, labels, K))
     phi[:, :, 0] = np.maximum(global_log, LEAST_LOG)
     for column, smoothing in ((1, LITTLE), (2, MUCH)):
         phi[:, :, column] = np.log((counts + smoothing * prior) / ((total + smoothing) * prior))
-    near = by_label(kernel) + anchor * prior
+    near = _by_label(memory, kernel) + anchor * prior
     phi[:, :, 3] = np.log(near / ((kernel.sum(axis=1, keepdims=True) + anchor) * prior))
-    phi[:, :, 4] = np.log((by_label(alike) + usual) / (alike @ memory.answers + usual))
+    phi[:, :, 4] = np.log((_by_label(memory, alike) + usual) / (alike @ memory.answers + usual))
     phi[:, :, 5] = np.log(prior)
     return phi
+
+
+def _by_label(memory: LabelledMemory, values: Floats) -> Floats:
+    """Sum values (q, m), memories of a label side by side, over the memories of each label: (q, C)."""
+    whole = np.zeros((len(values), len(memory.counts)))
+    if len(memory.seen) and len(values):
+        whole[:, memory.seen] = np.add.reduceat(values, memory.starts, axis=1)
+    return whole
 
 
 def query_features(memory: LabelledMemory, x: Vectors, global_log: Floats, recency: Recency | None = None) -> Floats:

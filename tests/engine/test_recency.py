@@ -20,7 +20,6 @@ from engine.personal import recency
 from engine.personal.personalizer import Personalizer
 from engine.personal.recency import LEAST_CHANCE, MOST_MOMENTS, Recency, recency_weights
 from engine.personal.rescorer import Evidence, LabelledMemory, log_softmax
-from engine.personal.together import Learned
 from store import DeviceKey, FileSecret
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -210,6 +209,7 @@ def test_where_no_change_is_found_answers_are_those_without_recency_to_the_bit()
         for at in queries:
             answers = [each.predict(one.logs[at : at + 1], one.x[at : at + 1]) for each in (with_, without)]
             alike = np.minimum((np.exp(one.logs[at] / 2) @ np.exp(one.logs[rows] / 2).T) ** 4, 1.0)
+            alike *= np.sqrt(np.maximum(one.x[rows] @ one.x[at], 0.0))
             if recency_weights(alike[None], np.exp(one.logs[at : at + 1]), one.y[rows]) is None:
                 np.testing.assert_array_equal(answers[0], answers[1])
                 same += 1
@@ -276,8 +276,7 @@ def knowing(device: Device, encoder: Any) -> Device:
     table = np.zeros((len(device.model.catalogue), device.model.dimension + 1), dtype=np.float32)
     for name, bias in SURE.items():
         table[device.model.catalogue.index(name), -1] = bias
-    learned = Learned(least_chance=LEAST_CHANCE)
-    device.load_model(dataclasses.replace(device.model, flat=table.reshape(-1), learned=learned))
+    device.load_model(dataclasses.replace(device.model, flat=table.reshape(-1)))
     return device
 
 
