@@ -84,10 +84,17 @@ def check_gains(gains: Floats) -> None:
 def cautious_of(gains: Floats) -> float:
     """Return the caution of cautious answers: the highest that keeps `KEPT` of the most that all devices gain.
 
-    At least `LEAST_CAUTIOUS`: what cautious answers promise holds where that keeps less, too.
+    Between two of `CAUTIONS` gains fall as straight lines over the logarithm. At least `LEAST_CAUTIOUS`: what cautious
+    answers promise holds where that keeps less, too.
     """
     most = gains.max()
-    return max(_highest(gains >= min(KEPT * most, most)), LEAST_CAUTIOUS)
+    least = min(KEPT * most, most)
+    last = int(np.flatnonzero(gains >= least)[-1])
+    caution = CAUTIONS[last]
+    if last + 1 < len(CAUTIONS):
+        share = (gains[last] - least) / (gains[last] - gains[last + 1])
+        caution *= (CAUTIONS[last + 1] / caution) ** float(share)
+    return max(caution, LEAST_CAUTIOUS)
 
 
 def own_caution(marks: Floats, gains: Floats) -> float:
@@ -96,8 +103,4 @@ def own_caution(marks: Floats, gains: Floats) -> float:
     Few judged memories tell little, so the gains of all count as `GAIN_ROWS` more.
     """
     shrunk = marks[1 : 1 + len(CAUTIONS)] + GAIN_ROWS * gains
-    return _highest(shrunk >= shrunk.max())
-
-
-def _highest(allowed: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
-    return CAUTIONS[int(np.flatnonzero(allowed)[-1])]
+    return CAUTIONS[int(np.flatnonzero(shrunk >= shrunk.max())[-1])]
