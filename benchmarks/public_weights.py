@@ -38,7 +38,7 @@ from engine.model.inputs import encode_inputs
 from engine.model.scoring import logits
 from engine.model.training import TrainingPlan, train
 from engine.personal.caution import CAUTION_MARKS, CAUTIONS, caution_marks
-from engine.personal.drift import CHANCES, DRIFT_MARKS, drift_marks
+from engine.personal.drift import CHANCES, DRIFT_MARKS, drift_marks, nats_of
 from engine.personal.personalizer import Personalizer
 from engine.personal.rescorer import (
     FEATURES,
@@ -203,9 +203,7 @@ def drift_by(setting: Setting, weights: Floats) -> Floats:
         rows = np.arange(len(one.labels))
         memory, logs, _ = one.device(rows)
         marks += drift_marks(memory, Evidence(rows=rows, global_log=logs), weights)
-    nats, squares = np.split(marks, 2)
-    gained: Floats = nats - np.sqrt(squares)
-    return gained
+    return nats_of(marks)
 
 
 def optimum(cells: Sequence[Sequence[Judged]]) -> Floats:

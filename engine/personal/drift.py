@@ -68,16 +68,25 @@ def _foreseen(memory: LabelledMemory, rows: Integers, logs: Floats, weights: Flo
     return found
 
 
+def nats_of(summed: Floats) -> Floats:
+    """Return the nats gained at each of `CHANCES`, less one standard error, of summed marks (DRIFT_MARKS,).
+
+    Raises `ModelError` for sums that are none.
+    """
+    if summed.shape != (DRIFT_MARKS,) or not np.isfinite(summed).all():
+        raise ModelError(f"Expected {DRIFT_MARKS} finite sums of marks.")
+    nats, squares = np.split(summed, 2)
+    gained: Floats = nats - np.sqrt(np.maximum(squares, 0.0))
+    return gained
+
+
 def least_chance_of(summed: Floats) -> float:
     """Return the least chance at which devices gain most, by their summed marks (DRIFT_MARKS,).
 
     `PUBLIC_CHANCE` where all is 0: nothing was looked at. Raises `ModelError` for sums that are none.
     """
-    if summed.shape != (DRIFT_MARKS,) or not np.isfinite(summed).all():
-        raise ModelError(f"Expected {DRIFT_MARKS} finite sums of marks.")
+    gained = nats_of(summed)
     if not summed.any():
         return PUBLIC_CHANCE
-    nats, squares = np.split(summed, 2)
-    gained = nats - np.sqrt(np.maximum(squares, 0.0))
     best = int(np.argmax(gained))
     return CHANCES[best] if gained[best] > 0 else NEVER

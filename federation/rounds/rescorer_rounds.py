@@ -1,10 +1,10 @@
 """The last rounds of a run: the re-scorer's population weights, by Newton steps on sums over devices.
 
 Each device answers with the gradient and the Hessian of its own leave-one-out likelihood at the weights it was sent,
-and with how well it fares for each of a few κ and cautions (`engine.personal.together`): one float32 array of fixed
-length, jointly clipped. The server adds them up, takes one step, and notes what else the sum says. No device's share
-can be told from the sum's length, and what a later mode masks or adds noise to is one array. Sampling, refusal of
-malformed replies and the least number of valid ones are those of the other rounds.
+and with how well it fares for each of a few κ, cautions and chances of a changed habit (`engine.personal.together`):
+one float32 array of fixed length, jointly clipped. The server adds them up, takes one step, and notes what else the sum
+says. No device's share can be told from the sum's length, and what a later mode masks or adds noise to is one array.
+Sampling, refusal of malformed replies and the least number of valid ones are those of the other rounds.
 """
 
 # isort: off

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from engine.device.device import Device, Memory
 from engine.model.catalogue import Catalogue
-from engine.personal import recency
+from engine.personal import drift, recency
+from engine.personal.drift import DRIFT_MARKS, NEVER
 from engine.personal.personalizer import Personalizer
 from engine.personal.recency import LEAST_CHANCE, MOST_MOMENTS, Recency, recency_weights
-from engine.personal.rescorer import Evidence, LabelledMemory, log_softmax
+from engine.personal.rescorer import PUBLIC_WEIGHTS, Evidence, LabelledMemory, log_softmax
+from engine.personal.together import Learned, device_answer
 from store import DeviceKey, FileSecret
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -205,7 +207,15 @@ def test_where_no_change_is_found_answers_are_those_without_recency_to_the_bit()
     for seed in range(20):
         one = person(seed, changes=seed % 2 == 0)
         rows, queries = np.arange(90), np.arange(90, 120)
-        with_, without = (fitted(one.memory(rows), recency) for recency in (recency_weights, None))
+        with_, without = (
+            Personalizer.fit(
+                one.memory(rows),
+                Evidence(rows=rows, global_log=one.logs[rows]),
+                learned=Learned(least_chance=least_chance),
+            )
+            for least_chance in (LEAST_CHANCE, NEVER)
+        )
+        np.testing.assert_array_equal(with_.weights, without.weights)  # What is judged is judged as ever.
         for at in queries:
             answers = [each.predict(one.logs[at : at + 1], one.x[at : at + 1]) for each in (with_, without)]
             alike = np.minimum((np.exp(one.logs[at] / 2) @ np.exp(one.logs[rows] / 2).T) ** 4, 1.0)
@@ -217,6 +227,18 @@ def test_where_no_change_is_found_answers_are_those_without_recency_to_the_bit()
                 differ += not np.array_equal(answers[0], answers[1])
     assert same > 300
     assert differ > 30
+
+
+def test_the_likelihood_and_the_other_marks_that_a_device_gives_know_no_recency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, packed = person(0, changes=True), []
+    evidence = Evidence(rows=np.arange(120), global_log=one.logs)
+    for follows in (recency_weights, lambda *given, **terms: None):
+        monkeypatch.setattr(drift, "recency_weights", follows)
+        packed.append(device_answer(one.memory(np.arange(120)), evidence, PUBLIC_WEIGHTS))
+    np.testing.assert_array_equal(packed[0][:-DRIFT_MARKS], packed[1][:-DRIFT_MARKS])
+    assert (packed[0][-DRIFT_MARKS:] != packed[1][-DRIFT_MARKS:]).any()
 
 
 def test_people_whose_habits_stay_lose_nothing_and_seldom_seem_to_change() -> None:
