@@ -18,6 +18,8 @@ from store.index.quantizer import Quantizer
 from store.index.terms import terms_of
 
 RUN_BYTES = 16
+LEAST_BYTES = 6
+"""In 10 MB of ciphertext, six given bytes are found once in 28 million scans."""
 
 
 def windows(data: bytes) -> set[bytes]:
@@ -35,8 +37,11 @@ class Scan:
         self.seen: set[str] = set()
 
     def plant_text(self, *texts: str) -> None:
+        """Each text in the forms that it could lie in; one of four bytes lies in megabytes of ciphertext by chance."""
         for text in texts:
-            self.texts += [text.encode("utf-8"), text.encode("utf-16-le"), text.encode("utf-8").hex().encode()]
+            forms = [text.encode("utf-8"), text.encode("utf-16-le"), text.encode("utf-8").hex().encode()]
+            assert all(len(form) >= LEAST_BYTES for form in forms), text
+            self.texts += forms
 
     def plant_bytes(self, *values: bytes) -> None:
         for value in values:
@@ -109,7 +114,8 @@ def record(number: int, **more: Any) -> Record:
 def plant(scan: Scan, number: int, **more: Any) -> Record:
     planted = record(number, **more)
     scan.plant_text(planted.text, str(planted.label), planted.scope, planted.purpose, planted.source)
-    scan.plant_text("planted", "zanzibar", "quokka", "\u4f60\u597d", str(int(planted.time)))
+    scan.plant_text("planted", "zanzibar", "quokka", "\u4f60\u597d\u4e16", str(int(planted.time)))
+    scan.texts += ["\u4f60\u597d".encode(), "\u597d\u4e16".encode()]
     scan.plant_terms(planted.text)
     for order in ("<", ">"):
         scan.words.add(struct.pack(f"{order}d", planted.time))
