@@ -122,7 +122,7 @@ def test_all_else_of_the_checkpoint_stays_and_it_comes_back_from_its_file(toy: A
 
 
 def test_labels_that_stay_keep_their_scores(toy: Any) -> None:
-    """Their numbers are the same bits; in which order they are summed, a processor may decide by the size of the table."""
+    """Their numbers are the same bits; the order of a sum may go by the size of the table, on some processors."""
     old = trained(named(*NAMES), toy)
     new = migrate(old, named("golf", "salon", Label(name="cab", was=("taxi",)), "chess", "pizza", "spa"), toy)
     x = encode_inputs([f"{name} number {number}" for name in NAMES for number in range(9)], toy, old.dimension)
