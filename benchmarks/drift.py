@@ -104,6 +104,16 @@ class Chosen(Way):
         return best
 
 
+class Kinds(Way):
+    """As if told which requests are of one kind, so that only when a habit changed is left to find."""
+
+    def recency(self, life: Life, row: int) -> Recency | None:
+        learned, same = self.learned.recency, (life.kind[:row] == life.kind[row]).astype(np.float64)
+        if learned is None:
+            return None
+        return lambda alike, expected, y: learned(np.broadcast_to(same, alike.shape), expected, y)
+
+
 class Forgotten(Plain):
     """As if told which habits changed, and when."""
 
@@ -117,6 +127,7 @@ WAYS: dict[str, type[Way]] = {
     "half-life of 20 memories": Fixed,
     "half-life, chosen": Chosen,
     "recency": Way,
+    "recency, told the kinds": Kinds,
     "told and forgotten": Forgotten,
 }
 

@@ -55,14 +55,16 @@ CHANGES: dict[str, Callable[[Person, Random], Person]] = {
 class Life:
     """One person's n requests in order of time, and what the shared model says of them.
 
-    ``of_changed`` (n,) are all requests for a need whose favourite changes; ``by_habit`` (n,) those among all requests
-    that do not name what they want. ``change`` is how many requests come before the change.
+    ``kind`` (n,) numbers the need of each request, one habit each; ``of_changed`` (n,) are all requests for a need
+    whose favourite changes; ``by_habit`` (n,) those among all requests that do not name what they want. ``change`` is
+    how many requests come before the change.
     """
 
     x: Vectors  # (n, d)
     y: Integers  # (n,)
     logits: Floats  # (n, C), public labels first
     public: int
+    kind: Integers
     of_changed: np.ndarray
     by_habit: np.ndarray
     change: int
@@ -109,6 +111,7 @@ def _life(person: Person, count: int, model: Checkpoint, encoder: Encoder, rng: 
     changing = {habit.need for habit in person.habits if habit.first[0] != habit.first[1]}
     return dataclasses.replace(
         life_of(rows, model, encoder),
+        kind=np.unique([intent.need for intent in intents], return_inverse=True)[1],
         of_changed=np.array([intent.need in changing for intent in intents]),
         by_habit=np.array([intent.form in BY_HABIT for intent in intents]),
         change=int(np.ceil(person.drift_at * count)),
@@ -116,7 +119,7 @@ def _life(person: Person, count: int, model: Checkpoint, encoder: Encoder, rng: 
 
 
 def life_of(rows: Sequence[Row], model: Checkpoint, encoder: Encoder) -> Life:
-    """Somebody's requests in order of time, of whom no change is known."""
+    """Somebody's requests in order of time, of whom neither needs nor changes are known."""
     names = model.catalogue.names + tuple(sorted({row.label for row in rows} - set(model.catalogue.names)))
     place = {name: at for at, name in enumerate(names)}
     texts = [row.text for row in rows]
@@ -130,6 +133,7 @@ def life_of(rows: Sequence[Row], model: Checkpoint, encoder: Encoder) -> Life:
         y=np.array([place[row.label] for row in rows], dtype=np.int64),
         logits=scores.astype(np.float64),
         public=len(model.catalogue),
+        kind=np.arange(len(rows)),
         of_changed=np.zeros(len(rows), dtype=bool),
         by_habit=np.ones(len(rows), dtype=bool),
         change=len(rows),
