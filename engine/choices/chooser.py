@@ -21,6 +21,8 @@ from engine.choices.history import ChoiceHistory, Context, check_context
 from engine.choices.model import ChoiceModel
 from engine.personal.rescorer import Floats, Integers
 
+LEAST_SHARE = 0.5
+"""Of its share among all users, what a new item has at least; all else is left to what a history says for it."""
 _EXPLAINED_BY = 3
 _NO_HISTORY = ChoiceHistory.of([])
 
@@ -112,16 +114,15 @@ class Chooser:
 
     def _new_shares(self, context: Context, new: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Floats:
         """Shares of the items that are new to the user, as they stand where ``new`` (C,) is true."""
-        scores = np.zeros(len(self._names))
-        if self._model is not None and self._model.weights is not None:
+        expected = np.full(len(self._names), 1.0 / len(self._names))
+        if self._model is not None and self._model.weights is not None and self._model.shares is not None:
             z = np.concatenate([self._profile, context_features([context], self._model.factors)[0]])
-            scores[: len(self._model.items)] = self._model.weights.astype(np.float64) @ z
-        # Scores are near probabilities but may be negative: softly cut at 0, which keeps their order.
-        steep = scores[new] * len(scores)
-        # The logarithm of log(1 + eˣ), which for a very low x is x.
-        logs = np.where(steep > -30.0, np.log(np.logaddexp(0.0, np.maximum(steep, -30.0))), steep)
-        shares: Floats = np.exp(logs - logs.max(initial=-np.inf)) if len(logs) else logs
-        return shares / shares.sum() if len(shares) else shares
+            scores = self._model.weights.astype(np.float64) @ z
+            # Scores are near probabilities, but those of items that this user would hardly choose are little more than
+            # their error, and may be negative.
+            expected[: len(scores)] = np.maximum(scores, LEAST_SHARE * self._model.shares)
+        chosen: Floats = expected[new] / expected[new].sum()
+        return chosen
 
     def _explained(self, item: int, probability: float, context: Context) -> Choice:
         name = self._names[item]

@@ -6,8 +6,8 @@ nobody holds. Then each device walks through its choices in order. Before each o
 features z (4·k): what it chose so far, projected on Q with weights that fade over 2 events, over 8 events and not at
 all, then the context, hashed, and a constant. Where nothing tells the order, what stands for "so far" is all else that
 the user chose. The sums of z zᵀ and of z for each item that came give the ridge
-regression from a history to the next new item. A device's own profile never leaves it; what it adds is one array of
-fixed length.
+regression from a history to the next new item: of rare items little is known, so these are held closer to their share
+of all choices. A device's own profile never leaves it; what it adds is one array of fixed length.
 
 Sources: G. Golub and C. Van Loan, *Matrix Computations*, §8.2 (orthogonal iteration); H. Steck 2019 (EASE: linear
 models of implicit feedback in closed form); M. Ammad-ud-din et al. 2019 (federated factors whose user side stays on the
@@ -31,8 +31,11 @@ from engine.personal.rescorer import Floats, Integers
 SPANS = (2.0, 8.0, math.inf)
 """Over how many later choices (e-fold) an earlier one fades from each part of a profile."""
 BLOCKS = len(SPANS) + 1
-RIDGE = 100.0  # So that few people teach little beside what is popular.
-CONTEXT_RIDGE = 2000.0  # Contexts say less about new items than histories do, in more numbers.
+# So that few people teach little beside what is popular; this for an item as popular as a choice is on average, more
+# for one less popular: by how many times it deviates from its share is then shrunk more, as it shows less clearly.
+RIDGE, RARE_POWER = 100.0, 0.5
+CONTEXT_RIDGE = 2000.0  # The same for contexts, which say less about new items than histories do, in more numbers.
+UNSEEN = 0.2  # Choices that each item counts as, so that one which nobody chose has a share, too.
 _NEGLIGIBLE = 1e-12
 
 
@@ -160,8 +163,9 @@ def target_block(items: Integers, z: Floats, shape: tuple[int, int]) -> Floats:
     return out
 
 
-def solve(gram_sum: Floats, targets: Floats) -> npt.NDArray[np.float32]:
-    """Return weights (n, F) of the ridge regression whose sums are the packed Gram matrix and targets (n, F).
+def solve(gram_sum: Floats, targets: Floats) -> tuple[npt.NDArray[np.float32], Floats]:
+    """Return weights (n, F) of the ridge regression whose sums are the packed Gram matrix and targets (n, F), and the
+    share (n,) of each item among all new choices.
 
     The last k = F/4 features are the context's. The constant (the last of all) is not shrunk, so that without other
     evidence items stand by their popularity.
@@ -175,8 +179,24 @@ def solve(gram_sum: Floats, targets: Floats) -> npt.NDArray[np.float32]:
     matrix += np.triu(matrix, 1).T
     values, vectors = np.linalg.eigh(matrix)
     matrix = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    shrink = np.full(size, RIDGE)
-    shrink[-(size // BLOCKS) :] = CONTEXT_RIDGE
-    shrink[-1] = _NEGLIGIBLE * max(matrix[-1, -1], 1.0)
-    result: npt.NDArray[np.float32] = np.linalg.solve(matrix + np.diag(shrink), targets.T).T.astype(np.float32)
-    return result
+    rows = max(float(matrix[-1, -1]), 1.0)
+    mean, popular = matrix[:-1, -1] / rows, targets[:, -1] / rows
+    scale = np.ones(size - 1)
+    scale[-(size // BLOCKS) + 1 :] = np.sqrt(RIDGE / CONTEXT_RIDGE)
+    # What is left of both where the constant has told what it can.
+    centred = (matrix[:-1, :-1] - rows * np.outer(mean, mean)) * np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(centred)
+    turned = ((targets[:, :-1] - np.outer(targets[:, -1], mean)) * scale) @ vectors
+    turned /= np.maximum(values, 0.0) + ridges(popular, rows)[:, None]
+    slopes = (turned @ vectors.T) * scale
+    weights = np.column_stack([slopes, popular - slopes @ mean]).astype(np.float32)
+    counts = np.maximum(targets[:, -1], 0.0) + UNSEEN
+    return weights, counts / counts.sum()
+
+
+def ridges(popular: Floats, rows: float) -> Floats:
+    """Return the ridge (n,) of each item by its share of ``rows`` choices; noise may leave a share below 0."""
+    shares = np.maximum(popular, 0.5 / rows)
+    usual = float((shares**2).sum() / shares.sum())
+    found: Floats = RIDGE * (usual / shares) ** RARE_POWER
+    return found

@@ -1,9 +1,9 @@
 """What devices learn together about choices: item factors, how histories lead to new items, and how habits weigh.
 
 The model knows a fixed list of public items; of any user it holds sums alone. ``basis`` (n, k) spans the directions in
-which tastes differ, ``weights`` (n, 4·k) give each item's score to a person's features (`engine.choices.factors`),
-``habits`` (K,) weigh what the person did before (`engine.choices.habits`), ``repeat_rate`` says how often a choice
-repeats an earlier one.
+which tastes differ, ``weights`` (n, 4·k) give each item's score to a person's features, and ``shares`` (n,) say how
+often each is chosen as something new (`engine.choices.factors`). ``habits`` (K,) weigh what the person did before
+(`engine.choices.habits`), ``repeat_rate`` says how often a choice repeats an earlier one.
 On disk it is a `Checkpoint` whose classes are the items, so its file is checked like any other.
 
 >>> model = ChoiceModel.start(Catalogue.from_names(["tea", "coffee", "milk"]), factors=2, seed=0)
@@ -27,7 +27,10 @@ from engine.model.catalogue import Catalogue
 from engine.model.checkpoint import Checkpoint
 from engine.personal.rescorer import Floats
 
-KIND = "tacit choice factors 1"  # Stands where a checkpoint names its encoder: no device takes it for one of those.
+# Stands where a checkpoint names its encoder: no device takes it for one of those.
+KIND = "tacit choice factors 2"
+KIND_WITHOUT_SHARES = "tacit choice factors 1"
+_NO_SHARE = 1e-6
 FACTORS = 32
 MOST_FACTORS = 256
 Basis = npt.NDArray[np.float32]
@@ -35,11 +38,15 @@ Basis = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceModel:
-    """The shared part of choosing; ``weights`` is ``None`` before rounds have learned them. Raises `ModelError`."""
+    """The shared part of choosing; ``weights`` and ``shares`` are ``None`` before rounds have learned them.
+
+    Raises `ModelError`.
+    """
 
     items: Catalogue
     basis: Basis
     weights: Basis | None = None
+    shares: Floats | None = None
     habits: Floats = field(default_factory=PUBLIC_HABITS.copy)
     repeat_rate: float = 0.5
     round: int = 0
@@ -52,7 +59,11 @@ class ChoiceModel:
             raise ModelError(f"Expected factors of {n} items, 2 to {MOST_FACTORS} each, got shape {self.basis.shape}.")
         if self.weights is not None and self.weights.shape != (n, BLOCKS * k):
             raise ModelError(f"Expected weights of shape {(n, BLOCKS * k)}, got {self.weights.shape}.")
-        for values in (self.basis, self.weights):
+        if (self.shares is None) != (self.weights is None):
+            raise ModelError("Expected weights and shares of items together.")
+        if self.shares is not None and (self.shares.shape != (n,) or not self.shares.min() > 0):
+            raise ModelError(f"Expected shares of {n} items, each above 0.")
+        for values in (self.basis, self.weights, self.shares):
             if values is not None and not np.isfinite(values).all():
                 raise ModelError("The model of choices holds NaN or infinity, so it is refused.")
         check_habits(self.habits)
@@ -102,6 +113,8 @@ class ChoiceModel:
         columns = [self.basis] if self.weights is None else [self.basis, self.weights]
         table = np.concatenate(columns, axis=1).astype(np.float32)  # (n, k) or (n, 5·k)
         own = {"choice.habits": self.habits, "choice.repeat_rate": np.array([self.repeat_rate])}
+        if self.shares is not None:
+            own["choice.shares"] = self.shares
         return Checkpoint(
             flat=table.reshape(-1),
             dimension=table.shape[1] - 1,
@@ -115,16 +128,21 @@ class ChoiceModel:
 
     @classmethod
     def _of(cls, checkpoint: Checkpoint, name: str) -> "ChoiceModel":
-        if checkpoint.encoder != KIND:
+        if checkpoint.encoder not in (KIND, KIND_WITHOUT_SHARES):
             raise ModelError(f"{name} is a model of labels, not of choices.")
         tensors, notes = dict(checkpoint.tensors), dict(checkpoint.notes)
         try:
             k = int(notes.pop("factors"))
             table = checkpoint.flat.reshape(len(checkpoint.catalogue), -1)
+            weights = table[:, k:] if table.shape[1] > k else None
+            if weights is not None and checkpoint.encoder == KIND_WITHOUT_SHARES:
+                # What it says of who chose nothing yet comes nearest to them.
+                tensors["choice.shares"] = np.maximum(weights[:, -1], _NO_SHARE).astype(np.float64)
             return cls(
                 items=checkpoint.catalogue,
                 basis=table[:, :k],
-                weights=table[:, k:] if table.shape[1] > k else None,
+                weights=weights,
+                shares=tensors.pop("choice.shares", None),
                 habits=tensors.pop("choice.habits"),
                 repeat_rate=float(tensors.pop("choice.repeat_rate")[0]),
                 round=checkpoint.round,

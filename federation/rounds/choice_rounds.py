@@ -87,7 +87,8 @@ def after_step(model: ChoiceModel, total: Floats, answers: int, *, step: int) ->
     mean = (before * step + gram / max(answers, 1)) / (step + 1)
     if step < BLOCKS - 1:
         return dataclasses.replace(learned, tensors={_GRAM: mean, _TARGETS: targets})
-    return dataclasses.replace(learned, weights=solve(mean * answers, targets * answers), tensors={})
+    weights, shares = solve(mean * answers, targets * answers)
+    return dataclasses.replace(learned, weights=weights, shares=shares, tensors={})
 
 
 def _state(model: ChoiceModel, name: str, shape: tuple[int, ...]) -> Floats:
@@ -117,4 +118,7 @@ def _invitations(
 
 def check_start(model: ChoiceModel) -> ChoiceModel:
     """Return what a run starts from: the model's items and basis, and nothing else that another run learned."""
-    return dataclasses.replace(model.bare(), round=0, weights=None, habits=habits.PUBLIC_HABITS.copy(), repeat_rate=0.5)
+    bare = model.bare()
+    return dataclasses.replace(
+        bare, round=0, weights=None, shares=None, habits=habits.PUBLIC_HABITS.copy(), repeat_rate=0.5
+    )

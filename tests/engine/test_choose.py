@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from engine.device.chooses import POWER, reply_length
 from engine.device.device import Device
 from engine.errors import ModelError
 from engine.model.catalogue import Catalogue
+from engine.model.checkpoint import Checkpoint
 from store import DeviceKey, Where
 
 FILMS = ("alien", "brazil", "casablanca", "dune", "eraserhead", "fargo")
@@ -29,7 +31,7 @@ def learned(names: tuple[str, ...] = FILMS, *, factors: int = 3, seed: int = 0, 
     start = ChoiceModel.start(Catalogue.from_names(names), factors=factors, seed=seed)
     weights = rng.normal(scale=0.2, size=(len(names), BLOCKS * factors)).astype(np.float32)
     plain: dict[str, Any] = {"items": start.items, "basis": start.basis, "weights": weights}
-    return ChoiceModel(**(plain | changed))
+    return ChoiceModel(**(plain | {"shares": rng.dirichlet(np.ones(len(names)))} | changed))
 
 
 @pytest.fixture
@@ -62,10 +64,13 @@ def test_probabilities_are_the_mixture_of_repeats_and_new_items() -> None:
     # Items of this user alone have no factors, so that the profile is of the others.
     z = np.concatenate([profiles(np.array([0, 3, 0]), model.basis)[-1], context_features([{"at": "a"}], 3)[0]])
     assert model.weights is not None
+    assert model.shares is not None
     scores = {name: float(model.weights[place] @ z) for place, name in enumerate(FILMS)}
-    soft = {name: np.log1p(np.exp(7 * score)) for name, score in scores.items() if name not in history.names}
-    for name, value in soft.items():
-        assert p[chooser.items.index(name)] == pytest.approx((1 - habits.repeat) * value / sum(soft.values()), rel=1e-4)
+    least = {name: 0.5 * float(share) for name, share in zip(FILMS, model.shares, strict=True)}
+    new = {name: max(score, least[name]) for name, score in scores.items() if name not in history.names}
+    for name, value in new.items():
+        assert p[chooser.items.index(name)] == pytest.approx((1 - habits.repeat) * value / sum(new.values()), rel=1e-4)
+    assert {scores[name] < least[name] for name in new} == {True, False}
 
 
 def test_who_never_repeats_gets_new_items_first_and_who_always_does_gets_own_ones() -> None:
@@ -76,12 +81,14 @@ def test_who_never_repeats_gets_new_items_first_and_who_always_does_gets_own_one
     assert {one.item for one in Chooser.of(again, model).best({}, k=3)} == set(FILMS[:3])
 
 
-def test_ranking_of_new_items_follows_their_scores_even_below_zero() -> None:
+def test_new_items_are_ranked_by_their_scores_and_where_these_say_little_by_what_people_choose() -> None:
     weights = np.zeros((6, BLOCKS * 3), dtype=np.float32)
-    weights[:, -1] = [-0.1, -0.5, -0.3, 0.4, 0.0, -0.4]  # The constant's.
-    best = Chooser.of(ChoiceHistory.of([]), learned(weights=weights)).best({}, k=6)
-    assert [one.item for one in best] == ["dune", "eraserhead", "alien", "casablanca", "fargo", "brazil"]
-    assert all(one.probability > 0 for one in best)
+    weights[:, -1] = [-0.1, -0.5, 0.18, 0.4, 0.0, -0.4]  # The constant's.
+    shares = np.array([0.1, 0.4, 0.1, 0.05, 0.05, 0.3])
+    best = Chooser.of(ChoiceHistory.of([]), learned(weights=weights, shares=shares)).best({}, k=6)
+    assert [one.item for one in best] == ["dune", "brazil", "casablanca", "fargo", "alien", "eraserhead"]
+    expected = np.array([0.4, 0.2, 0.18, 0.15, 0.05, 0.025])
+    np.testing.assert_allclose([one.probability for one in best], expected / expected.sum(), rtol=1e-6)
     assert best[0].explanation == "people choose this often"
 
 
@@ -249,11 +256,12 @@ def test_statistics_are_of_the_list_that_is_asked_about_alone(filled: Device) ->
         filled.choice_statistics(asked.basis, items=asked.items.fingerprint, step=0, weights=PUBLIC_HABITS)
 
 
-def test_items_far_below_zero_keep_their_order_and_stay_finite() -> None:
+def test_many_items_far_below_zero_are_ranked_by_what_people_choose() -> None:
     names = tuple(f"film {n:04d}" for n in range(2000))
     weights = np.zeros((len(names), BLOCKS * 3), dtype=np.float32)
     weights[:, -1] = -0.5 - np.arange(len(names)) / 1e4
-    chooser = Chooser.of(ChoiceHistory.of([("film 1999", {}, 0.0)]), learned(names, weights=weights))
+    shares = 1.0 / np.arange(1, 2001)
+    chooser = Chooser.of(ChoiceHistory.of([("film 1999", {}, 0.0)]), learned(names, weights=weights, shares=shares))
     p = chooser.probabilities({})
     assert np.isfinite(p).all()
     assert p.sum() == pytest.approx(1.0)
@@ -288,7 +296,23 @@ def test_model_comes_back_from_its_bytes_to_the_bit(tmp_path: Path) -> None:
         assert again.to_bytes() == model.to_bytes()
         np.testing.assert_array_equal(again.basis, model.basis)
         assert (again.weights is None) == (model.weights is None)
+        np.testing.assert_array_equal(again.shares, model.shares)
         assert (again.items, again.round, again.repeat_rate) == (model.items, model.round, model.repeat_rate)
+
+
+def test_a_model_of_the_form_before_shares_is_read_and_ranks_by_what_it_knows() -> None:
+    model = learned()
+    weights = np.array(model.weights)
+    weights[:, -1] = [0.3, -0.1, 0.2, 0.1, 0.05, 0.25]  # The constant's.
+    whole = Checkpoint.from_bytes(learned(weights=weights).to_bytes())
+    tensors = {name: value for name, value in whole.tensors.items() if name != "choice.shares"}
+    old = dataclasses.replace(whole, encoder="tacit choice factors 1", tensors=tensors)
+    again = ChoiceModel.from_bytes(old.to_bytes())
+    np.testing.assert_allclose(again.shares, [0.3, 1e-6, 0.2, 0.1, 0.05, 0.25])
+    np.testing.assert_array_equal(again.weights, weights)
+    assert Chooser.of(ChoiceHistory.of([]), again).best({}, k=1)[0].item == "alien"
+    with pytest.raises(ModelError):
+        ChoiceModel.from_bytes(dataclasses.replace(whole, tensors=tensors).to_bytes())
 
 
 def test_models_of_the_wrong_kind_or_shape_are_refused(device: Device, tmp_path: Path) -> None:
@@ -303,6 +327,11 @@ def test_models_of_the_wrong_kind_or_shape_are_refused(device: Device, tmp_path:
         {"basis": np.full((6, 3), np.nan, dtype=np.float32)},
         {"weights": np.zeros((6, 3), dtype=np.float32)},
         {"habits": np.full(5, np.nan)},
+        {"weights": None},
+        {"shares": None},
+        {"shares": np.ones(5)},
+        {"shares": np.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])},
+        {"shares": np.array([1.0, 1.0, np.nan, 1.0, 1.0, 1.0])},
         {"repeat_rate": 1.5},
     ):
         with pytest.raises(ModelError):

@@ -22,6 +22,7 @@ from engine.choices.factors import (
     orthonormal,
     power_block,
     profiles,
+    ridges,
     solve,
     target_block,
 )
@@ -128,10 +129,23 @@ def test_sums_of_devices_solve_to_the_ridge_of_the_pooled_rows(ordered: bool) ->
         rows.append(z)
         answers += new.tolist()
     z, y = np.concatenate(rows), np.eye(ITEMS)[answers]
-    shrink = np.array([RIDGE] * 3 * FACTORS + [CONTEXT_RIDGE] * (FACTORS - 1) + [1e-12 * len(z)])
-    exact = np.linalg.solve(z.T @ z + np.diag(shrink), z.T @ y).T
-    np.testing.assert_allclose(solve(packed, targets), exact, atol=1e-4)
-    assert np.abs(exact[:, : 3 * FACTORS]).max() > 0.01
+    weights, shares = solve(packed, targets)
+    counts = np.bincount(answers, minlength=ITEMS)
+    np.testing.assert_allclose(shares, (counts + 0.2) / (len(z) + 0.2 * ITEMS))
+    popular = counts / len(z)
+    usual = (popular**2).sum()  # How popular a choice is on average.
+    for item in range(ITEMS):
+        more = np.sqrt(usual / popular[item])
+        shrink = np.array([more * RIDGE] * 3 * FACTORS + [more * CONTEXT_RIDGE] * (FACTORS - 1) + [1e-12 * len(z)])
+        exact = np.linalg.solve(z.T @ z + np.diag(shrink), z.T @ y[:, item])
+        np.testing.assert_allclose(weights[item], exact, atol=1e-4)
+    assert np.abs(weights[:, : 3 * FACTORS]).max() > 0.01
+
+
+def test_rare_items_are_held_closer_to_their_share() -> None:
+    found = ridges(np.array([0.4, 0.1, 0.0, -0.1]), 100.0)
+    usual = (0.4**2 + 0.1**2 + 2 * 0.005**2) / (0.4 + 0.1 + 2 * 0.005)
+    np.testing.assert_allclose(found, RIDGE * np.sqrt(usual / np.array([0.4, 0.1, 0.005, 0.005])))
 
 
 def test_in_order_an_item_stands_after_what_came_before_and_without_one_against_all_others() -> None:
@@ -169,8 +183,14 @@ def test_weights_survive_noise_that_leaves_the_matrix_indefinite() -> None:
     z = np.concatenate([rng.normal(size=(40, 7)), np.ones((40, 1))], axis=1)
     targets = rng.random((7, 8))
     noised = gram(z) + rng.normal(scale=60, size=36)
-    assert np.isfinite(solve(noised, targets)).all()
-    assert not solve(np.zeros(36), np.zeros((7, 8))).any()
+    for some in (targets, -targets):
+        weights, shares = solve(noised, some)
+        assert np.isfinite(weights).all()
+        assert (shares > 0).all()
+        assert shares.sum() == pytest.approx(1)
+    weights, shares = solve(np.zeros(36), np.zeros((7, 8)))
+    assert not weights.any()
+    np.testing.assert_allclose(shares, 1 / 7)
 
 
 def test_few_people_teach_little_beside_what_is_popular() -> None:
@@ -178,7 +198,7 @@ def test_few_people_teach_little_beside_what_is_popular() -> None:
     rng = np.random.default_rng(6)
     z = np.concatenate([rng.normal(size=(20, 7)), np.ones((20, 1))], axis=1)
     targets = (rng.random((20, 7)) < 0.3).T.astype(float) @ z
-    sizes = [np.abs(solve(gram(z) * many, targets * many)[:, :-1]).max() for many in (1, 10, 1000)]
+    sizes = [np.abs(solve(gram(z) * many, targets * many)[0][:, :-1]).max() for many in (1, 10, 1000)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 2
 
@@ -198,7 +218,8 @@ def test_without_other_evidence_items_stand_by_their_popularity() -> None:
     targets = np.zeros((ITEMS, BLOCKS * FACTORS))
     for item, times in ((4, 3), (7, 1)):
         targets[item] += times * z[0]
-    scores = solve(gram(np.repeat(z, 4, axis=0)), targets) @ z[0]
+    weights, _ = solve(gram(np.repeat(z, 4, axis=0)), targets)
+    scores = weights @ z[0]
     np.testing.assert_allclose(scores[[4, 7]], [0.75, 0.25], atol=1e-5)
     assert np.abs(np.delete(scores, [4, 7])).max() < 1e-9
 

@@ -128,13 +128,15 @@ def centralised(split: list[ChoiceSplit], start: ChoiceModel, *, power_steps: in
         new.append(targets)
     z, y = np.concatenate(rows), np.concatenate(new)
     targets = target_block(y, z, (len(ITEMS), z.shape[1]))
-    shares = [device_statistics(history, weights)[1][0] for history in histories]
+    repeats = [device_statistics(history, weights)[1][0] for history in histories]
+    scores, shares = solve(gram(z), targets)
     return dataclasses.replace(
         start,
         basis=basis,
-        weights=solve(gram(z), targets),
+        weights=scores,
+        shares=shares,
         habits=weights,
-        repeat_rate=(sum(shares) + 1) / (len(shares) + 2),
+        repeat_rate=(sum(repeats) + 1) / (len(repeats) + 2),
         round=power_steps + BLOCKS,
     )
 
