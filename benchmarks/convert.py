@@ -1,6 +1,6 @@
 """Turns public data sets into the files that `tacit evaluate` reads: `python -m benchmarks.convert NAME SOURCE OUT`.
 
-NAME is unimobile, hwu64, sgd, ml-100k, locomo or friendsqa; SOURCE is what its address gives, unpacked
+NAME is unimobile, hwu64, sgd, ml-100k, frappe, locomo or friendsqa; SOURCE is what its address gives, unpacked
 (``docs/data.md`` has the addresses and licences); OUT is the folder for the JSONL. Nothing is downloaded and nothing of
 the data is shipped.
 """
@@ -8,6 +8,7 @@ the data is shipped.
 import argparse
 import csv
 import json
+import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -81,6 +82,22 @@ def ml_100k(source: Path) -> dict[str, list[Row]]:
         genres = [name for name, flag in zip(_GENRES, flags.split("|"), strict=True) if flag == "1"]
         items.append({"item": item, "text": f"{title}. Genres: {', '.join(genres)}"})
     return {"ml-100k": rows, "ml-100k_items": items}
+
+
+def frappe(source: Path) -> dict[str, list[Row]]:
+    """``data/frappe/frappe.csv``: which app somebody used in which context, a row each; the apps have numbers alone.
+
+    Nothing tells their order. A fifth of the rows, drawn at random, stands as test, a tenth as valid.
+    """
+    rng, rows = random.Random(0), []
+    with (source / "data" / "frappe" / "frappe.csv").open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            drawn = rng.random()
+            split = "train" if drawn < 0.7 else "valid" if drawn < 0.8 else "test"
+            fixed = {"user": line.pop("user"), "ts": None, "item": line.pop("item"), "value": int(line.pop("cnt"))}
+            rows.append({**fixed, "context": dict(line), "split": split})
+    apps = sorted({int(row["item"]) for row in rows})
+    return {"frappe": rows, "frappe_items": [{"item": str(app), "text": f"app {app}"} for app in apps]}
 
 
 def locomo(source: Path) -> dict[str, list[Row]]:
@@ -164,6 +181,7 @@ CONVERTERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
     "hwu64": hwu64,
     "sgd": sgd,
     "ml-100k": ml_100k,
+    "frappe": frappe,
     "locomo": locomo,
     "friendsqa": friendsqa,
 }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.convert import CONVERTERS, Row, main
+from federation.data.choices import read_choices, read_items
 from federation.data.dataset import read_rows
 
 
@@ -82,6 +83,25 @@ def test_ml_100k_gives_choices_and_items_with_their_genres(source: Path, out: Pa
         {"user": "7", "ts": 880000000, "item": "3", "value": 5.0, "context": {}, "split": ""}
     ]
     assert lines(out / "ml-100k_items.jsonl") == [{"item": "3", "text": "Café (1990). Genres: Action, Drama"}]
+
+
+def test_frappe_gives_choices_in_context_a_fifth_of_them_to_measure_on(source: Path, out: Path) -> None:
+    (source / "data" / "frappe").mkdir(parents=True)
+    rows = [f"7,{n % 3},{n + 1},evening,friday" for n in range(2000)]
+    text = "\n".join(["user,item,cnt,daytime,weekday", *rows])
+    (source / "data" / "frappe" / "frappe.csv").write_text(text, encoding="utf-8")
+    main(["frappe", str(source), str(out)])
+    found = lines(out / "frappe.jsonl")
+    context = {"daytime": "evening", "weekday": "friday"}
+    assert {**found[4], "split": ""} == {
+        "user": "7", "ts": None, "item": "1", "value": 5, "context": context, "split": "",
+    }  # fmt: skip
+    share = {split: sum(row["split"] == split for row in found) / 2000 for split in ("train", "valid", "test")}
+    assert share == pytest.approx({"train": 0.7, "valid": 0.1, "test": 0.2}, abs=0.03)
+    assert len(read_choices(out / "frappe.jsonl")) == 2000
+    assert read_items(out / "frappe_items.jsonl") == {str(app): f"app {app}" for app in range(3)}
+    main(["frappe", str(source), str(out / "again")])
+    assert (out / "again" / "frappe.jsonl").read_bytes() == (out / "frappe.jsonl").read_bytes()
 
 
 def test_locomo_keeps_sessions_in_order_and_only_evidence_that_there_is(source: Path, out: Path) -> None:
