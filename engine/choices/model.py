@@ -61,8 +61,10 @@ class ChoiceModel:
             raise ModelError(f"Expected weights of shape {(n, BLOCKS * k)}, got {self.weights.shape}.")
         if (self.shares is None) != (self.weights is None):
             raise ModelError("Expected weights and shares of items together.")
-        if self.shares is not None and (self.shares.shape != (n,) or not self.shares.min() > 0):
-            raise ModelError(f"Expected shares of {n} items, each above 0.")
+        if self.shares is not None and (
+            self.shares.shape != (n,) or not 0 < self.shares.min() <= self.shares.max() <= 1
+        ):
+            raise ModelError(f"Expected shares of {n} items, each above 0 and at most 1.")
         for values in (self.basis, self.weights, self.shares):
             if values is not None and not np.isfinite(values).all():
                 raise ModelError("The model of choices holds NaN or infinity, so it is refused.")
@@ -137,7 +139,7 @@ class ChoiceModel:
             weights = table[:, k:] if table.shape[1] > k else None
             if weights is not None and checkpoint.encoder == KIND_WITHOUT_SHARES:
                 # What it says of who chose nothing yet comes nearest to them.
-                tensors["choice.shares"] = np.maximum(weights[:, -1], _NO_SHARE).astype(np.float64)
+                tensors["choice.shares"] = np.clip(weights[:, -1], _NO_SHARE, 1.0).astype(np.float64)
             return cls(
                 items=checkpoint.catalogue,
                 basis=table[:, :k],

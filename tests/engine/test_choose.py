@@ -332,6 +332,7 @@ def test_models_of_the_wrong_kind_or_shape_are_refused(device: Device, tmp_path:
         {"shares": np.ones(5)},
         {"shares": np.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])},
         {"shares": np.array([1.0, 1.0, np.nan, 1.0, 1.0, 1.0])},
+        {"shares": np.array([1.0, 1.0, 2.0, 1.0, 1.0, 1.0])},
         {"repeat_rate": 1.5},
     ):
         with pytest.raises(ModelError):
