@@ -65,7 +65,7 @@ class ChoiceModel:
             self.shares.shape != (n,) or not 0 < self.shares.min() <= self.shares.max() <= 1
         ):
             raise ModelError(f"Expected shares of {n} items, each above 0 and at most 1.")
-        for values in (self.basis, self.weights, self.shares):
+        for values in (self.basis, self.weights):
             if values is not None and not np.isfinite(values).all():
                 raise ModelError("The model of choices holds NaN or infinity, so it is refused.")
         check_habits(self.habits)
@@ -137,14 +137,15 @@ class ChoiceModel:
             k = int(notes.pop("factors"))
             table = checkpoint.flat.reshape(len(checkpoint.catalogue), -1)
             weights = table[:, k:] if table.shape[1] > k else None
+            shares = tensors.pop("choice.shares", None)
             if weights is not None and checkpoint.encoder == KIND_WITHOUT_SHARES:
                 # What it says of who chose nothing yet comes nearest to them.
-                tensors["choice.shares"] = np.clip(weights[:, -1], _NO_SHARE, 1.0).astype(np.float64)
+                shares = np.clip(weights[:, -1], _NO_SHARE, 1.0).astype(np.float64)
             return cls(
                 items=checkpoint.catalogue,
                 basis=table[:, :k],
                 weights=weights,
-                shares=tensors.pop("choice.shares", None),
+                shares=shares,
                 habits=tensors.pop("choice.habits"),
                 repeat_rate=float(tensors.pop("choice.repeat_rate")[0]),
                 round=checkpoint.round,

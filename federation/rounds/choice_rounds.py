@@ -118,7 +118,4 @@ def _invitations(
 
 def check_start(model: ChoiceModel) -> ChoiceModel:
     """Return what a run starts from: the model's items and basis, and nothing else that another run learned."""
-    bare = model.bare()
-    return dataclasses.replace(
-        bare, round=0, weights=None, shares=None, habits=habits.PUBLIC_HABITS.copy(), repeat_rate=0.5
-    )
+    return ChoiceModel(items=model.items, basis=model.basis)
